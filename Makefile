@@ -1,0 +1,41 @@
+# On a fresh machine `make benchmark` and `make test` do all the set-up there is, in .venv/. `make help` lists the rest.
+PYTHON ?= python3
+EXPERIMENT ?= quick
+DATA ?=
+CORES ?= all
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help benchmark report test lab clean
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "EXPERIMENT=$(EXPERIMENT): a file of config/.  DATA=: a folder in the MVTec AD layout; empty for the embedded data."
+
+benchmark: $(READY) ## train every run of EXPERIMENT that is missing, then make its tables, figures and report
+	@$(BIN)/snakemake --cores $(CORES) --config experiment=$(EXPERIMENT) data_root="$(DATA)"; status=$$?; \
+	$(MAKE) --no-print-directory report && exit $$status
+
+report: $(READY) ## tables, figures and results/EXPERIMENT/report.html from the runs that are there
+	@mkdir -p results/$(EXPERIMENT)/log
+	@for notebook in 20_compare 21_threshold_sweep; do \
+	  $(BIN)/papermill notebooks/$$notebook.ipynb results/$(EXPERIMENT)/log/$$notebook.ipynb -p experiment $(EXPERIMENT) \
+	    --kernel python3 --execution-timeout 3600 --no-progress-bar --log-level ERROR || exit 1; \
+	done
+	@echo "results/$(EXPERIMENT)/report.html"
+
+test: $(READY) ## style, types, and every test
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/pytest -n 2 --dist loadfile
+
+lab: $(READY) ## open the notebooks in JupyterLab
+	@$(BIN)/jupyter lab notebooks
+
+clean: ## remove caches and the results that git does not track; .venv/ stays
+	rm -rf .cache .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info results/quick results/smoke results/scratch
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[grid,test]" -c constraints.txt
+	@touch $(READY)

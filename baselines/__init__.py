@@ -1,0 +1,1 @@
+"""The rivals of Table 3 and the controls without learning; they import clgan_lib, never the other way round."""

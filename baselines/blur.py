@@ -1,0 +1,34 @@
+"""Control without learning: the reconstruction is the image itself, blurred.
+
+Whatever a method scores above this it did not get from removing fine detail alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+from clgan_lib.model import ReconstructionModel
+
+
+class Blur(ReconstructionModel):
+    """Gaussian blur with reflecting borders.
+
+    Args:
+        image_size: S.
+        sigma: in shares of S; 1/32 wipes out what is smaller than about a tenth of the image.
+    """
+
+    trainable = False
+
+    def __init__(self, *, image_size: int, sigma: float = 1 / 32) -> None:
+        super().__init__(image_size=image_size)
+        if not 0 < sigma <= 0.5:
+            raise ValueError(f"sigma: expected a share of the image size in (0, 0.5], got {sigma}")
+        self.sigma = sigma * image_size
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor) -> Tensor:
+        kernel = 2 * min(round(3 * self.sigma), self.image_size - 1) + 1  # a reflected border is at most S - 1 wide
+        return transforms.gaussian_blur(images, [kernel, kernel], [self.sigma, self.sigma])

@@ -1,0 +1,83 @@
+"""Random poses for training, only as the product allows: what the user knows about the product, and nothing else.
+
+A pose that the product never takes would teach the model that a defect is normal: a metal nut turned over is one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+# The poses a product may take. "flips": mirrored left-right and up-down (so also half a turn); "quarters": quarter turns.
+SYMMETRIES = ("none", "flips", "quarters", "quarters+flips", "any", "any+flips")
+
+# What MVTec AD's products allow; anything else is "none" until the user says more. Metal nuts and screws lie at any angle
+# but are never mirrored: there "flip" is a defect, and a thread turns one way. Wood, carpet and grid keep their direction.
+SYMMETRY = {
+    "bottle": "quarters+flips",
+    "carpet": "flips",
+    "grid": "flips",
+    "hazelnut": "any+flips",
+    "leather": "quarters+flips",
+    "metal_nut": "any",
+    "screw": "any",
+    "tile": "quarters+flips",
+    "wood": "flips",
+}
+
+
+def poses(symmetry: str, angle_step: float = 10.0) -> list[tuple[float, bool]]:
+    """The poses of a symmetry as (angle in degrees, mirrored); "any" in steps of `angle_step`.
+
+    Raises:
+        ValueError: if the symmetry is unknown.
+    """
+    if symmetry not in SYMMETRIES:
+        raise ValueError(f"symmetry: {symmetry!r} is unknown; use one of {', '.join(SYMMETRIES)}")
+    turns, _, flips = symmetry.partition("+")
+    angles = {"none": [0.0], "flips": [0.0, 180.0], "quarters": [0.0, 90.0, 180.0, 270.0]}.get(turns)
+    angles = angles or [float(a) for a in np.arange(0, 360, angle_step)]
+    mirrored = [False, True] if flips or turns == "flips" else [False]
+    return [(angle, mirror) for mirror in mirrored for angle in angles]
+
+
+def turn(images: Tensor, angle: float, mirrored: bool) -> Tensor:
+    """Images mirrored left-right (or not), then turned counter-clockwise; what comes in at the corners is reflected.
+
+    ``(..., C, S, S)`` float in and out; quarter turns are exact.
+    """
+    if mirrored:
+        images = transforms.horizontal_flip(images)
+    if angle % 90 == 0:
+        return torch.rot90(images, int(angle // 90), (-2, -1))
+    size = images.shape[-1]
+    margin = size // 4  # a turned square reaches 0.21 S beyond its sides
+    padded = transforms.pad(images, [margin], padding_mode="reflect")
+    turned = transforms.rotate(padded, angle, interpolation=transforms.InterpolationMode.BILINEAR)
+    return transforms.center_crop(turned, [size, size])
+
+
+def augment(images: Tensor, symmetry: str, *, crop: bool = False) -> Tensor:
+    """Each image in a random pose of its product, and cropped if asked; randomness from torch's global generator.
+
+    Args:
+        images: float ``(B, 3, S, S)``.
+        symmetry: one of `SYMMETRIES`.
+        crop: enlarge by 286/256 and cut a random S x S, as CUT does.
+    """
+    return torch.stack([_augment_one(image, symmetry, crop) for image in images])
+
+
+def _augment_one(image: Tensor, symmetry: str, crop: bool) -> Tensor:
+    if symmetry != "none":
+        allowed = poses(symmetry, 90.0)
+        angle, mirrored = allowed[int(torch.randint(len(allowed), ()))]
+        image = turn(image, 360 * float(torch.rand(())) if symmetry.startswith("any") else angle, mirrored)
+    if crop:
+        size = image.shape[-1]
+        large = round(size * 286 / 256)
+        top, left = torch.randint(large - size + 1, (2,)).tolist()
+        image = transforms.resize(image, [large, large], antialias=True)[:, top : top + size, left : left + size]
+    return image

@@ -1,0 +1,112 @@
+"""A look at a data set before any training: what is there, what is missing, and what to do about it.
+
+The official counts are those of MVTec AD's Table 1 (Bergmann et al., CVPR 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+
+from clgan_lib.data import find_files, list_categories
+
+WHERE = (
+    "MVTec AD can be had from https://www.mvtec.com/company/research/datasets/mvtec-ad (CC BY-NC-SA 4.0, not for commercial "
+    "use); unpack it so that data_root/bottle/train/good holds images. Without it, leave data_root empty: the embedded data "
+    "is drawn instead."
+)
+
+# train good, test good, test defective
+OFFICIAL = {
+    "bottle": (209, 20, 63),
+    "cable": (224, 58, 92),
+    "capsule": (219, 23, 109),
+    "carpet": (280, 28, 89),
+    "grid": (264, 21, 57),
+    "hazelnut": (391, 40, 70),
+    "leather": (245, 32, 92),
+    "metal_nut": (220, 22, 93),
+    "pill": (267, 26, 141),
+    "screw": (320, 41, 119),
+    "tile": (230, 33, 84),
+    "toothbrush": (60, 12, 30),
+    "transistor": (213, 60, 40),
+    "wood": (247, 19, 60),
+    "zipper": (240, 32, 119),
+}
+
+
+def check_dataset(root: str | Path, categories: Sequence[str] | None = None) -> pd.DataFrame:
+    """Count what is there, beside what MVTec AD has, and try every file.
+
+    Args:
+        root: folder in the MVTec AD layout.
+        categories: which to check; all that are there by default.
+
+    Returns:
+        A row per category: ``category``, then ``train good``, ``test good`` and ``defective`` as "found / expected" (the
+        expected number only for MVTec AD's own categories), ``missing masks``, ``unreadable`` files, and ``advice`` in
+        words, "ready" where there is nothing to do.
+
+    Raises:
+        FileNotFoundError: if the root is no folder or holds no category, saying where data can be had.
+    """
+    try:
+        names = list(categories) if categories is not None else list_categories(root)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}. {WHERE}") from None
+    if not names:
+        raise FileNotFoundError(f"{root} holds no category (a folder with train/good in it). {WHERE}")
+    return pd.DataFrame([_check_category(Path(root), name) for name in names]).set_index("category")
+
+
+def _check_category(root: Path, name: str) -> dict[str, object]:
+    try:
+        files = find_files(root, name)
+    except FileNotFoundError as error:
+        return {"category": name, "advice": str(error)}
+    good = sum(kind == "good" for _, kind, _ in files.test)
+    found = (len(files.train), good, len(files.test) - good)
+    expected = OFFICIAL.get(name)
+    missing = [str(image.relative_to(root)) for image, kind, mask in files.test if kind != "good" and mask is None]
+    broken = [str(path.relative_to(root)) for path in files.all() if not _readable(path)]
+    advice = []
+    if missing:
+        advice.append(f"add masks for {_some(missing)}")
+    if broken:
+        advice.append(f"replace {_some(broken)}")
+    if expected and found != expected and not _embedded(root):
+        advice.append("other counts than MVTec AD's: not comparable with published numbers")
+    columns = {
+        column: f"{count} / {wanted}" if expected and not _embedded(root) else str(count)
+        for column, count, wanted in zip(
+            ("train good", "test good", "defective"), found, expected or found, strict=True
+        )
+    }
+    numbers = {"missing masks": len(missing), "unreadable": len(broken), "advice": "; ".join(advice) or "ready"}
+    return {"category": name, **columns, **numbers}
+
+
+def _embedded(root: Path) -> bool:
+    """Whether the suite drew this data itself; its counts are a choice."""
+    return any(root.glob("clgan_synthetic.json"))
+
+
+def _readable(path: Path) -> bool:
+    """Whether a file is a whole image; checks its structure without decoding the pixels where the format allows."""
+    try:
+        with Image.open(path) as image:
+            image.verify()
+        return True
+    except Exception:  # whatever a damaged file provokes in a decoder
+        return False
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first three names, and how many more."""
+    names = list(names)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

@@ -1,0 +1,253 @@
+"""One run's settings and one experiment's grid, checked before anything is computed.
+
+A run's settings are flat, so that papermill's ``-p name value`` reaches each of them; an experiment is a YAML file in
+`config/`. An unknown name is refused: papermill itself would only warn, and the run would be another than was asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from clgan_lib.augment import SYMMETRIES, SYMMETRY
+from clgan_lib.model import find_model
+from clgan_lib.paths import RESULTS, ROOT, safe_name
+
+# An edit to one of these can change what a run computes, and nothing else can: a figure's edit reruns no training.
+TRAINING_MODULES = ("augment", "clgan", "data", "losses", "model", "networks", "training")
+EMBEDDED = "embedded"
+
+
+class RunConfig(BaseModel):
+    """One model on one category with one seed; the parameters of `notebooks/10_train.ipynb`.
+
+    Raises:
+        ValueError: in one line, naming each field that is unknown or cannot be.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    experiment: str = "scratch"
+    """Folder under the results that gathers the runs of one table."""
+    model: str = "clgan"
+    """A name from `clgan_lib.model.MODELS`, or ``package.module:Class``."""
+    category: str = "bottle"
+    seed: int = Field(0, ge=0)
+    data_root: str = ""
+    """Folder in the MVTec AD layout; empty for the embedded data."""
+    embedded_train: int = Field(150, ge=2)
+    """Good training images of the embedded data."""
+    embedded_test: int = Field(60, ge=1)
+    """Defective test images of the embedded data."""
+    results_root: str = ""
+    """Where results go; empty for ``results/`` in the repository."""
+    image_size: int = Field(64, ge=16, le=1024)
+    """Side in pixels at which the model is trained; evaluation is at 256 whatever it is."""
+    budget: float = Field(2000.0, ge=0, allow_inf_nan=False)
+    """How much training, in `budget_unit`."""
+    budget_unit: Literal["images", "epochs", "seconds"] = "images"
+    """``images`` shown to the model, ``epochs`` over the good images, or ``seconds`` of training."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The model's own keyword arguments."""
+    symmetry: str = "auto"
+    """Poses the product may take (`clgan_lib.augment.SYMMETRIES`); ``auto`` looks the category up."""
+    crop: bool = False
+    """Random crops of 256/286 during the first half of training, as CUT does."""
+    holdout: int = Field(7, ge=2)
+    """Every `holdout`-th good image is kept from training; the calibrated threshold comes from these."""
+    quantile: float = Field(0.99, gt=0, lt=1)
+    """Share of the held-out good pixels that the calibrated threshold lets pass."""
+    k: float = Field(3.0, ge=0, allow_inf_nan=False)
+    """Of the paper's first threshold, eq. 8."""
+    leave_out: list[str] = Field(default_factory=list)
+    """Defect types left out of the scores; tables say so."""
+    device: str = "auto"
+    """``auto`` (CUDA, then MPS, then CPU), or a torch device."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """Of training; ``auto`` is bf16 on CUDA and float32 elsewhere."""
+    threads: int = Field(0, ge=0)
+    """CPU threads of torch and OpenCV; 0 leaves the choice to them."""
+    checkpoint_seconds: float = Field(60.0, ge=0, allow_inf_nan=False)
+    """Time between checkpoints; 0 makes one at each logging step."""
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise ValueError(_one_line(error, list(type(self).model_fields))) from None
+
+    @field_validator("budget", "quantile", "k", "checkpoint_seconds", mode="before")
+    @classmethod
+    def _whole_numbers_are_numbers(cls, value: Any) -> Any:
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> RunConfig:
+        safe_name(self.experiment, "experiment")
+        safe_name(self.category, "category")
+        if self.experiment == "paper":
+            raise ValueError("experiment: 'paper' holds the published numbers; choose another name")
+        if self.symmetry not in ("auto", *SYMMETRIES):
+            raise ValueError(f"symmetry: {self.symmetry!r} is unknown; use auto, {', '.join(SYMMETRIES)}")
+        return self
+
+    @classmethod
+    def from_notebook(cls, names: Mapping[str, Any]) -> RunConfig:
+        """The config of a notebook whose first cells hold nothing but its parameters.
+
+        Args:
+            names: the notebook's `globals()`. Every plain value in it counts as a parameter, so that a misspelt one, which
+                papermill injects with no more than a warning, is refused.
+
+        Raises:
+            ValueError: naming the unknown or impossible parameter.
+        """
+        ipython = {"In", "Out", "exit", "quit", "open", "get_ipython"}
+        plain = {
+            name: value
+            for name, value in names.items()
+            if not name.startswith("_") and name not in ipython
+            if not isinstance(value, ModuleType | type) and not callable(value)
+            if not hasattr(value, "__future__") and type(value).__module__ != "__future__"
+        }
+        return cls(**plain)
+
+    @property
+    def resolved_symmetry(self) -> str:
+        """The poses in force: ``auto`` looked up by category."""
+        return SYMMETRY.get(self.category, "none") if self.symmetry == "auto" else self.symmetry
+
+    @property
+    def data_name(self) -> str:
+        """What tables call the data: ``embedded``, or the data root's folder name."""
+        return Path(self.data_root).name if self.data_root else EMBEDDED
+
+    @property
+    def folder(self) -> Path:
+        """``<results>/<experiment>/<model>/<category>/seed<k>``; a dotted model path becomes one folder name."""
+        root = Path(self.results_root) if self.results_root else RESULTS
+        return root / self.experiment / model_folder(self.model) / self.category / f"seed{self.seed}"
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides what the trained weights are: settings, and the source of the training code."""
+        settings = self.model_dump(
+            include={"model", "category", "seed", "data_root", "embedded_train", "embedded_test", "image_size", "budget",
+                     "budget_unit", "options", "crop", "holdout", "precision"}
+        )  # fmt: skip
+        settings["symmetry"] = self.resolved_symmetry
+        return hashlib.sha256((json.dumps(settings, sort_keys=True) + training_code(self.model)).encode()).hexdigest()
+
+
+def model_folder(model: str) -> str:
+    """A model's name as a folder: ``my_package.my_module:Mine`` becomes ``my_package.my_module.Mine``."""
+    return model.replace(":", ".")
+
+
+def training_code(model: str) -> str:
+    """SHA-256 over the source of the modules that training runs through, the model's own among them."""
+    files = {ROOT / "clgan_lib" / f"{name}.py" for name in TRAINING_MODULES}
+    files.add(Path(inspect.getfile(find_model(model))))
+    files |= set((ROOT / "clgan_lib" / "synthetic").glob("*.py"))
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+class Experiment(BaseModel):
+    """A grid of runs: ``config/<name>.yaml``.
+
+    ```yaml
+    title: what this experiment is for, in one sentence
+    categories: [bottle, tile]
+    seeds: [0]
+    settings: {image_size: 64, budget: 2000}   # fields of RunConfig, for every run
+    models:
+      clgan: {options: {width: 16}}            # fields of RunConfig, for this model; {} for defaults
+      blur: {}
+    leave_out: {metal_nut: [flip]}             # defect types left out of a category's scores
+    ```
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: str
+    title: str = ""
+    categories: list[str]
+    seeds: list[int] = [0]
+    settings: dict[str, Any] = {}
+    models: dict[str, dict[str, Any] | None]
+    leave_out: dict[str, list[str]] = {}
+
+    @classmethod
+    def load(cls, path: str | Path, **overrides: Any) -> Experiment:
+        """Read an experiment; its name is the file's.
+
+        Args:
+            path: a YAML file, or the bare name of one in ``config/``.
+            overrides: settings that win over the file's, such as ``data_root``.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: naming file and field that cannot be.
+        """
+        path = Path(path)
+        if path.suffix not in (".yaml", ".yml"):
+            path = ROOT / "config" / f"{path}.yaml"
+        if not path.is_file():
+            known = ", ".join(sorted(p.stem for p in (ROOT / "config").glob("*.yaml")))
+            raise FileNotFoundError(f"experiment file {path} does not exist; there are: {known}")
+        try:
+            loaded = yaml.safe_load(path.read_text(encoding="utf8"))
+            if not isinstance(loaded, dict):
+                raise ValueError("expected fields such as categories and models")
+            loaded["settings"] = {**(loaded.get("settings") or {}), **overrides}
+            experiment = cls(name=path.stem, **loaded)
+            experiment.runs()
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        except ValidationError as error:
+            raise ValueError(f"{path}: {_one_line(error, list(cls.model_fields))}") from None
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: {error}") from None
+        return experiment
+
+    def runs(self) -> list[RunConfig]:
+        """Every run of the grid, in the order of the file."""
+        return [
+            self.run(model, category, seed)
+            for model in self.models
+            for category in self.categories
+            for seed in self.seeds
+        ]
+
+    def run(self, model: str, category: str, seed: int) -> RunConfig:
+        """One run of the grid; the model's settings win over the experiment's."""
+        own = {"experiment": self.name, "model": model, "category": category, "seed": seed}
+        left_out = {"leave_out": self.leave_out[category]} if category in self.leave_out else {}
+        return RunConfig(**{**self.settings, **left_out, **(self.models[model] or {}), **own})
+
+
+def _one_line(error: ValidationError, known: list[str]) -> str:
+    """Pydantic's findings in one line, each with its field and, for a misspelt one, the nearest that exists."""
+    parts = []
+    for item in error.errors():
+        field = ".".join(map(str, item["loc"]))
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(field, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+            parts.append(f"{field!r} is not a parameter; {hint}")
+        elif field:
+            parts.append(f"{field}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}")
+        else:
+            parts.append(item["msg"].removeprefix("Value error, "))
+    return "; ".join(parts)

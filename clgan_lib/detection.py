@@ -1,0 +1,139 @@
+r"""From an image and its reconstruction to a mask: the paper's dual threshold, eq. 7 to 10 and Fig. 2.
+
+Eq. 7 as printed is a signed difference; taken so (or in unsigned bytes) it misses every defect that is darker than the
+product. We take the absolute value, in float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+LUMA = (0.299, 0.587, 0.114)  # omega of eq. 9, for R, G, B
+FLAT = 1e-6  # a channel whose residual varies less than this has no residual: identical images, up to rounding
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Every stage of Fig. 2 for one image of H x W pixels.
+
+    Attributes:
+        residual: ID1, float32 ``(H, W, 3)``, >= 0, in the units of the image.
+        mean, std: mu and sigma of eq. 8, ``(3,)``, population sigma.
+        thresholds: T of eq. 8, ``(3,)``; infinite for a channel without residual.
+        channels: ID2, uint8 0 or 1, ``(H, W, 3)``.
+        gray: ID3, float32 in [0, 1], ``(H, W)``.
+        binary: ID4, bool ``(H, W)``.
+        mask: ID5, the answer, bool ``(H, W)``.
+    """
+
+    residual: NDArray[np.float32]
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    thresholds: NDArray[np.float64]
+    channels: NDArray[np.uint8]
+    gray: NDArray[np.float32]
+    binary: NDArray[np.bool_]
+    mask: NDArray[np.bool_]
+
+
+def residual(image: NDArray, reconstruction: NDArray, blur: int = 5) -> NDArray[np.float32]:
+    r"""ID1, eq. 7: $G_{gauss}(|G_{gauss}(I) - G_{gauss}(I_r)|)$.
+
+    Args:
+        image: I, ``(H, W, 3)`` in [0, 1]; uint8 is divided by 255.
+        reconstruction: Ir, of the same shape.
+        blur: the Gaussian's size in pixels, odd; its sigma follows as OpenCV has it (1.1 at 5). 1 blurs nothing.
+
+    Returns:
+        ``(H, W, 3)``, >= 0.
+
+    Raises:
+        ValueError: if the shapes differ, are not ``(H, W, 3)``, hold NaN, or `blur` is not odd and positive.
+    """
+    image, reconstruction = _as_float(image, "image"), _as_float(reconstruction, "reconstruction")
+    if image.shape != reconstruction.shape:
+        raise ValueError(
+            f"image and reconstruction: shapes differ, {image.shape} and {reconstruction.shape}; resize one"
+        )
+    if blur < 1 or blur % 2 == 0:
+        raise ValueError(f"blur: expected an odd number of pixels >= 1, got {blur}")
+    size = (blur, blur)
+    difference = cv2.absdiff(cv2.GaussianBlur(image, size, 0), cv2.GaussianBlur(reconstruction, size, 0))
+    return np.asarray(cv2.GaussianBlur(difference, size, 0), np.float32)
+
+
+def detect(
+    image: NDArray,
+    reconstruction: NDArray,
+    k: float = 3.0,
+    *,
+    k2: float = 1.0,
+    blur: int = 5,
+    closing: int = 3,
+    weights: Sequence[float] = LUMA,
+) -> Detection:
+    """The paper's detector on one image, eq. 7 to 10.
+
+    Args:
+        image: I, ``(H, W, 3)`` RGB in [0, 1]; uint8 is divided by 255.
+        reconstruction: Ir, of the same shape.
+        k: of the first threshold (eq. 8); the paper sets 3. Whatever the image, at most 1/(1 + k^2) of a channel can pass
+            (Cantelli's inequality): 10 % at 3.
+        k2: of the second threshold; the paper sets 1.
+        blur: see `residual`.
+        closing: side of the square structuring element E of eq. 10, odd; outside the image there is no defect.
+        weights: omega of eq. 9, for R, G, B.
+
+    Raises:
+        ValueError: naming the argument that cannot be.
+    """
+    return threshold(residual(image, reconstruction, blur), k, k2=k2, closing=closing, weights=weights)
+
+
+def threshold(
+    residual: NDArray[np.float32],
+    k: float = 3.0,
+    *,
+    k2: float = 1.0,
+    closing: int = 3,
+    weights: Sequence[float] = LUMA,
+) -> Detection:
+    """Eq. 8 to 10 on an ID1 that is already there; arguments as for `detect`. A sweep over k pays for eq. 7 only once."""
+    for name, value in {"k": k, "k2": k2}.items():
+        if not (np.isfinite(value) and value >= 0):
+            raise ValueError(f"{name}: expected a finite number >= 0, got {value}")
+    if closing < 1 or closing % 2 == 0:
+        raise ValueError(f"closing: expected an odd number of pixels >= 1, got {closing}")
+    if len(weights) != 3 or min(weights) < 0 or not np.isclose(sum(weights), 1, atol=1e-3):
+        raise ValueError(f"weights: expected three numbers >= 0 that sum to 1, got {tuple(weights)}")
+    mean, std = residual.mean((0, 1), dtype=np.float64), residual.std((0, 1), dtype=np.float64)
+    thresholds = np.where(std < FLAT, np.inf, mean + k * std)
+    channels = (residual >= thresholds.astype(np.float32)).astype(np.uint8)  # ID2, eq. 8
+    gray = channels.astype(np.float32) @ np.asarray(weights, np.float32)  # ID3, eq. 9
+    binary = (gray >= gray.mean(dtype=np.float64) + k2 * gray.std(dtype=np.float64)) & (gray > 0)  # ID4, eq. 8 again
+    return Detection(residual, mean, std, thresholds, channels, gray, binary, _close(binary, closing))
+
+
+def _close(binary: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
+    """ID5, eq. 10: dilation, then erosion, with zeros outside the image."""
+    element, margin = np.ones((size, size), np.uint8), size // 2
+    padded = np.pad(binary.astype(np.uint8), 2 * margin)
+    closed = cv2.erode(cv2.dilate(padded, element), element)
+    return closed[2 * margin : closed.shape[0] - 2 * margin, 2 * margin : closed.shape[1] - 2 * margin].astype(bool)
+
+
+def _as_float(image: NDArray, name: str) -> NDArray[np.float32]:
+    """The image as float32, uint8 scaled to [0, 1]."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(f"{name}: expected shape (H, W, 3), got {image.shape}")
+    if image.dtype == np.uint8:
+        return image.astype(np.float32) / np.float32(255)
+    image = np.ascontiguousarray(image, np.float32)
+    if not np.isfinite(image).all():
+        raise ValueError(f"{name}: holds NaN or infinite values; was the model trained to the end?")
+    return image

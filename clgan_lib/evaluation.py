@@ -1,0 +1,188 @@
+"""What a trained model is worth on a category: reconstructions, masks under each post-processing, and every number.
+
+Everything is measured at 256x256, whatever size the model was trained at. A smaller model sees the image reduced, and is
+compared with what it saw: image and reconstruction are both brought back to 256, so that a residual is never the detail
+that the model was not shown. A defect too small to survive the reduction is missed, and counts as missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from clgan_lib.data import Category, to_float, to_uint8
+from clgan_lib.detection import detect, residual
+from clgan_lib.metrics import AVERAGES, counts, metrics_from_counts, metrics_of_counts, ranking_metrics
+from clgan_lib.model import ReconstructionModel
+
+SIZE = 256
+BATCH = 16
+
+
+@dataclass
+class Evaluation:
+    """A model's answers on M test images at 256x256 (RGB, channels last), and H held-out good ones.
+
+    Attributes:
+        images: what the model was shown, brought back to 256, uint8 ``(M, 256, 256, 3)``.
+        reconstructions: rounded to 8 bits, like the images, ``(M, 256, 256, 3)``; all residuals are taken from these.
+        scores: anomaly maps, float32 ``(M, 256, 256)``.
+        truths: bool ``(M, 256, 256)``.
+        masks: found, by post-processing, bool ``(M, 256, 256)`` each.
+        holdout: anomaly maps of the held-out good images, float32 ``(H, 256, 256)``.
+        threshold: the calibrated threshold on `scores`.
+    """
+
+    images: NDArray[np.uint8]
+    reconstructions: NDArray[np.uint8]
+    scores: NDArray[np.float32]
+    truths: NDArray[np.bool_]
+    masks: dict[str, NDArray[np.bool_]]
+    holdout: NDArray[np.float32]
+    threshold: float
+    names: tuple[str, ...] = ()
+    defects: tuple[str, ...] = field(default=())
+
+
+def evaluate(
+    model: ReconstructionModel, category: Category, holdout: Tensor, *, k: float = 3.0, quantile: float = 0.99
+) -> Evaluation:
+    """Reconstruct and detect a whole category, in float32.
+
+    Args:
+        model: trained, on any device.
+        category: its images at 256x256.
+        holdout: good images kept from training, uint8 ``(H, 3, 256, 256)``, H >= 1.
+        k: of the paper's first threshold.
+        quantile: the calibrated threshold is this quantile of the held-out maps' pixels.
+
+    Raises:
+        ValueError: if there is no held-out image, the category is not at 256x256, or the model answers with NaN.
+    """
+    if category.test.shape[-1] != SIZE:
+        raise ValueError(f"category: evaluation is at {SIZE}x{SIZE}, got images of {tuple(category.test.shape[-2:])}")
+    if not len(holdout):
+        raise ValueError("holdout: no good image left for calibration; add good images or lower `holdout`")
+    model.eval()
+    model.calibrate(_shown(holdout, model))
+    scores, shown, redrawn, native = _answers(model, category.test)
+    good = _answers(model, holdout)[0]
+    threshold = float(np.quantile(good, quantile))
+    dual = [detect(image, picture, k).mask for image, picture in zip(shown, redrawn, strict=True)]
+    masks = {"dual_threshold": np.stack(dual), "calibrated": scores > threshold}
+    if native is not None:
+        masks["native"] = native
+    truths = category.masks.numpy()
+    return Evaluation(shown, redrawn, scores, truths, masks, good, threshold, category.test_names, category.defects)
+
+
+def _shown(images: Tensor, model: ReconstructionModel) -> Tensor:
+    """uint8 images as the model sees them: at its own size, float in [-1, 1], on its device."""
+    floats = to_float(images.to(model.device))
+    if images.shape[-1] == model.image_size:
+        return floats
+    return F.interpolate(floats, (model.image_size,) * 2, mode="bilinear", antialias=True, align_corners=False)
+
+
+def _enlarge(images: Tensor) -> Tensor:
+    return (
+        images
+        if images.shape[-1] == SIZE
+        else F.interpolate(images, (SIZE, SIZE), mode="bilinear", align_corners=False)
+    )
+
+
+def _answers(
+    model: ReconstructionModel, images: Tensor
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_] | None]:
+    """Scores, shown images, reconstructions and native masks (or None) of uint8 ``(M, 3, 256, 256)``, all at 256."""
+    scores, shown, redrawn, native = [], [], [], []
+    for batch in images.split(BATCH):
+        small = _shown(batch, model)
+        pictures = model.reconstruct(small)
+        scores.append(_enlarge(model.anomaly_map(small, pictures).float()[:, None])[:, 0].cpu().numpy())
+        shown.append(_picture(small))
+        redrawn.append(_picture(pictures))
+        if model.has_native:
+            native.append(_enlarge(model.detect_native(small).float()[:, None])[:, 0].cpu().numpy() >= 0.5)
+    joined = np.concatenate(scores)
+    if not np.isfinite(joined).all():
+        raise ValueError(f"{type(model).__name__}: the anomaly map holds NaN or infinite values; was training stable?")
+    return joined, np.concatenate(shown), np.concatenate(redrawn), np.concatenate(native) if native else None
+
+
+def _picture(images: Tensor) -> NDArray[np.uint8]:
+    """Float ``(B, 3, S, S)`` as 8-bit pictures at 256, channels last."""
+    return np.ascontiguousarray(to_uint8(_enlarge(images)).permute(0, 2, 3, 1).cpu().numpy())
+
+
+def image_rows(found: Evaluation) -> Iterator[dict[str, Any]]:
+    """The rows of ``scores.csv``: each image under each post-processing, with counts, percent and its largest score."""
+    largest = found.scores.max((1, 2))
+    for postprocess, masks in found.masks.items():
+        table = counts(masks, found.truths)
+        percent = metrics_of_counts(table)
+        for i, name in enumerate(found.names):
+            numbers = dict(zip(("TP", "FP", "FN", "TN"), table[i].tolist(), strict=True))
+            numbers |= dict(zip(("P", "R", "F1", "IoU", "ACC"), percent[i].round(4).tolist(), strict=True))
+            row = {"name": name, "defect": found.defects[i], "postprocess": postprocess}
+            yield {**row, **numbers, "image_score": float(largest[i])}
+
+
+def scores_block(found: Evaluation, left_out: list[str]) -> dict[str, Any]:
+    """``scores`` and ``ranking`` of ``metrics.json`` without the defect types left out.
+
+    Raises:
+        ValueError: if a type left out does not exist, or nothing defective is left.
+    """
+    unknown = set(left_out) - set(found.defects)
+    if unknown:
+        there = sorted(set(found.defects) - {"good"})
+        raise ValueError(f"leave_out: no defect type {sorted(unknown)}; this category has {', '.join(there)}")
+    kept = np.array([defect not in left_out for defect in found.defects])
+    scores = {
+        name: {average: metrics_from_counts(counts(masks[kept], found.truths[kept]), average) for average in AVERAGES}
+        for name, masks in found.masks.items()
+    }
+    return {"scores": scores, "ranking": ranking_metrics(found.scores[kept], found.truths[kept])}
+
+
+def measure(found: Evaluation, left_out: list[str]) -> dict[str, Any]:
+    """Every number of ``metrics.json`` that comes from the masks and maps."""
+    block = scores_block(found, left_out)
+    every = {"every type": scores_block(found, [])} if left_out else {}
+    types = np.array(found.defects)
+    per_type = {}
+    for kind in sorted(set(found.defects) - {"good"}):
+        chosen = types == kind
+        means = {name: metrics_from_counts(counts(m[chosen], found.truths[chosen])) for name, m in found.masks.items()}
+        per_type[kind] = {"images": int(chosen.sum()), **means}
+    inside, outside = residual_in_and_out(found)
+    return {
+        **block,
+        "residual": {"inside": inside, "outside": outside},
+        "left_out": left_out,
+        "subsets": every,
+        "defects": per_type,
+    }
+
+
+def residual_in_and_out(found: Evaluation) -> tuple[float, float]:
+    """Mean ID1 (eq. 7, channel mean, in [0, 1]) inside and outside the defect, averaged over the defective images.
+
+    A generator that removes defects has a large one inside; one that copies its input has two small ones.
+    """
+    pairs = []
+    for image, picture, truth in zip(found.images, found.reconstructions, found.truths, strict=True):
+        if truth.any() and not truth.all():
+            difference = cv2.transform(residual(image, picture), np.full((1, 3), 1 / 3, np.float32))
+            pairs.append((float(difference[truth].mean()), float(difference[~truth].mean())))
+    inside, outside = np.mean(pairs, 0) if pairs else (float("nan"), float("nan"))
+    return float(inside), float(outside)

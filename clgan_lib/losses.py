@@ -1,0 +1,91 @@
+r"""The losses of the paper, eq. 1 to 6, as pure functions.
+
+$$ L_{total} = \lambda_x L_{PatchNCE}(G, H, X) + \lambda_y L_{PatchNCE}(G, H, Y) + L_{GAN}(G, D, X, Y) \quad (6) $$
+
+The sum of eq. 6 is taken in `clgan_lib.clgan`, where the networks are. Where the paper is silent the losses are those of
+its model, CUT (Park, Efros, Zhang, Zhu, "Contrastive learning for unpaired image-to-image translation", ECCV 2020).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+GanLoss = Literal["log", "log_saturating", "lsgan"]
+
+
+def adversarial_loss(logits: Tensor, real: bool, *, gan: GanLoss = "log") -> Tensor:
+    r"""One side of the GAN loss, eq. 1, as a mean over all patches: how far D is from saying `real`.
+
+    $$ L_{GAN} = E_{y} \log D(y) + E_{x} \log(1 - D(G(x))) \quad (1) $$
+
+    D maximises eq. 1, so it minimises ``(adversarial_loss(D(y), True) + adversarial_loss(D(G(x)), False)) / 2``. G
+    minimises ``adversarial_loss(D(G(x)), True)``, the non-saturating form of the same game: eq. 1 as it stands has no
+    slope left for G once D is sure of itself.
+
+    Args:
+        logits: D's raw output before the sigmoid, any shape, such as ``(B, 1, 30, 30)``.
+        real: which answer counts as right.
+        gan: ``"log"`` the logarithms of eq. 1; ``"log_saturating"`` the same for D, see `generator_loss`;
+            ``"lsgan"`` squared distance to 1 or 0, CUT's default.
+
+    Returns:
+        A scalar >= 0; log 2 for ``"log"`` where D can't decide (logits 0).
+
+    Raises:
+        ValueError: if `gan` is none of the three.
+    """
+    if gan in ("log", "log_saturating"):
+        return F.softplus(
+            -logits if real else logits
+        ).mean()  # -log sigmoid(l) and -log(1 - sigmoid(l)), without overflow
+    if gan == "lsgan":
+        return (logits - float(real)).square().mean()
+    raise ValueError(f"gan: {gan!r} is unknown; use 'log', 'log_saturating' or 'lsgan'")
+
+
+def generator_loss(logits: Tensor, *, gan: GanLoss = "log") -> Tensor:
+    """G's side of eq. 1 on D's logits for reconstructions.
+
+    Args:
+        logits: D's raw output for G(x), any shape.
+        gan: ``"log_saturating"`` minimises E log(1 - D(G(x))), eq. 1 to the letter, a scalar <= 0; the others minimise
+            the distance from "real" (see `adversarial_loss`).
+    """
+    if gan == "log_saturating":
+        return -adversarial_loss(logits, False)
+    return adversarial_loss(logits, True, gan=gan)
+
+
+def patch_nce_loss(query: Tensor, key: Tensor, temperature: float = 0.07) -> Tensor:
+    r"""PatchNCE for one tap, eq. 2 and the mean of eq. 3: each patch must recognise itself among the others.
+
+    $$ \ell(v_q, v^+, v^-) = -\log \frac{\exp(v_q \cdot v^+ / \tau)}
+       {\exp(v_q \cdot v^+ / \tau) + \sum_{n=1}^{N} \exp(v_q \cdot v^-_n / \tau)} \quad (2) $$
+
+    Row s of `key` is the positive of row s of `query`; the other rows of the same image are its N = S - 1 negatives.
+    Gradients flow to the query only: the key is the input's own feature, the fixed point to aim for.
+
+    Args:
+        query: $v_q$, features of the reconstruction, ``(B, S, K)``, unit length along K.
+        key: $v^+$ and $v^-$, features of the input at the same places, ``(B, S, K)``, unit length along K.
+        temperature: $\tau$ > 0; small values look at the hardest negatives only.
+
+    Returns:
+        A scalar >= 0, the mean over B and S; log S where all similarities are equal.
+
+    Raises:
+        ValueError: if the shapes differ or are not three-dimensional, or the temperature is not positive.
+    """
+    if query.ndim != 3 or query.shape != key.shape:
+        raise ValueError(
+            f"query and key: expected one shape (B, S, K), got {tuple(query.shape)} and {tuple(key.shape)}"
+        )
+    if not temperature > 0:
+        raise ValueError(f"temperature: expected a number > 0, got {temperature}")
+    similarity = torch.bmm(query.float(), key.detach().float().transpose(1, 2)) / temperature  # (B, S, S)
+    positives = torch.arange(query.shape[1], device=query.device).expand(query.shape[0], -1)  # (B, S): the diagonal
+    return F.cross_entropy(similarity.flatten(0, 1), positives.flatten())

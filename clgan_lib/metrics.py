@@ -1,0 +1,119 @@
+"""How good a mask is, eq. 11 to 15, and how good a score is without any threshold.
+
+The paper does not say how it averages. Its tables can only be means over images, and fit the images that have a defect;
+all three readings are offered and every table says which it shows.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+Average = Literal["image", "pooled", "all"]
+AVERAGES: tuple[Average, ...] = ("image", "pooled", "all")
+NAMES = ("P", "R", "F1", "IoU", "ACC")
+
+
+def counts(masks: ArrayLike, truths: ArrayLike) -> NDArray[np.int64]:
+    """TP, FP, FN and TN of each image.
+
+    Args:
+        masks: found, bool ``(N, H, W)``.
+        truths: true, of the same shape.
+
+    Returns:
+        ``(N, 4)`` pixels.
+
+    Raises:
+        ValueError: if the shapes differ, there is no image, or values are other than 0 and 1.
+    """
+    found, true = _binary(masks, "masks"), _binary(truths, "truths")
+    if found.shape != true.shape:
+        raise ValueError(f"masks and truths: shapes differ, {found.shape} and {true.shape}")
+    pixels = (1, 2)
+    tp, positive, defect = (found & true).sum(pixels), found.sum(pixels), true.sum(pixels)
+    tn = found[0].size - positive - defect + tp
+    return np.stack([tp, positive - tp, defect - tp, tn], 1).astype(np.int64)
+
+
+def metrics_of_counts(table: NDArray[np.int64]) -> NDArray[np.float64]:
+    """P, R, F1, IoU, ACC in percent of each row of TP, FP, FN, TN: ``(N, 4) -> (N, 5)``; 0/0 counts 0."""
+    tp, fp, fn, tn = np.asarray(table, np.float64).T
+    parts = [(tp, tp + fp), (tp, tp + fn), (2 * tp, 2 * tp + fp + fn), (tp, tp + fp + fn), (tp + tn, tp + fp + fn + tn)]
+    return 100 * np.stack([np.divide(a, b, out=np.zeros_like(a), where=b > 0) for a, b in parts], 1)
+
+
+def metrics_from_counts(table: NDArray[np.int64], average: Average = "image") -> dict[str, float]:
+    """`pixel_metrics` of images whose counts are known: ``(N, 4)`` rows of TP, FP, FN, TN.
+
+    Raises:
+        ValueError: if there is nothing to average, or the average is unknown.
+    """
+    if average == "image":
+        table = table[table[:, 0] + table[:, 2] > 0]
+    elif average == "pooled":
+        table = table.sum(0, keepdims=True)
+    elif average != "all":
+        raise ValueError(f"average: {average!r} is unknown; use one of {', '.join(AVERAGES)}")
+    if not len(table):
+        raise ValueError(f"average={average!r}: no image to average over; does any truth mask hold a defect?")
+    return dict(zip(NAMES, map(float, metrics_of_counts(table).mean(0)), strict=True))
+
+
+def pixel_metrics(masks: ArrayLike, truths: ArrayLike, average: Average = "image") -> dict[str, float]:
+    r"""P, R, F1, IoU and ACC, eq. 11 to 15.
+
+    $$ P = \frac{TP}{TP+FP}, \; R = \frac{TP}{TP+FN}, \; F1 = \frac{2PR}{P+R}, \; IoU = \frac{TP}{TP+FN+FP},
+       \; ACC = \frac{TP+TN}{TP+TN+FP+FN} $$
+
+    Args:
+        masks: found, bool ``(N, H, W)``.
+        truths: true, of the same shape.
+        average: ``"image"`` the mean of all five over the images that have a defect (our reading of the paper), 0/0
+            counting 0; ``"pooled"`` from the pixels of all images together; ``"all"`` the mean over all images, where a
+            good one gives 0, 0, 0, 0 and its ACC.
+
+    Returns:
+        Percent, by the paper's names.
+
+    Raises:
+        ValueError: from `counts`, or if there is nothing to average.
+    """
+    return metrics_from_counts(counts(masks, truths), average)
+
+
+def ranking_metrics(scores: NDArray[np.floating], truths: NDArray[np.bool_]) -> dict[str, float]:
+    """Pixel-level AUROC and average precision, by scikit-learn; no threshold enters.
+
+    Args:
+        scores: finite, larger is stranger, ``(N, H, W)``.
+        truths: bool, of the same shape, with both defective and good pixels.
+
+    Returns:
+        AUROC and AP in [0, 1].
+
+    Raises:
+        ValueError: if the shapes differ, or all pixels are of one kind.
+    """
+    if scores.shape != truths.shape:
+        raise ValueError(f"scores and truths: shapes differ, {scores.shape} and {truths.shape}")
+    if truths.all() or not truths.any():
+        raise ValueError("truths: AUROC and AP need defective and good pixels, found one kind only")
+    flat_truths, flat_scores = truths.ravel(), scores.ravel()
+    return {
+        "AUROC": float(roc_auc_score(flat_truths, flat_scores)),
+        "AP": float(average_precision_score(flat_truths, flat_scores)),
+    }
+
+
+def _binary(masks: ArrayLike, name: str) -> NDArray[np.bool_]:
+    """The masks as bool ``(N, H, W)``."""
+    array = np.asarray(masks)
+    if array.ndim != 3 or array.size == 0:
+        raise ValueError(f"{name}: expected (N, H, W) with at least one image, got shape {array.shape}")
+    if array.dtype != bool and not np.isin(array, (0, 1)).all():
+        raise ValueError(f"{name}: expected only 0 and 1 (or bool); threshold them first")
+    return array.astype(bool)

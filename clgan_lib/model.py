@@ -1,0 +1,183 @@
+"""The contract that every method keeps: ours, a rival's, a control's, or a reader's own.
+
+A method redraws an image as it would look without a defect. Everything else (devices, seeds, checkpoints, detection,
+metrics, tables) belongs to the suite, so that methods differ in nothing but themselves.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as transforms
+
+MODELS = {
+    "clgan": "clgan_lib.clgan:CLGAN",
+    "vae_ssim": "baselines.vae_ssim:VAESSIM",
+    "udcae": "baselines.udcae:UDCAE",
+    "dcgan": "baselines.dcgan:DCGAN",
+    "blur": "baselines.blur:Blur",
+    "template": "baselines.template:Template",
+}
+
+
+class ReconstructionModel(nn.Module):
+    """A method that reconstructs the defect-free version of an image.
+
+    Images are float tensors ``(B, 3, S, S)`` in [-1, 1], RGB, where ``S`` is `image_size`.
+
+    Subclasses take their own options as keyword arguments with sensible defaults, own their optimisers and schedules,
+    and implement `training_step` and `reconstruct`.
+
+    Args:
+        image_size: S, in pixels.
+        batch_size: B, the images of one draw of one step.
+
+    Attributes:
+        draws: how many independent batches a step takes; `training_step` gets ``(draws * B, 3, S, S)``.
+        trainable: False for a control that only looks at the training images (`fit`) and takes no step.
+    """
+
+    draws: int = 1
+    trainable: bool = True
+
+    def __init__(self, *, image_size: int, batch_size: int = 1) -> None:
+        super().__init__()
+        for name, value in {"image_size": image_size, "batch_size": batch_size}.items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: expected a positive whole number, got {value!r}")
+        self.image_size = image_size
+        self.batch_size = batch_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's tensors are; new tensors go there too."""
+        return next((t.device for t in [*self.parameters(), *self.buffers()]), torch.device("cpu"))
+
+    def fit(self, images: Tensor, symmetry: str) -> None:
+        """Look at all training images once, before the first step.
+
+        Args:
+            images: ``(N, 3, S, S)``, uint8, on any device.
+            symmetry: the poses the product allows (`clgan_lib.data.SYMMETRIES`).
+        """
+
+    def training_step(self, images: Tensor, progress: float) -> dict[str, Tensor]:
+        """One optimisation step.
+
+        Args:
+            images: ``(draws * B, 3, S, S)`` in [-1, 1]; the first B are the paper's X.
+            progress: the share of the training budget spent so far, in [0, 1]; all that schedules and stages need.
+
+        Returns:
+            Every loss term, a detached scalar each, under the paper's name.
+        """
+        raise NotImplementedError
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """The images without their defects: ``(B, 3, S, S)`` in [-1, 1], in evaluation mode, without gradients."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def anomaly_map(self, images: Tensor, reconstructions: Tensor | None = None) -> Tensor:
+        """How strange each pixel is: the score behind AUROC, AP and the calibrated threshold.
+
+        By default the channel mean of ID1 (eq. 7): |blur(I) - blur(Ir)|, blurred again, with a 5x5 Gaussian.
+
+        Args:
+            images: ``(B, 3, S, S)`` in [-1, 1].
+            reconstructions: what `reconstruct` returned for them; computed where it is not given.
+
+        Returns:
+            ``(B, S, S)``, >= 0; the default lies in [0, 1].
+        """
+        if reconstructions is None:
+            reconstructions = self.reconstruct(images)
+        difference = (blur5(images) - blur5(reconstructions)).abs() / 2  # from [-1, 1] to the [0, 1] of detection
+        return blur5(difference).mean(1)
+
+    def calibrate(self, images: Tensor) -> None:
+        """Learn whatever a native detector needs from held-out good images; keep it in buffers.
+
+        Args:
+            images: ``(H, 3, S, S)`` in [-1, 1], H >= 1, never seen in training.
+        """
+
+    def detect_native(self, images: Tensor) -> Tensor:
+        """The mask by the method's own paper's detector, bool ``(B, S, S)``, where it has one."""
+        raise NotImplementedError
+
+    @property
+    def has_native(self) -> bool:
+        """Whether the method brings a detector of its own."""
+        return type(self).detect_native is not ReconstructionModel.detect_native
+
+    def training_state(self) -> dict[str, Any]:
+        """What a checkpoint needs beside the weights: optimisers as nested dicts of tensors and plain numbers."""
+        return {}
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Restore what `training_state` returned, into a model built with the same arguments."""
+
+
+def blur5(images: Tensor) -> Tensor:
+    """Gaussian blur, 5x5, sigma 1.1, reflecting borders: what OpenCV derives from the size alone (eq. 7)."""
+    return transforms.gaussian_blur(images, [5, 5], [1.1, 1.1])
+
+
+def find_model(name: str) -> type[ReconstructionModel]:
+    """The class of a method.
+
+    Args:
+        name: one of `MODELS`, or a dotted path ``package.module:Class`` to a reader's own.
+
+    Raises:
+        ValueError: if there is no such name, module or class, or the class does not keep the contract.
+    """
+    path = MODELS.get(name, name)
+    module_name, separator, class_name = path.partition(":")
+    known = f"use one of {', '.join(MODELS)}, or a path like my_package.my_module:MyModel"
+    if not separator:
+        raise ValueError(f"model: {name!r} is unknown; {known}")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"model: {name!r} cannot be imported ({error}); {known}") from error
+    if not (isinstance(found, type) and issubclass(found, ReconstructionModel)):
+        raise ValueError(f"model: {name!r} is not a subclass of clgan_lib.model.ReconstructionModel")
+    return found
+
+
+def build_model(name: str, *, image_size: int, options: dict[str, Any]) -> ReconstructionModel:
+    """A fresh model by name.
+
+    Args:
+        name: see `find_model`.
+        image_size: S, in pixels.
+        options: the model's own keyword arguments; an unknown one is refused by name.
+
+    Raises:
+        ValueError: from `find_model`, or naming the model and the option it does not take.
+    """
+    found = find_model(name)
+    try:
+        return found(image_size=image_size, **options)
+    except TypeError as error:
+        raise ValueError(f"options of model {name!r}: {error}") from error
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimiser's moments as flat tensors, ``"<parameter>.<moment>"``; rates follow from the schedule."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{name}": torch.as_tensor(value) for i, slots in state.items() for name, value in slots.items()}
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
+    """Restore what `optimizer_state` returned."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in flat.items():
+        number, _, name = key.partition(".")
+        state.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

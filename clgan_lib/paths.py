@@ -1,0 +1,25 @@
+"""Where things live: the repository, its results, and a cache that can be thrown away at any time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results"
+CACHE = Path(os.environ.get("CLGAN_CACHE") or ROOT / ".cache")
+
+
+def safe_name(value: str, what: str) -> str:
+    """Return `value` if it can name one folder and nothing outside it.
+
+    Args:
+        value: a name of a category, an experiment or a model.
+        what: how the error calls it, such as ``"category"``.
+
+    Raises:
+        ValueError: if the name is empty, hidden, or could lead out of its parent folder.
+    """
+    if not value or value.startswith(".") or set(value) & set('/\\:*?"<>|\0\n\r'):
+        raise ValueError(f"{what}: {value!r} cannot name a folder; use letters, digits, '.', '_' and '-'")
+    return value

@@ -47,7 +47,8 @@ def residual(image: NDArray, reconstruction: NDArray, blur: int = 5) -> NDArray[
     Args:
         image: I, ``(H, W, 3)`` in [0, 1]; uint8 is divided by 255.
         reconstruction: Ir, of the same shape.
-        blur: the Gaussian's size in pixels, odd; its sigma follows as OpenCV has it (1.1 at 5). 1 blurs nothing.
+        blur: the Gaussian's size in pixels, odd; OpenCV derives the rest from it
+            ([1, 4, 6, 4, 1] / 16 along each side at 5). 1 blurs nothing.
 
     Returns:
         ``(H, W, 3)``, >= 0.

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2 import functional as transforms
+from torch.nn import functional as F
 
 MODELS = {
     "clgan": "clgan_lib.clgan:CLGAN",
@@ -123,8 +123,12 @@ class ReconstructionModel(nn.Module):
 
 
 def blur5(images: Tensor) -> Tensor:
-    """Gaussian blur, 5x5, sigma 1.1, reflecting borders: what OpenCV derives from the size alone (eq. 7)."""
-    return transforms.gaussian_blur(images, [5, 5], [1.1, 1.1])
+    """The 5x5 Gaussian of eq. 7, ``(B, C, H, W)``: OpenCV's for that size, [1, 4, 6, 4, 1] / 16, with reflecting borders."""
+    row = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], device=images.device) / 16
+    channels = images.shape[1]
+    padded = F.pad(images.float(), (2, 2, 2, 2), mode="reflect")
+    down = F.conv2d(padded, row.view(1, 1, 5, 1).expand(channels, 1, 5, 1), groups=channels)
+    return F.conv2d(down, row.view(1, 1, 1, 5).expand(channels, 1, 1, 5), groups=channels)
 
 
 def find_model(name: str) -> type[ReconstructionModel]:

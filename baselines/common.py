@@ -1,0 +1,84 @@
+"""What more than one rival needs: scales, Adam and its schedule, structural similarity, random patches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """The suite's [-1, 1] to the [0, 1], in float32, that the rivals' papers compute their losses on."""
+    return (images.float() + 1) / 2
+
+
+def adam(parameters: Iterable[nn.Parameter], learning_rate: float, beta1: float = 0.9) -> torch.optim.Adam:
+    """Adam; `fused` updates all tensors in one pass over memory."""
+    return torch.optim.Adam(parameters, lr=learning_rate, betas=(beta1, 0.999), fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float, progress: float) -> None:
+    """Constant for the first half of training, then linear to 0: CLGAN's schedule, so that no rival ends on a noisy step."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * min(1.0, 2 * (1 - progress))
+
+
+def ssim_map(images: Tensor, reconstructions: Tensor) -> Tensor:
+    r"""Structural similarity around each pixel, 11x11 Gaussian window with sigma 1.5, reflecting borders.
+
+    $$ SSIM(x, y) = \frac{(2\mu_x\mu_y + c_1)(2\sigma_{xy} + c_2)}
+       {(\mu_x^2 + \mu_y^2 + c_1)(\sigma_x^2 + \sigma_y^2 + c_2)}, \; c_1 = 0.01^2, \; c_2 = 0.03^2 $$
+
+    Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to structural similarity", IEEE
+    Transactions on Image Processing 13(4), 2004.
+
+    Args:
+        images: ``(B, C, H, W)`` in [0, 1], H and W above 5; each channel by itself.
+        reconstructions: of the same shape.
+
+    Returns:
+        ``(B, C, H, W)`` in [-1, 1]; 1 where both agree.
+    """
+    with torch.autocast(images.device.type, enabled=False):  # in bf16 the variances would drown in rounding
+        _, full = structural_similarity_index_measure(
+            reconstructions.float(), images.float(), sigma=1.5, kernel_size=11, data_range=1.0, return_full_image=True
+        )
+    return full
+
+
+def random_patches(images: Tensor, size: int, count: int) -> Tensor:
+    """`count` random size x size patches of each image: ``(B, C, S, S) -> (B * count, C, size, size)``."""
+    top, left = torch.randint(images.shape[-1] - size + 1, (2, len(images) * count)).tolist()
+    return torch.stack(
+        [images[i // count, :, y : y + size, x : x + size] for i, (y, x) in enumerate(zip(top, left, strict=True))]
+    )
+
+
+def require_positive(**options: float) -> None:
+    """Refuse options that are not above 0.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    for name, value in options.items():
+        if not value > 0:
+            raise ValueError(f"{name}: expected a number > 0, got {value!r}")
+
+
+def pixel_quantile(maps: Tensor, share: float) -> float:
+    """The value that a share of all pixels stays at or below; maps of any shape and number of pixels."""
+    return float(np.quantile(maps.float().cpu().numpy(), share))
+
+
+def calibrated(value: Tensor) -> Tensor:
+    """The buffer, once it is set.
+
+    Raises:
+        RuntimeError: while it is still NaN.
+    """
+    if bool(value.isnan().any()):
+        raise RuntimeError("the native detector is not calibrated yet; call calibrate(held-out good images) first")
+    return value

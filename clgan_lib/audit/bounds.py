@@ -1,0 +1,312 @@
+r"""What means of P, R, F1, IoU and ACC can be: bounds that are proven, never artefacts of a grid.
+
+One image whose defect covers the share $a$ of its pixels and whose detection has precision $P$ and recall $R$ has
+
+$$ F_1 = \frac{2PR}{P+R}, \quad IoU = \frac{PR}{P+R-PR} = \frac{F_1}{2-F_1}, \quad
+   ACC = 1 - \underbrace{a(1-R)}_{FN} - \underbrace{aR(1-P)/P}_{FP}, \qquad FP \le 1-a. $$
+
+Counts pooled over images obey the same three equations, so pooled numbers lie *on* this surface. Means over images lie in
+its convex hull. F1 is concave in (P, R) and IoU convex in F1 (Jensen), and in every image $P+R-1 \le IoU \le F_1$, hence
+
+$$ \max(0, P+R-1) \le F_1 \le \frac{2PR}{P+R}, \qquad \max\!\left(\tfrac{F_1}{2-F_1},\, P+R-1\right) \le IoU
+   \le \min(F_1, P, R). $$
+
+Conventions for 0/0 only move an image on the closed surface: without any detection it is (0, 0) where 0/0 counts 0 and
+(1, 0) where it counts 1; without a defect it has all five 0, or all 1, or R alone 1. Images *left out* of one mean and
+not of another are the one convention this file does not cover; the findings say so where it matters.
+
+Whether four means fit together, and the highest accuracy they allow, is a linear program over distributions of (P, R),
+one per image. Its solution on finitely many points proves nothing, but its multipliers $\lambda$ do, by weak duality:
+
+$$ \overline{ACC} \le \frac1n \sum_i \max_{P,R} \left[ACC_i - \lambda \cdot (P, R, F_1, IoU)\right]
+   + \max_{t \in \text{printed} \pm \text{rounding}} \lambda \cdot t $$
+
+for *every* $\lambda$. The inner maxima are taken by branch and bound with upper bounds per cell (everything is monotone in P
+and in R), so that the result is an upper bound whatever the points were.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linprog
+
+Array = NDArray[np.float64]
+
+METRICS = ("P", "R", "F1", "IoU")  # the order of every last axis of length 4 below
+TOLERANCE = 2e-6  # of the bounds, relative to the multipliers; 25 times finer than two decimals of a percentage
+PRICING = 2e-5  # the same while multipliers are looked for
+GAP = 5e-5  # where the linear program and the proof agree to this, the search for better multipliers ends
+GROUPS = 12  # images of similar area share a distribution where multipliers are looked for; not where bounds are proven
+MAX_CELLS = 300_000  # memory: past this the cells' present upper bounds are taken, which is still safe
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An optimum enclosed from both sides.
+
+    Attributes:
+        proven: no set of images can exceed it; ``inf`` where it was enough to know that the optimum is attained.
+        attained: what the linear program reached on its points, images of similar area taken together.
+    """
+
+    proven: float
+    attained: float
+
+
+def harmonic_mean(p: Array | float, r: Array | float) -> Array:
+    """F1 (eq. 13) of precision and recall in [0, 1]; 0/0 counts 0."""
+    p, r = np.asarray(p, float), np.asarray(r, float)
+    return 2 * p * r / np.maximum(p + r, 1e-300)
+
+
+def iou_from_f1(f1: Array | float) -> Array:
+    """IoU (eq. 14) of one set of counts, from its F1 in [0, 1]."""
+    f1 = np.asarray(f1, float)
+    return f1 / (2 - f1)
+
+
+def surface(p: Array | float, r: Array | float) -> Array:
+    """P, R, F1 and IoU of one set of counts: ``(..., 4)`` from precision and recall of shape ``(...)`` in [0, 1]."""
+    f1 = harmonic_mean(p, r)
+    return np.stack(np.broadcast_arrays(p, r, f1, iou_from_f1(f1)), axis=-1).astype(float)
+
+
+def accuracy(p: Array, r: Array, area: Array, sign: int = 1) -> Array:
+    """ACC of images from precision, recall and the defect's share of the image, all in [0, 1].
+
+    Where P = R = 0 the false alarms are free: none for ``sign >= 0``, the whole background for ``sign < 0``.
+    No image can have P = 0 < R, nor more false alarms than background: such points give ``nan``.
+    """
+    false_alarms = area * r * (1 - p) / np.maximum(p, 1e-300)
+    nothing_found = (p == 0) & (r == 0)
+    false_alarms = np.where(nothing_found & (sign < 0), 1 - area, false_alarms)
+    return np.where(false_alarms <= 1 - area + 1e-12, 1 - area * (1 - r) - false_alarms, np.nan)
+
+
+def pooled_possible(low: Array, high: Array) -> bool:
+    """Whether one set of counts can have P, R, F1 and IoU in the box; exact, since F1 rises with P and R, IoU with F1."""
+    f1_low, f1_high = harmonic_mean(low[0], low[1]), harmonic_mean(high[0], high[1])
+    f1_low, f1_high = max(f1_low, low[2]), min(f1_high, high[2])
+    return bool(f1_low <= f1_high and iou_from_f1(f1_high) >= low[3] and iou_from_f1(f1_low) <= high[3])
+
+
+def pooled_accuracy(low: Array, high: Array, area: float) -> tuple[float, float]:
+    """Lowest and highest ACC of one set of counts with P and R in the box, defects covering the share ``area``.
+
+    $1 - ACC = a (1 - 2R + R/P)$ falls with P and is linear in R, so its extremes lie at the box's corners, or where the
+    false alarms fill the background: there ACC = aR. ``(inf, -inf)`` if even the fewest false alarms don't fit.
+    """
+    if np.isnan(accuracy(high[0], low[1], np.float64(area))):
+        return np.inf, -np.inf
+    corners = np.array([(p, r) for p in (low[0], high[0]) for r in (low[1], high[1])])
+    value = accuracy(corners[:, 0], corners[:, 1], np.float64(area))
+    full = np.isnan(value)
+    value = np.where(full, area * corners[:, 1], value)
+    least = min(value.min(), area * low[1]) if full.any() else value.min()
+    return (0.0 if low[0] <= 0 else float(least)), float(value.max())  # nothing found: false alarms are anyone's guess
+
+
+def means_possible(low: Array, high: Array, areas: Array | None = None, *, good: int = 0) -> bool:
+    """Whether means over images can have P, R, F1 and IoU in the box ``low..high`` of shape ``(4,)``, in [0, 1].
+
+    Args:
+        low: lower ends of the four means, shape ``(4,)``, in [0, 1].
+        high: upper ends, likewise.
+        areas: the defect's share of each defective image, shape ``(n,)``, in (0, 1]; a large defect forbids a low P with a
+            high R, since false alarms need background. ``None`` where unknown.
+        good: how many images without a defect are averaged too; their 0/0 may count 0 or 1.
+
+    Returns:
+        ``False`` is proven; ``True`` says that no contradiction was found.
+    """
+    return _optimum(low, high, np.zeros(1) if areas is None else areas, good=good, sign=0).proven >= 0
+
+
+def accuracy_bound(
+    low: Array, high: Array, areas: Array, *, good: int = 0, sign: int = 1, enough: float | None = None
+) -> Bound:
+    """The highest mean ACC of images whose mean P, R, F1 and IoU lie in the box, which must be possible on them.
+
+    Args:
+        low, high, areas, good: as in ``means_possible``.
+        sign: 1; or -1 for the lowest ACC, returned with its sign changed (an upper bound of -ACC).
+        enough: stop as soon as it is known on which side of this value the optimum lies; the bound is then safe but loose.
+
+    Returns:
+        The bound in [0, 1] (or [-1, 0]); what lies above ``proven`` no set of such images can reach.
+    """
+    return _optimum(low, high, areas, good=good, sign=sign, enough=enough)
+
+
+def _optimum(low: Array, high: Array, areas: Array, *, good: int, sign: int, enough: float | None = None) -> Bound:
+    """Column generation: a linear program on points proposes multipliers, ``support`` turns them into a bound."""
+    groups = np.array_split(np.sort(areas), min(GROUPS, len(areas)))
+    area = np.array([part.mean() for part in groups])
+    share = np.array([len(part) for part in groups]) / (len(areas) + good)
+    master = _Master(low, high, area, share, good / (len(areas) + good), sign)
+    target = 0.0 if sign == 0 else enough
+    for _ in range(40):
+        weights, attained = master.solve()
+        if target is not None and attained >= target - 1e-9:
+            return Bound(np.inf, attained)
+        upper, where = support(weights, area, sign, PRICING)
+        proven = float(upper @ share + master.constant(weights))
+        decided = target is not None and proven < target - TOLERANCE
+        if decided or proven - attained < GAP + 2 * _slack(weights, PRICING):
+            break
+        master.add(where)
+    # The same multipliers, for the images themselves and not for groups of them.
+    upper, _ = support(weights, areas, sign, TOLERANCE)
+    return Bound(float(upper.sum() / (len(areas) + good) + master.constant(weights)), attained)
+
+
+class _Master:
+    """The linear program over the points found so far; missing the box costs ``PENALTY``, so it always has a solution."""
+
+    PENALTY = 300.0
+
+    def __init__(self, low: Array, high: Array, area: Array, share: Array, good_share: float, sign: int) -> None:
+        self.low, self.high, self.good_share, self.sign = low, high, good_share, sign
+        self.area, self.share = area, share
+        steps = np.array([0, 0.01, 0.1, 0.3, 0.6, 0.9, 1])
+        grid = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
+        self.group = np.repeat(np.arange(len(area)), len(grid))
+        self.points = np.tile(grid, (len(area), 1))
+        self._drop_invalid()
+
+    def _drop_invalid(self) -> None:
+        self.gain = self.sign * accuracy(self.points[:, 0], self.points[:, 1], self.area[self.group], self.sign)
+        keep = np.isfinite(self.gain)
+        self.points, self.group, self.gain = self.points[keep], self.group[keep], self.gain[keep]
+
+    def add(self, points: Array) -> None:
+        """One more point per group, shape ``(groups, 2)``."""
+        self.points = np.concatenate([self.points, points])
+        self.group = np.concatenate([self.group, np.arange(len(points))])
+        self._drop_invalid()
+
+    def good_points(self) -> tuple[Array, Array]:
+        """What an image without a defect may contribute: all 0; all 1 (0/0 = 1); only R 1 (0/0 = 1, false alarms)."""
+        values = np.array([[0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 0, 0]], float)
+        return values, self.sign * np.array([1.0, 1.0, 1.0] if self.sign > 0 else [0.0, 1.0, 0.0])
+
+    def constant(self, weights: Array) -> float:
+        """What the bound holds beside the defective images: the box's part and the good images' part."""
+        values, gain = self.good_points()
+        return float(
+            -np.minimum(weights * self.low, weights * self.high).sum()
+            + self.good_share * (values @ weights + gain).max()
+        )
+
+    def solve(self) -> tuple[Array, float]:
+        """Multipliers, shape ``(4,)``, as weights to add to the accuracy, and the optimum on the present points."""
+        values, gain = self.good_points()
+        values = np.concatenate([surface(self.points[:, 0], self.points[:, 1]), values])  # (columns, 4)
+        gain = np.concatenate([self.gain, gain])
+        group = np.concatenate([self.group, np.full(3, len(self.area))])
+        slack = np.zeros((8, 8))
+        slack[:4, :4] = slack[4:, 4:] = -np.eye(4)
+        rows = np.hstack([np.vstack([values.T, -values.T]), slack])
+        belongs = np.hstack([np.arange(len(self.area) + 1)[:, None] == group, np.zeros((len(self.area) + 1, 8))])
+        result = linprog(
+            np.concatenate([-gain, np.full(8, self.PENALTY)]),
+            A_ub=rows,
+            b_ub=np.concatenate([self.high, -self.low]),
+            A_eq=belongs.astype(float),
+            b_eq=np.append(self.share, self.good_share),
+            method="highs",
+        )
+        price = result.ineqlin.marginals  # <= 0; of "at most high" first, of "at least low" after
+        return price[:4] - price[4:], -float(result.fun)
+
+
+def support(weights: Array, areas: Array, sign: int, tolerance: float = TOLERANCE) -> tuple[Array, Array]:
+    """Per image, the maximum over (P, R) of ``weights`` . (P, R, F1, IoU) + ``sign`` ACC, from above.
+
+    Args:
+        weights: shape ``(4,)``, any size.
+        areas: the defects' shares, shape ``(n,)``, in [0, 1]; 0 allows any P and R.
+        sign: 1, 0 or -1, the weight of the accuracy.
+        tolerance: how far above the maxima the bounds may end, relative to the weights; more only past ``MAX_CELLS``.
+
+    Returns:
+        Upper bounds, shape ``(n,)``, and the best (P, R) seen, shape ``(n, 2)``.
+    """
+    steps = np.linspace(0, 1, 9)[:-1]
+    corner = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
+    image = np.repeat(np.arange(len(areas)), len(corner))
+    cells = np.tile(corner, (len(areas), 1))  # lower corners
+    size, best, where = steps[1], np.full(len(areas), -np.inf), np.zeros((len(areas), 2))
+    slack = _slack(weights, tolerance)
+    while True:
+        for offset in ((0.5, 0.5), (0, 0), (0, 1), (1, 0), (1, 1)):
+            points = cells + size * np.array(offset)
+            value = _value(points, weights, areas[image], sign)
+            better = value > best[image]
+            np.maximum.at(best, image[better], value[better])
+            better &= value == best[image]
+            where[image[better]] = points[better]
+        upper = _cell_bound(cells, size, weights, areas[image], sign)
+        alive = upper > best[image] + slack
+        cells, image, upper = cells[alive], image[alive], upper[alive]
+        if not len(cells) or 4 * len(cells) > MAX_CELLS or size < 1e-12:
+            break
+        size /= 2
+        cells = (cells[:, None] + size * np.array([[0, 0], [0, 1], [1, 0], [1, 1]])).reshape(-1, 2)
+        image = np.repeat(image, 4)
+    bound = best + slack
+    np.maximum.at(bound, image, upper)
+    return bound, where
+
+
+def _slack(weights: Array, tolerance: float) -> float:
+    return tolerance * max(1.0, float(np.abs(weights).sum()))
+
+
+def _value(points: Array, weights: Array, area: Array, sign: int) -> Array:
+    p, r = points.T
+    gain = sign * accuracy(p, r, area, sign)
+    return np.where(np.isfinite(gain), surface(p, r) @ weights + gain, -np.inf)
+
+
+def _cell_bound(cells: Array, size: float, weights: Array, area: Array, sign: int) -> Array:
+    """No (P, R) in the cell exceeds it: the smaller of an interval bound and a first-order one; -inf in empty cells."""
+    p0, r0 = cells.T
+    p1, r1 = p0 + size, r0 + size
+    low, high = surface(p0, r0), surface(p1, r1)  # all four rise with P and R
+    bound = np.maximum(weights * low, weights * high).sum(axis=1)
+    fewest = area * r0 * (1 - p1) / p1
+    if sign > 0:
+        bound += 1 - area * (1 - r1) - fewest
+    elif sign < 0:
+        bound += area * (1 - r0) + np.minimum(1 - area, area * r1 * (1 - p0) / np.maximum(p0, 1e-300)) - 1
+    if sign == 0:
+        bound = np.minimum(bound, _first_order(cells, size, weights, area, sign))
+    else:  # the accuracy's slope is unbounded where P is 0
+        bound = np.where(p0 > 0, np.minimum(bound, _first_order(cells, size, weights, area, sign)), bound)
+    return np.where(fewest > 1 - area + 1e-12, -np.inf, bound)
+
+
+def _first_order(cells: Array, size: float, weights: Array, area: Array, sign: int) -> Array:
+    """Value at the centre plus half a cell's side times the steepest slope in the cell, for P and for R."""
+    centre = cells + size / 2
+    p, r = centre.T
+    value = surface(p, r) @ weights + sign * (1 - area * (1 - r) - area * r * (1 - p) / p)
+    p0, r0 = cells.T
+    p1, r1 = p0 + size, r0 + size
+    for x0, x1, y0, y1, index in ((p0, p1, r0, r1, 0), (r0, r1, p0, p1, 1)):
+        # Slopes along x fall with x and rise with y: 2 y^2 / (x + y)^2 for F1, y^2 / (x + y - x y)^2 for IoU.
+        slope_f1 = [2 * y**2 / (x + y) ** 2 for x, y in ((x1, y0), (x0, y1))]
+        slope_iou = [y**2 / (x + y - x * y) ** 2 for x, y in ((x1, y0), (x0, y1))]
+        with np.errstate(divide="ignore"):
+            slope_acc = [r0 / p1**2, r1 / p0**2] if index == 0 else [2 - 1 / p0, 2 - 1 / p1]
+        terms = [(weights[2], slope_f1), (weights[3], slope_iou)]
+        if sign:
+            terms.append((sign, [area * slope for slope in slope_acc]))
+        steepest = weights[index] + sum(np.maximum(w * a, w * b) for w, (a, b) in terms)
+        flattest = weights[index] + sum(np.minimum(w * a, w * b) for w, (a, b) in terms)
+        value = value + size / 2 * np.maximum(np.abs(steepest), np.abs(flattest))
+    return value

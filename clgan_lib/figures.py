@@ -1,0 +1,138 @@
+"""Every figure of the paper, and the plots that go with them, in one house style (`clgan_lib.style`).
+
+Fig. 2 to 5 are pictures and live in `clgan_lib.pictures`; they can be had from here, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from clgan_lib.pictures import detections, outline, pipeline, reconstructions, run_gallery, samples
+from clgan_lib.style import MARKERS, OKABE_ITO, STYLE, captioned, save
+from clgan_lib.sweep import GRID, LABEL_FREE, ORACLE, OURS, PERFECT
+from clgan_lib.tidy import display, select
+
+__all__ = ["detections", "losses", "outline", "pipeline", "reconstructions", "run_gallery", "samples"]
+__all__ += ["save", "scores", "sweep"]
+
+
+def losses(history: pd.DataFrame | Sequence[Mapping[str, float]], title: str = "") -> Figure:
+    """The loss terms of a run over the images seen, one panel each.
+
+    Args:
+        history: rows of step, images, seconds, then each term; a run's ``history.csv``.
+        title: model, category, seed.
+    """
+    history = pd.DataFrame(history)
+    terms = [name for name in history.columns if name not in ("step", "images", "seconds")]
+    with mpl.rc_context(STYLE):
+        columns = min(4, max(1, len(terms)))
+        rows = -(-max(1, len(terms)) // columns)
+        figure, axes = plt.subplots(
+            rows, columns, figsize=(2.4 * columns, 1.9 * rows + 0.4), squeeze=False, sharex=True
+        )
+        for axis, term in zip(axes.flat, terms, strict=False):
+            axis.plot(history["images"], history[term], color=OKABE_ITO[0])
+            axis.set_title(term)
+            axis.margins(x=0)
+        for axis in list(axes.flat)[len(terms) :]:
+            axis.set_axis_off()
+        for axis in axes[-1]:
+            axis.set_xlabel("images seen")
+        return captioned(figure, title)
+
+
+def scores(frame: pd.DataFrame, *, metric: str = "F1", postprocess: str = "dual_threshold", title: str = "") -> Figure:
+    """A dot per run: `metric` of each model on each category, a bar at each model's mean over seeds.
+
+    Args:
+        frame: from `clgan_lib.tables.collect`.
+        metric: a column of it, in percent.
+        postprocess: see `clgan_lib.tidy.select`.
+        title: beginning of the caption.
+    """
+    rows = select(frame, postprocess)
+    categories, models = sorted(rows["category"].unique()), list(rows["model"].unique())
+    with mpl.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(max(5.0, 1.1 * len(categories) + 1.5), 3.6))
+        width = 0.8 / max(1, len(models))
+        for i, model in enumerate(models):
+            mine = rows[rows["model"] == model]
+            x = np.array([categories.index(c) for c in mine["category"]]) + width * (i - (len(models) - 1) / 2)
+            colour, marker = OKABE_ITO[i % len(OKABE_ITO)], MARKERS[i % len(MARKERS)]
+            axis.plot(
+                x, mine[metric].astype(float), marker, color=colour, markersize=6, label=display(model), alpha=0.9
+            )
+        for edge in range(1, len(categories)):
+            axis.axvline(edge - 0.5, color="#dddddd", linewidth=0.6)
+        axis.set_xticks(range(len(categories)), categories, rotation=20 if len(categories) > 4 else 0)
+        axis.set_ylabel(f"{metric} %")
+        top = rows[metric].astype(float).max()
+        axis.set_ylim(0, 1.06 * top if top > 0 else 1)
+        axis.grid(axis="x", visible=False)
+        axis.legend(
+            ncols=min(len(models), 7),
+            loc="lower center",
+            bbox_to_anchor=(0.5, 1.0),
+            columnspacing=1.0,
+            handletextpad=0.2,
+        )
+        head = title or f"{metric}, {postprocess.replace('_', ' ')}, mean over the images with a defect"
+        return captioned(figure, f"{head}. A dot per run (model, category, seed); a missing run has none.")
+
+
+def sweep(found: pd.DataFrame, paper: pd.DataFrame | None = None, title: str = "") -> Figure:
+    """Table 4 as curves: F1 over k, a panel per category, the range that the paper tried shaded.
+
+    Args:
+        found: from `clgan_lib.sweep.sweep_experiment`.
+        paper: from ``published("table4")``: its points, where it has the category.
+        title: beginning of the caption.
+    """
+    categories = sorted(found["category"].unique())
+    with mpl.rc_context(STYLE):
+        columns = min(4, len(categories))
+        rows = -(-len(categories) // columns)
+        figure, axes = plt.subplots(
+            rows, columns, figsize=(2.3 * columns + 0.5, 2.1 * rows + 0.9), squeeze=False, sharey=True
+        )
+        for axis, category in zip(axes.flat, categories, strict=False):
+            _curves(axis, found[found["category"] == category])
+            theirs = None if paper is None else paper[(paper["category"] == category) & (paper["metric"] == "F1")]
+            if theirs is not None and len(theirs):
+                axis.plot(theirs["k"], theirs["percent"], ".", color=OKABE_ITO[1], markersize=4, label="published")
+            axis.set_title(category)
+        for axis in list(axes.flat)[len(categories) :]:
+            axis.set_axis_off()
+        for axis in axes[:, 0]:
+            axis.set_ylabel("F1 %")
+        for axis in axes[-1]:
+            axis.set_xlabel("k")
+        drawn = {label: h for axis in axes.flat for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+        figure.legend(drawn.values(), drawn.keys(), loc="outside upper center", ncols=len(drawn), fontsize=8)
+        model, seed = display(str(found["model"].iloc[0])), found["seed"].iloc[0]
+        head = title or f"Table 4 as curves: {model}, seed {seed}, mean F1 over the images with a defect"
+        data = ", ".join(found["data"].unique())
+        points = " Published points: real MVTec AD." if "published" in drawn else ""
+        return captioned(figure, f"{head}. Data: {data}. Shaded: the range of k that the paper tried.{points}")
+
+
+def _curves(axis: Axes, rows: pd.DataFrame) -> None:
+    """One category: ours and the perfect residual over k, and the two rules that choose a k."""
+    axis.axvspan(2, 3, color="#eeeeee", zorder=0)
+    for source, colour, line in ((OURS, OKABE_ITO[0], "-"), (PERFECT, OKABE_ITO[2], "--")):
+        grid = rows[(rows["source"] == source) & (rows["rule"] == GRID)].sort_values("k")
+        axis.plot(grid["k"], grid["F1"], line, color=colour, label=source)
+    for rule, marker in ((ORACLE, "*"), (LABEL_FREE, "D")):
+        at = rows[(rows["source"] == OURS) & (rows["rule"] == rule)]
+        axis.plot(
+            at["k"], at["F1"], marker, color="black", markersize=9 if marker == "*" else 5, label=rule, linestyle=""
+        )
+    axis.set_ylim(0, 102)

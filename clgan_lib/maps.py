@@ -1,0 +1,149 @@
+"""The maps of finished runs, and the images that a figure shows.
+
+Which images are shown is a rule, not a choice: see `examples`.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from clgan_lib.detection import detect
+from clgan_lib.tidy import read_scores, select
+
+
+def read_maps(folder: str | Path, names: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
+    """Arrays of a run's ``maps.npz``; see the run folder's format in the README.
+
+    Args:
+        folder: the run's.
+        names: the arrays wanted; reading few is faster. None given means all.
+
+    Raises:
+        FileNotFoundError: if the run kept no maps.
+        ValueError: if the file is damaged or lacks an array.
+    """
+    path = Path(folder) / "maps.npz"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: figures need the maps; copy them here or run again")
+    try:
+        with np.load(path) as file:
+            return {name: file[name] for name in names or file.files}
+    except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is damaged or incomplete ({error}); run again") from error
+
+
+def runs_with_maps(results_root: str | Path, frame: pd.DataFrame, model: str) -> list[dict[Any, Any]]:
+    """Per category the finished run of `model` that kept its maps, the lowest seed's: rows of the tidy table.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    runs = select(frame)
+    runs = runs[(runs["model"] == model)].sort_values(["category", "seed"])
+    there = pd.DataFrame([run for run in runs.to_dict("records") if _has_maps(Path(results_root), run)])
+    if there.empty:
+        finished = ", ".join(frame.loc[frame["found"].astype(bool), "model"].unique()) or "none"
+        raise ValueError(f"model: no finished run of {model!r} has maps.npz; models with finished runs: {finished}")
+    return there.drop_duplicates("category").to_dict("records")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One test image and what every model makes of it; None for a model whose run or maps are missing.
+
+    Attributes:
+        category, name, seed: which image, of which runs.
+        reference: the model by whose F1 it was chosen.
+        image: uint8 ``(S, S, 3)``.
+        truth: bool ``(S, S)``.
+        reconstructions: uint8 ``(S, S, 3)`` by model.
+        masks: bool ``(S, S)`` by model.
+    """
+
+    category: str
+    name: str
+    seed: int
+    reference: str
+    image: NDArray[np.uint8]
+    truth: NDArray[np.bool_]
+    reconstructions: dict[str, NDArray[np.uint8] | None]
+    masks: dict[str, NDArray[np.bool_] | None]
+
+
+def examples(
+    results_root: str | Path, frame: pd.DataFrame, *, reference: str = "clgan", postprocess: str = "dual_threshold"
+) -> list[Example]:
+    """One image per category, by rule: the defective one of median F1 under `reference`, first seed, dual threshold.
+
+    Args:
+        results_root: the folder that holds experiments.
+        frame: from `collect`.
+        reference: the model that is asked first; where it has no maps, the others in the order of the tables.
+        postprocess: of the masks: ``"dual_threshold"``, ``"calibrated"`` or ``"native"``.
+
+    Returns:
+        One per category that has at least one run with maps.
+    """
+    root = Path(results_root)
+    runs = select(frame)
+    runs = runs[runs["seed"] == runs["seed"].min()]
+    scores = read_scores(root, runs)
+    found = []
+    for category, part in runs.groupby("category"):
+        records = sorted(part.to_dict("records"), key=lambda run: run["model"] != reference)
+        for run in records:
+            rows = scores[(scores["category"] == category) & (scores["model"] == run["model"])]
+            if _has_maps(root, run) and len(rows):
+                name = median_image(rows[rows["postprocess"] == "dual_threshold"])
+                found.append(_example(root, run, part.to_dict("records"), name, postprocess))
+                break
+    return found
+
+
+def median_image(scores: pd.DataFrame) -> str:
+    """The name of the image of median F1, the lower one of two; ties go by name."""
+    ordered = scores.sort_values(["F1", "name"], ignore_index=True)
+    return str(ordered["name"][(len(ordered) - 1) // 2])
+
+
+def _has_maps(root: Path, run: dict[Any, Any]) -> bool:
+    return bool(run["found"]) and (root / str(run["folder"]) / "maps.npz").is_file()
+
+
+def _example(root: Path, first: dict[Any, Any], runs: list[dict[Any, Any]], name: str, postprocess: str) -> Example:
+    """The image `name` as the run `first` was shown it, and what each of `runs` makes of it."""
+    maps = read_maps(root / first["folder"], ["names", "images", "masks"])
+    index = list(maps["names"]).index(name)
+    reconstructions: dict[str, NDArray[np.uint8] | None] = {}
+    masks: dict[str, NDArray[np.bool_] | None] = {}
+    for run in runs:
+        picture, mask = _answer(root, run, name, postprocess) if _has_maps(root, run) else (None, None)
+        reconstructions[run["model"]], masks[run["model"]] = picture, mask
+    image, truth = maps["images"][index], maps["masks"][index]
+    return Example(first["category"], name, int(first["seed"]), first["model"], image, truth, reconstructions, masks)
+
+
+def _answer(
+    root: Path, run: dict[Any, Any], name: str, postprocess: str
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+    """One run's reconstruction and mask of one image."""
+    wanted = {"dual_threshold": ["images"], "calibrated": ["scores"]}.get(postprocess, [])
+    maps = read_maps(root / run["folder"], ["names", "reconstructions", *wanted])
+    index = list(maps["names"]).index(name)
+    picture = maps["reconstructions"][index]
+    if postprocess == "dual_threshold":
+        return picture, detect(maps["images"][index], picture, run["k"]).mask
+    if postprocess == "calibrated":
+        return picture, maps["scores"][index] > run["threshold"]
+    try:
+        return picture, read_maps(root / run["folder"], ["native"])["native"][index]
+    except ValueError:  # this method has no detector of its own
+        return picture, None

@@ -1,0 +1,163 @@
+"""One experiment as one page: `results/<experiment>/report.html`, a single file that needs no network.
+
+The page holds what it is given, tables as HTML and figures as data; text that comes from files is escaped by Jinja2.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from clgan_lib import conventions, figures, sweep
+from clgan_lib.layout import Table, write_text
+from clgan_lib.style import STYLE
+from clgan_lib.tables import provenance
+from clgan_lib.tidy import published
+
+MIME = {"svg": "image/svg+xml", "png": "image/png"}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A chapter of the report.
+
+    Attributes:
+        title: its heading.
+        prose: how to read what follows, one string per paragraph, plain text.
+        items: tables and figures, in order.
+        folded: shown closed, opened by a click; for what few readers need.
+    """
+
+    title: str
+    prose: Sequence[str] = ()
+    items: Sequence[Table | Figure] = field(default=())
+    folded: bool = False
+
+
+def image(figure: Figure) -> Markup:
+    """A figure as an ``<img>`` that carries its own data: SVG for a plot, PNG where it holds pictures."""
+    kind = "png" if any(axis.images for axis in figure.findobj(mpl.axes.Axes)) else "svg"
+    buffer = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    text = figure.findobj(mpl.text.Text)
+    alt = max((str(t.get_text()) for t in text), key=len, default="figure")  # the caption
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return Markup('<figure class="exhibit"><img src="data:{};base64,{}" alt="{}"></figure>').format(
+        MIME[kind], data, " ".join(alt.split())
+    )
+
+
+def write_report(
+    path: Path, title: str, sections: Sequence[Section], *, provenance: str = "", notes: Sequence[str] = ()
+) -> Path:
+    """Write the page, whole or not at all.
+
+    Args:
+        path: of the page, such as ``results/quick/report.html``. Other files of its folder's ``tables`` and ``figures``
+            are listed at the end, as relative links.
+        title: of the page.
+        sections: in reading order.
+        provenance: one line: data, commit, device, versions.
+        notes: what went wrong or was not used; at the top, so that no reader misses it.
+
+    Returns:
+        `path`.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters["exhibit"] = lambda item: item.html() if isinstance(item, Table) else image(item)
+    files = [
+        p.relative_to(path.parent).as_posix()
+        for kind in ("tables", "figures")
+        for p in sorted(path.parent.glob(f"{kind}/*"))
+    ]
+    page = environment.get_template("report.html.j2").render(
+        title=title,
+        sections=sections,
+        provenance=provenance,
+        notes=notes,
+        files=[name for name in files if not Path(name).name.startswith(".")],
+        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    )
+    write_text(path, page)
+    return path
+
+
+def write_experiment(
+    folder: Path, frame: pd.DataFrame, written: Sequence[Table], compared: Sequence[Table], plots: Mapping[str, Figure]
+) -> Path:
+    """The report of one experiment, from what `20_compare` shows and what other notebooks left in its folder.
+
+    Args:
+        folder: of the experiment.
+        frame: from `collect`.
+        written: from `clgan_lib.tables.write_tables`: the paper's convention first, the summary last.
+        compared: from `clgan_lib.statistics.difference_table`.
+        plots: figures by name: ``"scores"``, and ``"fig4"`` and ``"fig5"`` where there are maps.
+
+    Returns:
+        The page.
+    """
+    pictures = [plots[name] for name in ("fig4", "fig5") if name in plots]
+    sections = [
+        Section("Summary", PROSE["summary"], [written[-1], plots["scores"]]),
+        Section("Table 3", PROSE["table 3"], [written[0]]),
+        Section("Is the difference real?", PROSE["differences"], compared),
+        Section("Fig. 4 and Fig. 5", PROSE["pictures" if pictures else "no pictures"], pictures),
+    ]
+    if (folder / "tables" / "table4.csv").is_file():
+        found, paper = pd.read_csv(folder / "tables" / "table4.csv", keep_default_na=False), published("table4")
+        curves, table = figures.sweep(found, paper), sweep.table4(frame, found, paper)
+        sections.append(Section("Table 4", PROSE["table 4"], [curves, table]))
+    if (folder / "tables" / "conventions.csv").is_file():
+        numbers = pd.read_csv(folder / "tables" / "conventions.csv")
+        table = conventions.table(frame, numbers)
+        sections.append(Section("One set of maps, many numbers", PROSE["conventions"], [table]))
+    sections.append(Section("Table 3 by other conventions", PROSE["others"], written[1:-1], folded=True))
+    title, notes = f"CLGAN benchmark: {frame['experiment'].iloc[0]}", frame.attrs.get("notes", [])
+    return write_report(folder / "report.html", title, sections, provenance=provenance(frame), notes=notes)
+
+
+PROSE = {
+    "summary": [
+        "Residual in is what a model changed where the defect is, residual out what it changed elsewhere. A model that "
+        "restores has a large one and a small one; a model that copies its input has two small ones, and nothing to detect.",
+    ],
+    "table 3": [
+        "A block of rows per metric, a row per model, a column per category. In italics what the paper prints; in bold the "
+        "best of ours. The last block is what a method gains over the template, the median of the nearest good training "
+        "images, which learns nothing, under the same detector.",
+    ],
+    "differences": [
+        "Test images are drawn again, with replacement, thousands of times; the interval holds the difference in 95 % of "
+        "the draws. Where it includes zero, these images do not tell the two models apart. Other seeds add scatter of "
+        "their own.",
+    ],
+    "pictures": [
+        "From the defective image, a model should draw the product as it would be without the defect, and leave the rest "
+        "alone. The images are chosen by the rule below each figure, not by hand.",
+    ],
+    "no pictures": ["No run of this experiment has its maps on this machine; tables do not need them."],
+    "table 4": [
+        "The paper tries k from 2 to 3, finds F1 highest at the end of its range, and calls 3 the optimum. Beyond 3 the "
+        "curve shows where the optimum is; the dashed line is what the detector makes of a perfect residual, so no model "
+        "can do better by this detector at that k than the line allows.",
+    ],
+    "conventions": [
+        "The same maps of the same run, scored as different papers score. Nothing was trained again: the distance between "
+        "two rows is what convention alone moves.",
+    ],
+    "others": ["The same runs averaged and thresholded otherwise; numbers of two conventions can't be compared."],
+}

@@ -1,0 +1,129 @@
+"""Is one model better than another, or was it the images? A paired bootstrap over test images.
+
+F1 of single images scatters by 17 to 28 points, so a mean over some 60 images has a standard error of 2 to 3. Two models
+on the same images differ by less noise than that, since what is hard for one is hard for the other: hence paired.
+B. Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7 (1979); the percentile interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from clgan_lib.layout import NOT_APPLICABLE, Cell, Row, Table
+from clgan_lib.tables import number, provenance
+from clgan_lib.tidy import display, read_scores
+
+MEAN = "mean"  # the pseudo-category of the mean over categories
+
+
+def paired_bootstrap(
+    pairs: Sequence[NDArray[np.float64]], *, resamples: int = 4000, level: float = 0.95, seed: int = 0
+) -> tuple[float, float, float]:
+    """The mean difference between two models, and an interval that holds the true one with probability `level`.
+
+    Args:
+        pairs: per category the differences model - reference, one per image, ``(N,)`` each. Images are drawn again
+            within their category; the mean is over categories, each counting the same.
+        resamples: how often.
+        level: in (0, 1).
+        seed: of the draws.
+
+    Returns:
+        Difference, lower and upper bound, in the unit of the differences. With one image in every category there is
+        nothing to draw, and the bounds equal the difference.
+
+    Raises:
+        ValueError: if there is no category, or one without images.
+    """
+    if not pairs or not all(len(differences) for differences in pairs):
+        raise ValueError(
+            "pairs: a category has no image that both models were scored on; is a run's scores.csv missing?"
+        )
+    rng = np.random.default_rng(seed)
+    draws = np.zeros(resamples)
+    for differences in pairs:
+        chosen = rng.integers(0, len(differences), (resamples, len(differences)))
+        draws += np.asarray(differences, float)[chosen].mean(1) / len(pairs)
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(np.mean([np.mean(differences) for differences in pairs])), float(low), float(high)
+
+
+def differences(
+    results_root: str | Path,
+    frame: pd.DataFrame,
+    reference: str,
+    *,
+    postprocess: str = "dual_threshold",
+    metric: str = "F1",
+) -> pd.DataFrame:
+    """Every model against `reference`, per category and over all: mean difference of per-image `metric`, with interval.
+
+    Args:
+        results_root: the folder that holds experiments.
+        frame: from `collect`.
+        reference: a model.
+        postprocess: which rows of ``scores.csv`` count.
+        metric: a column of them, percent.
+
+    Returns:
+        reference, model, category (or "mean"), images, difference, low, high, in points. An image scored with several
+        seeds counts once, with its mean. The mean is given only where no category is missing; a model and category
+        without images in common with the reference has no row.
+    """
+    scores = read_scores(results_root, frame)
+    if scores.empty:
+        return pd.DataFrame(columns=["reference", "model", "category", "images", "difference", "low", "high"])
+    scores = scores[scores["postprocess"] == postprocess]
+    wide = scores.pivot_table(index=["category", "name"], columns="model", values=metric, aggfunc="mean")
+    rows = []
+    for model in frame["model"].unique():
+        if model == reference or model not in wide or reference not in wide:
+            continue
+        difference = (wide[model] - wide[reference]).dropna()
+        parts = {str(c): part.to_numpy() for c, part in difference.groupby("category")}
+        groups = {category: [part] for category, part in parts.items()}
+        if set(parts) == set(frame["category"]):
+            groups[MEAN] = list(parts.values())
+        for category, group in groups.items():
+            estimate = dict(zip(("difference", "low", "high"), paired_bootstrap(group), strict=True))
+            images = sum(map(len, group))
+            rows.append({"reference": reference, "model": model, "category": category, "images": images, **estimate})
+    return pd.DataFrame(rows)
+
+
+def difference_table(frame: pd.DataFrame, found: pd.DataFrame) -> Table:
+    """The differences in print: a row per model, a column per category; bold where the interval excludes zero.
+
+    Args:
+        frame: from `collect`, for what to expect and the provenance.
+        found: from `differences`, not empty.
+    """
+    reference = str(found["reference"].iloc[0])
+    columns = [*sorted(frame["category"].unique()), MEAN]
+    cells = {(r["model"], r["category"]): r for r in found.to_dict("records")}
+    lines = []
+    for model in frame["model"].unique():
+        if model != reference:
+            line = [
+                Cell(NOT_APPLICABLE, "hole") if (model, c) not in cells else _cell(cells[model, c]) for c in columns
+            ]
+            lines.append(Row([Cell(display(model), "label"), *line]))
+    images = found.groupby("category")["images"].max()
+    counts = ", ".join(f"{category} {count}" for category, count in images.items() if category != MEAN)
+    caption = (
+        f"F1 minus that of {display(reference)}, in points, with the 95 % interval of a paired bootstrap over the defective "
+        "images; bold where it excludes zero."
+    )
+    notes = [f"Images: {counts}. {NOT_APPLICABLE}: a run or its scores.csv is missing.", provenance(frame)]
+    return Table(f"differences_{reference}", caption, ["model", *columns], lines, notes=notes)
+
+
+def _cell(row: dict[object, float]) -> Cell:
+    low, high = row["low"], row["high"]
+    text = f"{number(row['difference'], 1, True)} [{number(low, 1)}, {number(high, 1)}]"
+    return Cell(text, "best" if low > 0 or high < 0 else "plain")

@@ -1,0 +1,81 @@
+"""The house style of every figure: readable at half a page in print and from the last row, safe for the colour-blind.
+
+Plots are meant to be saved as vectors, pictures of images as PNG. Each figure carries a caption that says model, category
+and seed, so that it can leave the report and still be understood. Colours: Okabe and Ito, "Color universal design" (2008).
+"""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from cycler import cycler
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vP*"
+STYLE: Any = {
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 110,
+    "savefig.dpi": 160,
+    "savefig.bbox": "tight",
+    "savefig.pad_inches": 0.06,
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "axes.prop_cycle": cycler(color=OKABE_ITO),
+    "lines.linewidth": 1.6,
+    "legend.frameon": False,
+    "image.interpolation": "nearest",
+    "svg.hashsalt": "clgan",  # equal figures make equal files
+}
+
+
+def save(figure: Figure, path: Path, kinds: Sequence[str] = ("svg", "pdf")) -> list[Path]:
+    """Write a figure as ``path`` + ``.<kind>`` for each kind, whole or not at all.
+
+    Args:
+        figure: to write.
+        path: without suffix; its folder is made.
+        kinds: ``"svg"`` and ``"pdf"`` for plots, ``"png"`` for pictures.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = []
+    for kind in kinds:
+        target, partial = path.with_name(f"{path.name}.{kind}"), path.with_name(f".{path.name}.{os.getpid()}.{kind}")
+        undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+        with mpl.rc_context(STYLE):
+            figure.savefig(partial, metadata=undated)
+        partial.replace(target)
+        written.append(target)
+    return written
+
+
+def captioned(figure: Any, caption: str, whole: Figure | None = None) -> Figure:
+    """Put a small caption under a figure or the last of its subfigures, broken to its width.
+
+    Args:
+        figure: a figure, or a subfigure of `whole`.
+        caption: may be empty.
+        whole: the figure itself, where `figure` is a part of it.
+
+    Returns:
+        The whole figure, closed for pyplot.
+    """
+    whole = whole or figure
+    if caption:
+        figure.supxlabel(
+            textwrap.fill(caption, int(17 * whole.get_figwidth())), fontsize=7, color="#444444", x=0.01, ha="left"
+        )
+    plt.close(whole)  # a notebook shows what a cell returns, and nothing twice
+    return whole

@@ -1,0 +1,110 @@
+"""A canvas measured in pixels of a 256 x 256 image, whatever the size it is drawn at.
+
+Nothing random may depend on the image size, or one seed would give two scenes at two sizes. So noise is drawn on
+lattices of a fixed number of cells and then resized, and shapes are polygons in the canvas's own unit (1/256 of the
+image's side), filled at a fixed fine resolution and averaged down to the pixels: their edges are exact coverages.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float32]
+UNITS = 256  # the side of every image in canvas units
+FINE = 1024  # the side of the raster on which shapes are filled: 4 x 4 samples a pixel at 256
+
+
+@lru_cache(maxsize=4)
+def _coordinates(size: int) -> tuple[Array, Array]:
+    line = (np.arange(size, dtype=np.float32) + 0.5) * np.float32(UNITS / size)
+    x, y = np.meshgrid(line, line)
+    x.flags.writeable = y.flags.writeable = False  # shared by every canvas of this size
+    return x, y
+
+
+class Canvas:
+    """Coordinates, noise and coverages of one image; every array it returns is float32, ``(size, size)``.
+
+    Args:
+        size: side of the image in pixels.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.scale = size / UNITS  # pixels per unit
+        self.x, self.y = _coordinates(size)  # units, of the pixel centres
+
+    def fit(self, lattice: Array) -> Array:
+        """Stretch a lattice over the image: averaged where it is finer than the pixels, interpolated elsewhere."""
+        if lattice.shape == (self.size, self.size):
+            return lattice
+        how = cv2.INTER_AREA if max(lattice.shape) >= self.size else cv2.INTER_CUBIC
+        return np.asarray(cv2.resize(lattice, (self.size, self.size), interpolation=how), np.float32)
+
+    def noise(self, rng: Generator, rows: int, cols: int | None = None) -> Array:
+        """White noise of unit variance on ``rows x cols`` cells (square if ``cols`` is left out)."""
+        return self.fit(rng.standard_normal((rows, cols or rows), dtype=np.float32))
+
+    def clouds(self, rng: Generator, cells: int, octaves: int = 3) -> Array:
+        """Fractal noise of about unit variance: ``octaves`` layers from ``cells`` cells a side, halving in weight."""
+        layers = [self.noise(rng, cells << k) * np.float32(0.5**k) for k in range(octaves)]
+        return np.sum(layers, axis=0) * np.float32(1.6 / np.sqrt(sum(0.25**k for k in range(octaves))))
+
+    def look_up(self, lattice: Array, u: Array, v: Array) -> Array:
+        """Read a lattice at ``u`` (columns) and ``v`` (rows), in cells; it repeats in both directions."""
+        u, v = u.astype(np.float32, copy=False), v.astype(np.float32, copy=False)
+        return np.asarray(cv2.remap(lattice, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP), np.float32)
+
+    def polar(self, cx: float | Array, cy: float | Array) -> tuple[Array, Array]:
+        """Radius (units) and angle ([0, 2 pi), clockwise from the right) of every pixel around a centre."""
+        radius, angle = cv2.cartToPolar(self.x - np.float32(cx), self.y - np.float32(cy))
+        return np.asarray(radius, np.float32), np.asarray(angle, np.float32)
+
+    def turned(self, cx: float, cy: float, angle: float) -> tuple[Array, Array]:
+        """Coordinates in a frame with its origin at ``(cx, cy)``, turned by ``angle`` radians."""
+        dx, dy = self.x - np.float32(cx), self.y - np.float32(cy)
+        c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+        return c * dx + s * dy, c * dy - s * dx
+
+    def inside(self, distance: Array, soft: float = 1.0) -> Array:
+        """Coverage of the pixels where a signed distance (units) is negative, over an edge ``soft`` units wide."""
+        return np.clip(0.5 - distance / np.float32(max(soft, 1.0 / self.scale)), 0.0, 1.0)
+
+    def blur(self, image: Array, sigma: float) -> Array:
+        """Gaussian blur with ``sigma`` in units."""
+        return np.asarray(cv2.GaussianBlur(image, (0, 0), max(sigma * self.scale, 0.05)), np.float32)
+
+    def _raster(self) -> tuple[NDArray[np.uint8], int, float]:
+        factor = max(2, FINE // self.size)
+        side = self.size * factor
+        return np.zeros((side, side), np.uint8), factor, side / UNITS
+
+    def _average(self, raster: NDArray[np.uint8]) -> Array:
+        small = cv2.resize(raster, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        return small.astype(np.float32) * np.float32(1 / 255)
+
+    def fill(self, *polygons: ArrayLike) -> Array:
+        """Coverage of the union of polygons, each ``(N, 2)`` points (x, y) in units."""
+        raster, _, scale = self._raster()
+        for points in polygons:
+            cv2.fillPoly(raster, [_fixed(points, scale)], 255, shift=4)
+        return self._average(raster)
+
+    def stroke(self, points: ArrayLike, width: ArrayLike) -> Array:
+        """Coverage of a line through ``(N, 2)`` points, ``width`` units wide: one number or one a segment."""
+        raster, _, scale = self._raster()
+        fixed = _fixed(points, scale)
+        for a, b, w in zip(fixed[:-1], fixed[1:], np.broadcast_to(width, len(fixed) - 1), strict=True):
+            thickness = max(1, round(float(w) * scale))
+            cv2.line(raster, a.tolist(), b.tolist(), 255, thickness, cv2.LINE_8, shift=4)
+        return self._average(raster)
+
+
+def _fixed(points: ArrayLike, scale: float) -> NDArray[np.int32]:
+    """Points in units as OpenCV's fixed-point raster coordinates with 4 fractional bits."""
+    return np.rint((np.asarray(points, np.float64) * scale - 0.5) * 16).astype(np.int32)

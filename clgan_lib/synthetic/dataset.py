@@ -1,0 +1,152 @@
+"""Writes the embedded data set in the MVTec AD layout, so that every other part reads it as it would real data.
+
+A category is drawn into a hidden folder beside its place and renamed when it is whole, and the marker file in the root
+names a category before that: a folder of that name is either ours and whole, or somebody else's and left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from clgan_lib.synthetic.drawing import CATEGORIES, DEFECTS, check_category, check_size, draw
+
+MARKER = "clgan_synthetic.json"
+LOCK = ".clgan_synthetic.lock"
+VERSION = 1  # of the drawings: raised whenever one seed no longer gives the same images
+
+
+def write_dataset(
+    root: str | Path,
+    *,
+    categories: Sequence[str] | None = None,
+    image_size: int = 256,
+    train: int = 150,
+    test: int = 60,
+    seed: int = 0,
+) -> Path:
+    """Draw the embedded data set into a folder, or complete one that this function has begun.
+
+    Args:
+        root: the folder; it is made if it is missing. Beside a data set with other parameters, or other files, nothing
+            is written.
+        categories: which of ``CATEGORIES`` (default: all). Those the folder already has are left as they are.
+        image_size: side of the images in pixels, at least 32.
+        train: good training images per category.
+        test: defective test images per category, spread evenly over its defect types; a third as many good ones are
+            added.
+        seed: another seed gives other images; the counts do not matter to an image of a given name.
+
+    Returns:
+        ``root`` as a path.
+
+    Raises:
+        ValueError: if an argument is out of range, or if ``root`` was written with other parameters.
+        FileExistsError: if ``root`` holds something that this function did not write.
+    """
+    names = tuple(CATEGORIES if categories is None else dict.fromkeys(categories))
+    parameters = {"version": VERSION, "image_size": image_size, "train": train, "test": test, "seed": seed}
+    _check(names, parameters)
+    root = Path(root)
+    _refuse_foreign(root, names, parameters)
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / LOCK):
+        written = _refuse_foreign(root, names, parameters)  # again: another process may have been quicker
+        _write_marker(root, parameters, sorted({*written, *names}))
+        for name in names:
+            _write_category(root, name, image_size, train, test, seed)
+    return root
+
+
+def _check(names: tuple[str, ...], parameters: dict[str, int]) -> None:
+    for name in names:
+        check_category(name)
+    check_size(parameters["image_size"])
+    for key in ("train", "test", "seed"):
+        if parameters[key] < 0:
+            raise ValueError(f"{key}: expected a number >= 0, got {parameters[key]}")
+
+
+def _refuse_foreign(root: Path, names: tuple[str, ...], parameters: dict[str, int]) -> list[str]:
+    """The categories that the marker in ``root`` claims; raises if the folder is not ours or of other parameters."""
+    if not root.exists():
+        return []
+    if not root.is_dir():
+        raise FileExistsError(f"{root}: is a file; choose another folder for the embedded data")
+    marker = root / MARKER
+    if not marker.exists():
+        others = sorted(entry.name for entry in root.iterdir() if entry.name != LOCK)
+        if others:
+            raise FileExistsError(f"{root}: holds {others[0]!r}, which is not embedded data; choose an empty folder")
+        return []
+    try:
+        record = json.loads(marker.read_text(encoding="utf-8"))
+        found, written = record["parameters"], list(record["categories"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{marker}: not readable ({error}); delete {root} to have it drawn again") from None
+    if found != parameters:
+        raise ValueError(f"{root}: was drawn with {found}, asked for {parameters}; choose another folder or delete it")
+    for name in names:
+        if name not in written and (root / name).exists():
+            raise FileExistsError(f"{root / name}: is not embedded data; move it away or choose another folder")
+    return written
+
+
+def _write_marker(root: Path, parameters: dict[str, int], categories: list[str]) -> None:
+    record = {"what": "embedded data of clgan_lib.synthetic", "parameters": parameters, "categories": categories}
+    _replace(root / MARKER, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def _write_category(root: Path, name: str, image_size: int, train: int, test: int, seed: int) -> None:
+    """Draw what a category lacks: all of it into a hidden folder that is renamed, or single files that were deleted."""
+    place, hidden = root / name, root / f".{name}.partial"
+    shutil.rmtree(hidden, ignore_errors=True)  # left by a process that was killed
+    whole = place.exists()
+    target = place if whole else hidden
+    for folder in ("train", "test", "ground_truth"):
+        (target / folder).mkdir(parents=True, exist_ok=True)
+    for split, defect, index in _listing(name, train, test):
+        image_file = target / split / defect / f"{index:03d}.png"
+        mask_file = target / "ground_truth" / defect / f"{index:03d}_mask.png" if defect != "good" else None
+        if image_file.exists() and (mask_file is None or mask_file.exists()):
+            continue
+        image, mask = draw(name, defect, image_size=image_size, seed=(seed, zlib.crc32(f"{split}/{defect}".encode()), index))
+        if mask_file is not None:
+            _write_png(mask_file, mask.astype(np.uint8) * 255)
+        _write_png(image_file, image[..., ::-1])
+    if not whole:
+        hidden.rename(place)
+
+
+def _listing(name: str, train: int, test: int) -> Iterator[tuple[str, str, int]]:
+    """Split, type and number of every image of a category."""
+    types = DEFECTS[name]
+    counts = {"good": test // 3, **{kind: test // len(types) for kind in types}}
+    for kind in types[: test % len(types)]:
+        counts[kind] += 1
+    yield from (("train", "good", index) for index in range(train))
+    yield from (("test", kind, index) for kind, count in counts.items() for index in range(count))
+
+
+def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
+    done, encoded = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not done:
+        raise OSError(f"{path}: the image could not be encoded")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(path, encoded.tobytes())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)

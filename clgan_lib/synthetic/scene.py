@@ -1,0 +1,98 @@
+"""A product on the table: what is painted before the light falls on it, and what a defect has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from clgan_lib.synthetic.canvas import Array, Canvas
+
+VISIBLE = 0.04  # a change of less than this share of a pixel is undone, so that the mask is exact
+Colour = Sequence[float] | Array  # three numbers in [0, 255] or (S, S, 3)
+
+
+def rgb(colour: Colour) -> Array:
+    """A colour as float32, to be broadcast over the image."""
+    return np.asarray(colour, np.float32)
+
+
+@dataclass
+class Scene:
+    """One drawing in progress; its image is ``(S, S, 3)`` RGB in [0, 255], before light and sensor noise."""
+
+    canvas: Canvas
+    image: Array
+    light: Array  # (S, S, 3), a factor
+    noise: Array  # (S, S), grey levels
+    body: Array | None = None  # (S, S) coverage of the product, where it does not fill the image
+    centre: tuple[float, float] = (128.0, 128.0)
+    angle: float = 0.0
+    face: tuple[float, float] | None = None  # distances from the centre between which an object has a surface
+    ground: Array | None = None  # what lies under a product that has gaps
+    change: Array = field(init=False)  # (S, S) in [0, 1], how much of each pixel a defect has replaced
+    good: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.good = self.image
+        self.image = self.image.copy()
+        self.change = np.zeros(self.noise.shape, np.float32)
+
+    def paint(self, colour: Colour, alpha: Array) -> None:
+        """Lay a colour over the image, ``alpha`` (S, S) in [0, 1] thick, and count it as changed."""
+        self.image += (rgb(colour) - self.image) * alpha[..., None]
+        np.maximum(self.change, alpha, out=self.change)
+
+    def stain(self, factor: Colour, alpha: Array) -> None:
+        """Multiply the image by ``factor`` (three numbers or (S, S, 3)) where ``alpha`` says, as a liquid or ink does."""
+        self.image *= 1 + (rgb(factor) - 1) * alpha[..., None]
+        np.maximum(self.change, alpha, out=self.change)
+
+    def shade(self, grey: Array, alpha: Array) -> None:
+        """Add ``grey`` levels (S, S) where ``alpha`` says: a highlight or a shadow."""
+        self.image += (grey * alpha)[..., None]
+        np.maximum(self.change, alpha, out=self.change)
+
+    def develop(self, loose: float) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """The finished photograph and the mask of what was changed.
+
+        Args:
+            loose: how many units (pixels at 256) the mask reaches beyond the change, as a person's outline does.
+
+        Returns:
+            RGB ``(S, S, 3)`` and a mask ``(S, S)``, which is empty for a good scene.
+        """
+        changed = self.change > VISIBLE
+        image = np.where(changed[..., None], self.image, self.good) * self.light + self.noise[..., None]
+        reach = round(loose * self.canvas.scale)
+        mask = changed
+        if reach and changed.any():
+            kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+            mask = cv2.dilate(changed.astype(np.uint8), kernel).astype(bool)
+        return np.clip(np.rint(image), 0, 255).astype(np.uint8), mask
+
+
+def light(canvas: Canvas, rng: Generator, *, gain: float = 0.1, slope: float = 0.06, tint: float = 0.008) -> Array:
+    """Lamps that are never twice the same: a factor, ``(S, S, 3)``.
+
+    Args:
+        canvas: where to draw.
+        rng: source of randomness.
+        gain: the whole image is brighter or darker by up to this share.
+        slope: one side is brighter than the other by up to twice this share.
+        tint: standard deviation of each channel's own factor.
+    """
+    angle, steep = rng.uniform(0, 2 * np.pi), rng.uniform(0, slope)
+    across = np.float32(np.cos(angle) * steep / 128) * (canvas.x - 128)
+    down = np.float32(np.sin(angle) * steep / 128) * (canvas.y - 128)
+    channels = (1 + rng.uniform(-gain, gain)) * (1 + rng.normal(0, tint, 3))
+    return (1 + across + down)[..., None] * channels.astype(np.float32)
+
+
+def sensor(canvas: Canvas, rng: Generator, sigma: float = 1.2) -> Array:
+    """Camera noise in grey levels, ``(S, S)``; finer than a pixel it averages out, as when a photograph is reduced."""
+    return canvas.noise(rng, 256) * np.float32(sigma)

@@ -1,0 +1,109 @@
+"""Settings: what is unknown or impossible is refused by name, before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clgan_lib import config as config_module
+from clgan_lib.config import Experiment, RunConfig
+from clgan_lib.paths import ROOT
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"imagesize": 64}, "'imagesize' is not a parameter; did you mean 'image_size'"),
+        ({"category": "../x"}, "category: '../x' cannot name a folder"),
+        ({"experiment": "a/b"}, "experiment: 'a/b'"),
+        ({"experiment": "paper"}, "'paper' holds the published numbers"),
+        ({"k": -1}, "k: .*greater than or equal to 0, got -1"),
+        ({"k": float("nan")}, "k: .*nan"),
+        ({"budget": float("inf")}, "budget: .*inf"),
+        ({"budget_unit": "parsecs"}, "budget_unit: .*'parsecs'"),
+        ({"quantile": 1.0}, "quantile"),
+        ({"holdout": 1}, "holdout"),
+        ({"seed": "0"}, "seed: .*integer, got '0'"),
+        ({"seed": 0.5}, "seed"),
+        ({"symmetry": "mirror"}, "symmetry: 'mirror' is unknown; use auto, none"),
+        ({"image_size": 8}, "image_size"),
+        ({"k": -1, "colour": 3}, "k: .*; 'colour' is not a parameter"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(fields: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        RunConfig(**fields)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_notebook_s_plain_values_are_its_parameters() -> None:
+    ipython = {"In": ["", ""], "Out": {}, "get_ipython": print, "exit": object, "quit": object, "_": 3, "Path": Path}
+    assert RunConfig.from_notebook({**ipython, "model": "blur", "k": 2, "os": pytest}).k == 2.0
+    with pytest.raises(ValueError, match="'catgory' is not a parameter; did you mean 'category'"):
+        RunConfig.from_notebook({**ipython, "catgory": "tile"})
+
+
+def test_numbers_survive_json(tmp_path: Path) -> None:
+    config = RunConfig(model="blur", budget=5, options={"sigma": 0.1}, leave_out=["flip"], results_root=str(tmp_path))
+    again = RunConfig.model_validate_json(config.model_dump_json())
+    assert again == config and again.fingerprint() == config.fingerprint()
+    assert config.folder == tmp_path / "scratch" / "blur" / "bottle" / "seed0"
+
+
+def test_the_fingerprint_follows_what_decides_the_weights() -> None:
+    base = RunConfig()
+    assert RunConfig(k=2.0, quantile=0.9, experiment="other", threads=2).fingerprint() == base.fingerprint()
+    for change in ({"seed": 1}, {"budget": 3}, {"options": {"width": 8}}, {"model": "blur"}, {"symmetry": "none"}):
+        assert RunConfig(**change).fingerprint() != base.fingerprint(), change
+    assert RunConfig(symmetry="quarters+flips").fingerprint() == base.fingerprint()  # what auto means for a bottle
+
+
+def test_other_training_code_is_another_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = RunConfig().fingerprint()
+    monkeypatch.setattr(config_module, "TRAINING_MODULES", (*config_module.TRAINING_MODULES, "figures"))
+    assert RunConfig().fingerprint() != before
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_committed_experiment_is_valid(path: Path) -> None:
+    experiment = Experiment.load(path)
+    assert experiment.name == path.stem and experiment.title
+    runs = experiment.runs()
+    assert len(runs) == len(experiment.models) * len(experiment.categories) * len(experiment.seeds)
+    assert len({run.folder for run in runs}) == len(runs)
+
+
+def test_a_model_s_settings_win_and_categories_leave_out_their_own(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "title: t\ncategories: [bottle, metal_nut]\nseeds: [0, 1]\nleave_out: {metal_nut: [flip]}\n"
+        "settings: {image_size: 32, budget: 10}\nmodels: {blur: , clgan: {budget: 99}}\n"
+    )
+    experiment = Experiment.load(tmp_path / "mine.yaml", data_root="/data")
+    runs = {(r.model, r.category, r.seed): r for r in experiment.runs()}
+    assert len(runs) == 8 and all(r.data_root == "/data" and r.image_size == 32 for r in runs.values())
+    assert runs["clgan", "bottle", 1].budget == 99 and runs["blur", "bottle", 1].budget == 10
+    assert runs["blur", "metal_nut", 0].leave_out == ["flip"] and runs["blur", "bottle", 0].leave_out == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("models: [", "bad.yaml is not valid YAML"),
+        ("3", "expected fields"),
+        ("categories: [a]", "bad.yaml: models: field required"),
+        ("categories: [a]\nmodels: {blur: {}}\nsetings: {}", "'setings' is not a parameter; did you mean 'settings'"),
+        ("categories: [a]\nmodels: {blur: {budgt: 3}}", "bad.yaml: 'budgt' is not a parameter"),
+        ("categories: ['../a']\nmodels: {blur: {}}", "'../a' cannot name a folder"),
+        ("categories: bottle\nmodels: {blur: {}}", "bad.yaml: categories"),
+    ],
+)
+def test_a_bad_experiment_names_file_and_field(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(ValueError, match=words):
+        Experiment.load(tmp_path / "bad.yaml")
+
+
+def test_an_unknown_experiment_names_those_there_are() -> None:
+    with pytest.raises(FileNotFoundError, match=r"nosuch\.yaml does not exist; there are: .*quick"):
+        Experiment.load("nosuch")

@@ -1,0 +1,87 @@
+"""The grid for real: Snakemake runs what is missing, names what failed, and redoes only what a change touches."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clgan_lib.paths import ROOT
+
+EXPERIMENT = """
+title: one control, twice
+categories: [tile, wood]
+settings: {image_size: 32, embedded_train: 14, embedded_test: 8, threads: 1}
+models: {blur: {}, "broken:Model": {}}
+"""
+BROKEN = """
+from baselines.blur import Blur
+
+class Model(Blur):
+    def reconstruct(self, images):
+        raise ArithmeticError("this model is broken")
+"""
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the Snakefile, the notebooks and an experiment of its own; results go there."""
+    folder = tmp_path_factory.mktemp("workshop")
+    for name in ("Snakefile", "profiles", "notebooks"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, folder / name)
+    (folder / "two.yaml").write_text(EXPERIMENT)
+    (folder / "broken.py").write_text(BROKEN)
+    return folder
+
+
+def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(folder), "CLGAN_CACHE": str(folder / "cache")}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+    command += [] if "--config" in arguments else ["--config", "experiment=two.yaml"]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
+
+
+def test_the_grid_runs_what_it_can_names_what_failed_and_reruns_only_that(workshop: Path) -> None:
+    missing = snakemake(workshop, "-n")
+    assert (
+        missing.returncode == 0
+        and missing.stdout.count("broken.Model on") + missing.stderr.count("broken.Model on") == 2
+    )
+
+    first = snakemake(workshop)
+    assert first.returncode != 0
+    finished = sorted(str(p.relative_to(workshop / "results/two")) for p in workshop.rglob("metrics.json"))
+    assert finished == ["blur/tile/seed0/metrics.json", "blur/wood/seed0/metrics.json"]
+    assert "FAILED: model broken.Model, category tile, seed 0" in first.stderr
+    assert 'Exception encountered at "In [' in first.stderr and "this model is broken" in first.stderr
+    assert (workshop / "results/two/log/broken.Model-tile-seed0.ipynb").is_file()
+
+    done = workshop / "results/two/blur/tile/seed0/metrics.json"
+    before = done.stat().st_mtime_ns
+    (workshop / "broken.py").write_text(
+        BROKEN.replace('raise ArithmeticError("this model is broken")', "return -images")
+    )
+    notebook = json.loads((workshop / "notebooks/10_train.ipynb").read_text())
+    notebook["cells"][0]["source"] = "# Another title"  # prose
+    (workshop / "notebooks/10_train.ipynb").write_text(json.dumps(notebook))
+    second = snakemake(workshop)
+    assert second.returncode == 0, second.stderr
+    assert done.stat().st_mtime_ns == before  # neither prose nor another model's code reruns it
+    assert len(list(workshop.rglob("metrics.json"))) == 4
+
+    edited = (workshop / "two.yaml").read_text().replace("blur: {}", "blur: {options: {sigma: 0.1}}")
+    (workshop / "two.yaml").write_text(edited)
+    planned = snakemake(workshop, "-n")
+    assert (planned.stdout + planned.stderr).count("blur on") == 2
+    assert (planned.stdout + planned.stderr).count("broken.Model on") == 0
+
+
+def test_a_misspelt_experiment_is_named(workshop: Path) -> None:
+    result = snakemake(workshop, "--config", "experiment=nosuch")
+    assert result.returncode != 0 and "nosuch.yaml does not exist" in result.stdout + result.stderr

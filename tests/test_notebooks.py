@@ -1,0 +1,83 @@
+"""Every notebook runs top to bottom by papermill, from another folder, with smoke settings, and is committed clean."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+from papermill.exceptions import PapermillExecutionError
+from papermill.inspection import inspect_notebook
+
+from clgan_lib.config import RunConfig
+from clgan_lib.paths import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SMOKE_RUN = {
+    "image_size": 32,
+    "budget": 8,
+    "embedded_train": 14,
+    "embedded_test": 8,
+    "options": {"width": 4, "blocks": 1, "patches": 8, "batch_size": 2},
+    "threads": 1,
+    "category": "tile",
+}
+
+
+def execute(notebook: str, tmp_path: Path, **parameters: object) -> nbformat.NotebookNode:
+    """Run a notebook as a batch job would, in another working directory."""
+    settings = {"kernel_name": "python3", "execution_timeout": 240, "progress_bar": False, "cwd": str(tmp_path)}
+    return papermill.execute_notebook(
+        ROOT / "notebooks" / notebook, tmp_path / notebook, parameters=parameters, **settings
+    )
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebooks_are_clean_and_thin(path: Path) -> None:
+    notebook = nbformat.read(path, 4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    first = notebook.cells[0]
+    assert first.cell_type == "markdown" and first.source.startswith("# ")
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        if cell.cell_type == "code":
+            assert "keep_output" in tags or (not cell.outputs and cell.execution_count is None), cell.source
+            assert cell.source.count("\n") < 25, cell.source
+            assert "solution" in tags or not cell.source.startswith(("def ", "class ")), cell.source
+
+
+def test_the_parameters_of_10_train_are_the_fields_of_a_run() -> None:
+    found = inspect_notebook(str(ROOT / "notebooks/10_train.ipynb"))
+    assert set(found) == set(RunConfig.model_fields)
+    for name, field in RunConfig.model_fields.items():
+        kind = found[name]["inferred_type_name"]
+        expected = field.annotation.__name__ if inspect.isclass(field.annotation) else "str"  # Literals are strings
+        assert kind == expected.partition("[")[0], name
+
+
+def test_10_train_writes_a_run(tmp_path: Path) -> None:
+    execute("10_train.ipynb", tmp_path, **SMOKE_RUN, results_root=str(tmp_path / "results"))
+    folder = tmp_path / "results/scratch/clgan/tile/seed0"
+    assert json.loads((folder / "metrics.json").read_text())["config"]["category"] == "tile"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"imagesize": 32}, "'imagesize' is not a parameter; did you mean 'image_size'"),
+        ({"category": "../x"}, "cannot name a folder"),
+        ({"data_root": "/nowhere"}, "/nowhere is not a folder"),
+        ({"k": -1.0}, "k: .* got -1.0"),
+    ],
+)
+def test_10_train_refuses_what_cannot_be(tmp_path: Path, parameters: dict, words: str) -> None:
+    with pytest.raises(PapermillExecutionError) as caught:
+        execute("10_train.ipynb", tmp_path, **{**SMOKE_RUN, **parameters}, results_root=str(tmp_path / "results"))
+    import re
+
+    assert re.search(words, f"{caught.value.ename}: {caught.value.evalue}")
+    assert not list(tmp_path.rglob("metrics.json"))

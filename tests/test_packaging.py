@@ -1,0 +1,99 @@
+"""The project's own files agree: what is declared, pinned, listed for conda, imported and promised."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import yaml
+
+from clgan_lib.paths import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DECLARED = [*PROJECT["dependencies"], *(r for extra in PROJECT["optional-dependencies"].values() for r in extra)]
+IMPORT_NAMES = {
+    "cv2": "opencv-python",
+    "PIL": "torchvision",  # torchvision needs Pillow to read images
+    "sklearn": "scikit-learn",
+    "skimage": "scikit-image",
+    "yaml": "pyyaml",
+    "nbformat": "jupyterlab",
+    "nbconvert": "jupyterlab",
+    "IPython": "ipywidgets",
+}
+
+
+def name_of(requirement: str) -> str:
+    return re.split(r"[<>=!~\[ ;]", requirement)[0].lower()
+
+
+def test_conda_lists_what_pyproject_declares() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    (pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert environment["name"] == "clgan"
+    listed = [entry for entry in pip if not entry.startswith("-")]
+    assert sorted(listed) == sorted(DECLARED)
+    assert "-e ." in pip and "--constraint constraints.txt" in pip
+
+
+def test_every_requirement_is_pinned_and_the_pin_lies_in_its_range() -> None:
+    from packaging.requirements import Requirement
+
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
+    pins = {name_of(line).replace("_", "-"): line.partition("==")[2] for line in lines}
+    assert all(pins.values())
+    for declared in map(Requirement, DECLARED):
+        assert declared.specifier.contains(pins[declared.name.lower().replace("_", "-")]), declared
+
+
+def test_the_packages_the_suite_is_asked_to_use_are_declared() -> None:
+    asked = "torch torchvision jupyterlab ipywidgets matplotlib pandas opencv-python papermill nbval".split()
+    assert set(asked) <= {name_of(requirement) for requirement in DECLARED}
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module)
+    return found
+
+
+def test_everything_imported_is_declared() -> None:
+    base = {name_of(requirement) for requirement in PROJECT["dependencies"]}
+    for path in [*(ROOT / "clgan_lib").rglob("*.py"), *(ROOT / "baselines").rglob("*.py")]:
+        for top in {name.partition(".")[0] for name in imports(path)}:
+            if top not in sys.stdlib_module_names and top not in ("clgan_lib", "baselines"):
+                assert IMPORT_NAMES.get(top, top).lower() in base, f"{path} imports {top}, which is not declared"
+
+
+def test_arrows_point_one_way() -> None:
+    """The library never imports the baselines, and its lower floors never the upper ones."""
+    floors = [
+        {"networks", "losses", "augment", "data", "synthetic", "paths"},
+        {"clgan", "model", "checks", "config"},
+        {"training", "detection", "metrics", "evaluation", "runs"},
+    ]
+    level = {name: number for number, floor in enumerate(floors) for name in floor}
+    for path in (ROOT / "clgan_lib").rglob("*.py"):
+        own = level.get(path.relative_to(ROOT / "clgan_lib").parts[0].removesuffix(".py"), len(floors))
+        for name in imports(path):
+            assert not name.startswith("baselines"), f"{path} imports {name}"
+            if name.startswith("clgan_lib."):
+                theirs = level.get(name.split(".")[1], len(floors))
+                assert theirs <= own, f"{path.name} (floor {own}) imports {name} (floor {theirs})"
+
+
+def test_what_readme_and_makefile_promise_exists() -> None:
+    makefile, readme = (ROOT / "Makefile").read_text(), (ROOT / "README.md").read_text()
+    for target in ("benchmark", "test", "lab", "report", "clean", "help"):
+        assert re.search(rf"^{target}:", makefile, re.M), target
+    first_screen = readme[:2500]
+    assert "make benchmark" in first_screen and "make test" in first_screen
+    for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", readme):
+        assert (ROOT / link).exists(), f"README points to {link}, which is not there"

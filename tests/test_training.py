@@ -1,0 +1,175 @@
+"""The trainer: budgets, order, checkpoints, and a run that is killed and goes on as if nothing had been."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from clgan_lib import training
+from clgan_lib.clgan import CLGAN
+from clgan_lib.model import ReconstructionModel
+from clgan_lib.training import Budget, NonFiniteLoss, Progress, load_checkpoint, save_checkpoint, train
+
+OPTIONS = {"image_size": 32, "width": 4, "blocks": 1, "patches": 8, "batch_size": 2}
+
+
+class Recorder(ReconstructionModel):
+    """A model that remembers what it was shown, and whose loss may break."""
+
+    def __init__(self, *, image_size: int, batch_size: int = 2, draws: int = 1, breaks_at: int = 10**9) -> None:
+        super().__init__(image_size=image_size, batch_size=batch_size)
+        self.draws, self.breaks_at = draws, breaks_at
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.shown: list[list[int]] = []
+        self.progress: list[float] = []
+
+    def training_step(self, images: Tensor, progress: float) -> dict[str, Tensor]:
+        self.shown.append([round((float(i.mean()) + 1) * 127.5) for i in images])
+        self.progress.append(progress)
+        with torch.no_grad():
+            self.weight += 1
+        return {"L": torch.tensor(float("nan") if len(self.shown) >= self.breaks_at else float(len(self.shown)))}
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        return images
+
+
+def numbered(count: int) -> Tensor:
+    """Image i is all i."""
+    return torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8).contiguous()
+
+
+def good_images() -> Tensor:
+    return torch.randint(0, 256, (6, 3, 32, 32), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+
+
+def test_every_epoch_shows_every_image_once() -> None:
+    model = Recorder(image_size=8)
+    done = train(model, numbered(6), budget=Budget(3, "epochs"))
+    shown = [i for batch in model.shown for i in batch]
+    assert done.images == 18 and done.steps == 9
+    epochs = [shown[0:6], shown[6:12], shown[12:18]]
+    assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_draws_are_independent_and_counted() -> None:
+    model = Recorder(image_size=8, draws=2)
+    done = train(model, numbered(50), budget=Budget(40, "images"))
+    assert done.images == 40 and done.steps == 10
+    assert any(batch[:2] != batch[2:] for batch in model.shown)
+
+
+def test_budgets_stop_where_they_say() -> None:
+    model = Recorder(image_size=8)
+    assert train(model, numbered(4), budget=Budget(7, "images")).images == 8  # the last batch is whole
+    assert train(Recorder(image_size=8), numbered(4), budget=Budget(0, "images")).steps == 0
+    begin = time.monotonic()
+    timed = train(Recorder(image_size=8), numbered(4), budget=Budget(0.3, "seconds"))
+    assert timed.steps > 0 and 0.3 <= timed.seconds and time.monotonic() - begin < 30
+    assert model.progress == sorted(model.progress) and model.progress[0] == 0 and model.progress[-1] < 1
+
+
+def test_the_history_holds_the_mean_of_every_term() -> None:
+    done = train(Recorder(image_size=8, batch_size=1), numbered(4), budget=Budget(200, "images"))
+    assert len(done.history) == 100
+    assert [row["L"] for row in done.history] == [2 * i + 1.5 for i in range(100)]
+    assert [row["step"] for row in done.history] == [2 * i + 2 for i in range(100)]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    file = tmp_path / "last.safetensors"
+    model = Recorder(image_size=8, breaks_at=50)
+    with pytest.raises(NonFiniteLoss, match=r"L became nan by step 50; .*learning rate"):
+        train(model, numbered(4), budget=Budget(200, "images"), checkpoint=file, checkpoint_seconds=0, fingerprint="f")
+    fresh = Recorder(image_size=8)
+    done = load_checkpoint(file, fresh, "f")
+    assert done is not None and done.steps == 49 and fresh.weight == 49
+
+
+def run_clgan(file: Path | None, seed: int = 0, stop_after: int = 10**9) -> tuple[dict[str, Tensor], Progress]:
+    torch.manual_seed(seed)
+    model = CLGAN(**OPTIONS)  # type: ignore[arg-type]
+    rows = 0
+
+    def stop(row: dict[str, float]) -> None:
+        nonlocal rows
+        rows += 1
+        if rows >= stop_after:
+            raise KeyboardInterrupt
+
+    settings = {"symmetry": "any+flips", "crop": True, "fingerprint": "f", "checkpoint_seconds": 0.0}
+    done = train(model, good_images(), budget=Budget(24), seed=seed, checkpoint=file, on_log=stop, **settings)  # type: ignore[arg-type]
+    return model.state_dict(), done
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_one_seed_is_one_result_and_another_seed_another() -> None:
+    first, again, other = run_clgan(None)[0], run_clgan(None)[0], run_clgan(None, seed=1)[0]
+    assert equal(first, again) and not equal(first, other)
+
+
+def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    whole, history = run_clgan(None)
+    with pytest.raises(KeyboardInterrupt):
+        run_clgan(tmp_path / "c.safetensors", stop_after=5)
+    resumed, done = run_clgan(tmp_path / "c.safetensors")
+    assert equal(whole, resumed)
+    assert [{**row, "seconds": 0} for row in done.history] == [{**row, "seconds": 0} for row in history.history]
+
+
+def _train_until_killed(file: Path) -> None:
+    torch.set_num_threads(1)
+    run_clgan(file)
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    file, whole = tmp_path / "c.safetensors", run_clgan(None)[0]
+    context = multiprocessing.get_context("spawn")
+    for _ in range(2):  # kill it as soon as the checkpoint changes, whatever it is doing
+        before = file.stat().st_mtime_ns if file.exists() else None
+        process = context.Process(target=_train_until_killed, args=(file,))
+        process.start()
+        deadline = time.monotonic() + 120
+        while process.is_alive() and (not file.exists() or file.stat().st_mtime_ns == before):
+            assert time.monotonic() < deadline, "no checkpoint appeared"
+            time.sleep(0.001)
+        os.kill(process.pid, signal.SIGKILL)  # type: ignore[arg-type]
+        process.join()
+    assert equal(whole, run_clgan(file)[0])
+
+
+def test_a_checkpoint_of_other_settings_or_half_written_is_not_used(tmp_path: Path) -> None:
+    file, model = tmp_path / "c.safetensors", Recorder(image_size=8)
+    save_checkpoint(file, model, Progress(steps=3), "mine")
+    assert load_checkpoint(file, model, "mine") == Progress(steps=3)
+    assert load_checkpoint(file, model, "another's") is None
+    file.write_bytes(file.read_bytes()[:-1])
+    assert load_checkpoint(file, model, "mine") is None
+    file.write_bytes(b"")
+    assert load_checkpoint(file, model, "mine") is None
+
+
+def test_a_file_takes_its_place_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("old")
+    with pytest.raises(OSError, match="disk"), training.replacing(file) as part:
+        part.write_text("half")
+        raise OSError("disk full")
+    assert file.read_text() == "old" and list(tmp_path.iterdir()) == [file]
+
+
+def test_devices_that_are_not_there_are_named() -> None:
+    with pytest.raises(ValueError, match="'abacus' cannot be used here"):
+        training.pick_device("abacus")
+    assert training.pick_device("cpu").type == "cpu"

@@ -28,7 +28,8 @@ from clgan_lib.audit.checks import (
     readings,
     row_means,
 )
-from clgan_lib.audit.marks import marked, marked_markdown, sentences
+from clgan_lib.audit.figure import bounds_figure
+from clgan_lib.audit.marks import marked, marked_markdown, marked_subsets, sentences
 from clgan_lib.audit.subsets import accuracy_on_areas, fitting_subsets, likelier_averaging, subsets
 from clgan_lib.audit.sweep import against_table, iou_along, optimum_bracketed
 from clgan_lib.audit.sweep import cells as sweep_cells
@@ -36,7 +37,7 @@ from clgan_lib.audit.table import MAIN, SWEEP, Column, columns, read_areas, read
 
 __all__ = [
     "CONSISTENT", "IMPOSSIBLE", "MAIN", "SUSPICIOUS", "SWEEP", "Column", "Finding", "audit", "columns", "marked",
-    "marked_markdown", "read_areas", "read_table", "readings", "sentences", "subsets",
+    "bounds_figure", "marked_markdown", "marked_subsets", "read_areas", "read_table", "readings", "sentences", "subsets",
 ]  # fmt: skip
 
 

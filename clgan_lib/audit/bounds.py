@@ -1,28 +1,13 @@
 r"""What means of P, R, F1, IoU and ACC can be: bounds that are proven, never artefacts of a grid.
 
-One image whose defect covers the share $a$ of its pixels and whose detection has precision $P$ and recall $R$ has
-
-$$ F_1 = \frac{2PR}{P+R}, \quad IoU = \frac{PR}{P+R-PR} = \frac{F_1}{2-F_1}, \quad
-   ACC = 1 - \underbrace{a(1-R)}_{FN} - \underbrace{aR(1-P)/P}_{FP}, \qquad FP \le 1-a. $$
-
-Counts pooled over images obey the same three equations, so pooled numbers lie *on* this surface. Means over images lie in
-its convex hull. F1 is concave in (P, R) and IoU convex in F1 (Jensen), and in every image $P+R-1 \le IoU \le F_1$, hence
-
-$$ \max(0, P+R-1) \le F_1 \le \frac{2PR}{P+R}, \qquad \max\!\left(\tfrac{F_1}{2-F_1},\, P+R-1\right) \le IoU
-   \le \min(F_1, P, R). $$
-
-Conventions for 0/0 only move an image on the closed surface: without any detection it is (0, 0) where 0/0 counts 0 and
-(1, 0) where it counts 1; without a defect it has all five 0, or all 1, or R alone 1. Images *left out* of one mean and
-not of another are the one convention this file does not cover; the findings say so where it matters.
-
 Whether four means fit together, and the highest accuracy they allow, is a linear program over distributions of (P, R),
 one per image. Its solution on finitely many points proves nothing, but its multipliers $\lambda$ do, by weak duality:
 
 $$ \overline{ACC} \le \frac1n \sum_i \max_{P,R} \left[ACC_i - \lambda \cdot (P, R, F_1, IoU)\right]
    + \max_{t \in \text{printed} \pm \text{rounding}} \lambda \cdot t $$
 
-for *every* $\lambda$. The inner maxima are taken by branch and bound with upper bounds per cell (everything is monotone in P
-and in R), so that the result is an upper bound whatever the points were.
+for *every* $\lambda$. The inner maxima are taken by branch and bound with upper bounds per cell (everything is monotone in
+P and in R), so that the result is an upper bound whatever the points were.
 """
 
 from __future__ import annotations
@@ -30,15 +15,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import linprog
 
-Array = NDArray[np.float64]
+from clgan_lib.audit.surface import Array, accuracy, pooled_possible, surface
 
-METRICS = ("P", "R", "F1", "IoU")  # the order of every last axis of length 4 below
-TOLERANCE = 2e-6  # of the bounds, relative to the multipliers; 25 times finer than two decimals of a percentage
+TOLERANCE = 2e-7  # of the bounds, relative to the multipliers; far finer than two decimals of a percentage
 PRICING = 2e-5  # the same while multipliers are looked for
 GAP = 5e-5  # where the linear program and the proof agree to this, the search for better multipliers ends
+MAX_ROUNDS = 40
 GROUPS = 12  # images of similar area share a distribution where multipliers are looked for; not where bounds are proven
 MAX_CELLS = 300_000  # memory: past this the cells' present upper bounds are taken, which is still safe
 
@@ -56,111 +40,66 @@ class Bound:
     attained: float
 
 
-def harmonic_mean(p: Array | float, r: Array | float) -> Array:
-    """F1 (eq. 13) of precision and recall in [0, 1]; 0/0 counts 0."""
-    p, r = np.asarray(p, float), np.asarray(r, float)
-    return 2 * p * r / np.maximum(p + r, 1e-300)
-
-
-def iou_from_f1(f1: Array | float) -> Array:
-    """IoU (eq. 14) of one set of counts, from its F1 in [0, 1]."""
-    f1 = np.asarray(f1, float)
-    return f1 / (2 - f1)
-
-
-def surface(p: Array | float, r: Array | float) -> Array:
-    """P, R, F1 and IoU of one set of counts: ``(..., 4)`` from precision and recall of shape ``(...)`` in [0, 1]."""
-    f1 = harmonic_mean(p, r)
-    return np.stack(np.broadcast_arrays(p, r, f1, iou_from_f1(f1)), axis=-1).astype(float)
-
-
-def accuracy(p: Array, r: Array, area: Array, sign: int = 1) -> Array:
-    """ACC of images from precision, recall and the defect's share of the image, all in [0, 1].
-
-    Where P = R = 0 the false alarms are free: none for ``sign >= 0``, the whole background for ``sign < 0``.
-    No image can have P = 0 < R, nor more false alarms than background: such points give ``nan``.
-    """
-    false_alarms = area * r * (1 - p) / np.maximum(p, 1e-300)
-    nothing_found = (p == 0) & (r == 0)
-    false_alarms = np.where(nothing_found & (sign < 0), 1 - area, false_alarms)
-    return np.where(false_alarms <= 1 - area + 1e-12, 1 - area * (1 - r) - false_alarms, np.nan)
-
-
-def pooled_possible(low: Array, high: Array) -> bool:
-    """Whether one set of counts can have P, R, F1 and IoU in the box; exact, since F1 rises with P and R, IoU with F1."""
-    f1_low, f1_high = harmonic_mean(low[0], low[1]), harmonic_mean(high[0], high[1])
-    f1_low, f1_high = max(f1_low, low[2]), min(f1_high, high[2])
-    return bool(f1_low <= f1_high and iou_from_f1(f1_high) >= low[3] and iou_from_f1(f1_low) <= high[3])
-
-
-def pooled_accuracy(low: Array, high: Array, area: float) -> tuple[float, float]:
-    """Lowest and highest ACC of one set of counts with P and R in the box, defects covering the share ``area``.
-
-    $1 - ACC = a (1 - 2R + R/P)$ falls with P and is linear in R, so its extremes lie at the box's corners, or where the
-    false alarms fill the background: there ACC = aR. ``(inf, -inf)`` if even the fewest false alarms don't fit.
-    """
-    if np.isnan(accuracy(high[0], low[1], np.float64(area))):
-        return np.inf, -np.inf
-    corners = np.array([(p, r) for p in (low[0], high[0]) for r in (low[1], high[1])])
-    value = accuracy(corners[:, 0], corners[:, 1], np.float64(area))
-    full = np.isnan(value)
-    value = np.where(full, area * corners[:, 1], value)
-    least = min(value.min(), area * low[1]) if full.any() else value.min()
-    return (0.0 if low[0] <= 0 else float(least)), float(value.max())  # nothing found: false alarms are anyone's guess
-
-
-def means_possible(low: Array, high: Array, areas: Array | None = None, *, good: int = 0) -> bool:
+def means_possible(low: Array, high: Array, areas: Array | None = None, share: Array | None = None) -> bool:
     """Whether means over images can have P, R, F1 and IoU in the box ``low..high`` of shape ``(4,)``, in [0, 1].
 
     Args:
         low: lower ends of the four means, shape ``(4,)``, in [0, 1].
         high: upper ends, likewise.
-        areas: the defect's share of each defective image, shape ``(n,)``, in (0, 1]; a large defect forbids a low P with a
-            high R, since false alarms need background. ``None`` where unknown.
-        good: how many images without a defect are averaged too; their 0/0 may count 0 or 1.
+        areas: the defect's share of each defective image, shape ``(n,)``, in (0, 1]; a large defect forbids a low P with
+            a high R, since false alarms need background. ``None`` where unknown.
+        share: each image's share of the mean, shape ``(n,)``; what they lack of 1 belongs to images without a defect,
+            whose 0/0 may count 0 or 1. ``None`` for 1/n.
 
     Returns:
         ``False`` is proven; ``True`` says that no contradiction was found.
     """
-    return _optimum(low, high, np.zeros(1) if areas is None else areas, good=good, sign=0).proven >= 0
+    if areas is None:  # pooled counts are the mean of one image
+        return pooled_possible(low, high) or _optimum(low, high, np.zeros(1), None, sign=0).proven >= 0
+    return _optimum(low, high, areas, share, sign=0).proven >= 0
 
 
 def accuracy_bound(
-    low: Array, high: Array, areas: Array, *, good: int = 0, sign: int = 1, enough: float | None = None
+    low: Array, high: Array, areas: Array, share: Array | None = None, *, sign: int = 1, enough: float | None = None
 ) -> Bound:
     """The highest mean ACC of images whose mean P, R, F1 and IoU lie in the box, which must be possible on them.
 
     Args:
-        low, high, areas, good: as in ``means_possible``.
+        low, high, areas, share: as in ``means_possible``.
         sign: 1; or -1 for the lowest ACC, returned with its sign changed (an upper bound of -ACC).
-        enough: stop as soon as it is known on which side of this value the optimum lies; the bound is then safe but loose.
+        enough: stop as soon as it is known on which side of this value the optimum lies.
 
     Returns:
         The bound in [0, 1] (or [-1, 0]); what lies above ``proven`` no set of such images can reach.
     """
-    return _optimum(low, high, areas, good=good, sign=sign, enough=enough)
+    return _optimum(low, high, areas, share, sign=sign, enough=enough)
 
 
-def _optimum(low: Array, high: Array, areas: Array, *, good: int, sign: int, enough: float | None = None) -> Bound:
+def _optimum(
+    low: Array, high: Array, areas: Array, share: Array | None, *, sign: int, enough: float | None = None
+) -> Bound:
     """Column generation: a linear program on points proposes multipliers, ``support`` turns them into a bound."""
-    groups = np.array_split(np.sort(areas), min(GROUPS, len(areas)))
-    area = np.array([part.mean() for part in groups])
-    share = np.array([len(part) for part in groups]) / (len(areas) + good)
-    master = _Master(low, high, area, share, good / (len(areas) + good), sign)
+    order = np.argsort(areas, kind="stable")
+    areas = areas[order]
+    share = np.full(len(areas), 1 / len(areas)) if share is None else share[order]
+    groups = np.array_split(np.arange(len(areas)), min(GROUPS, len(areas)))
+    weight = np.array([share[part].sum() for part in groups])
+    area = np.array([areas[part] @ share[part] for part in groups]) / weight
+    master = _Master(low, high, area, weight, sign)
     target = 0.0 if sign == 0 else enough
-    for _ in range(40):
-        weights, attained = master.solve()
+    for _ in range(MAX_ROUNDS):
+        multipliers, attained = master.solve()
         if target is not None and attained >= target - 1e-9:
             return Bound(np.inf, attained)
-        upper, where = support(weights, area, sign, PRICING)
-        proven = float(upper @ share + master.constant(weights))
-        decided = target is not None and proven < target - TOLERANCE
-        if decided or proven - attained < GAP + 2 * _slack(weights, PRICING):
+        upper, where = support(multipliers, area, sign, PRICING)
+        proven = float(upper @ weight + master.constant(multipliers))
+        decided = target is not None and proven < target - GAP / 50
+        if decided or proven - attained < GAP + 2 * _slack(multipliers, PRICING):
             break
         master.add(where)
     # The same multipliers, for the images themselves and not for groups of them.
-    upper, _ = support(weights, areas, sign, TOLERANCE)
-    return Bound(float(upper.sum() / (len(areas) + good) + master.constant(weights)), attained)
+    upper, _ = support(multipliers, areas, sign, TOLERANCE)
+    return Bound(float(upper @ share + master.constant(multipliers)), attained)
 
 
 class _Master:
@@ -168,11 +107,12 @@ class _Master:
 
     PENALTY = 300.0
 
-    def __init__(self, low: Array, high: Array, area: Array, share: Array, good_share: float, sign: int) -> None:
-        self.low, self.high, self.good_share, self.sign = low, high, good_share, sign
-        self.area, self.share = area, share
+    def __init__(self, low: Array, high: Array, area: Array, share: Array, sign: int) -> None:
+        self.low, self.high, self.area, self.share, self.sign = low, high, area, share, sign
+        self.good_share = max(0.0, 1 - share.sum())
         steps = np.array([0, 0.01, 0.1, 0.3, 0.6, 0.9, 1])
         grid = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
+        grid = np.vstack([grid, (low[:2] + high[:2]) / 2])  # all images alike
         self.group = np.repeat(np.arange(len(area)), len(grid))
         self.points = np.tile(grid, (len(area), 1))
         self._drop_invalid()

@@ -1,8 +1,8 @@
-"""The checks of a published table that need nothing but the table: each cell against its row, its column and its claims.
+"""The checks of a published table that need nothing but the table: each cell against its row, column and claims.
 
 A finding is one check of one cell: what is printed, what arithmetic allows, and one sentence on what can and can't be
 concluded. *Impossible* means that no set of images gives the number under any averaging; *suspicious* that an innocent
-reading exists but is hard to believe. The bounds are proven in ``bounds``.
+reading exists but is hard to believe. Why, is in ``surface`` and ``bounds``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from clgan_lib.audit.bounds import harmonic_mean, iou_from_f1, means_possible, pooled_possible
+from clgan_lib.audit.bounds import means_possible
+from clgan_lib.audit.surface import harmonic_mean, iou_from_f1, pooled_possible
 from clgan_lib.audit.table import MEAN, METRICS, Column
 
 IMPOSSIBLE, SUSPICIOUS, CONSISTENT = "impossible", "suspicious", "consistent"
@@ -82,7 +83,9 @@ def f1_between(table: list[Column]) -> Iterator[Finding]:
             )
         elif column.high("F1") < low - EPS:
             verdict = IMPOSSIBLE
-            sentence = f"F1 {f1:.2f} lies below P + R - 100 = {low:.2f}, the least of any averaging: one of the three is wrong."
+            sentence = (
+                f"F1 {f1:.2f} lies below P + R - 100 = {low:.2f}, the least of any averaging: one of them is wrong."
+            )
         yield Finding("F1 against P and R", verdict, sentence, column.model, column.category, "F1", f1, low, high)
 
 
@@ -115,7 +118,9 @@ def iou_between(table: list[Column]) -> Iterator[Finding]:
             )
         elif column.high("IoU") < low - EPS:
             verdict = IMPOSSIBLE
-            sentence = f"IoU {iou:.2f} lies below {low:.2f}, the least that F1 {f1:.2f} (with P and R) allows in any averaging."
+            sentence = (
+                f"IoU {iou:.2f} lies below {low:.2f}, the least that F1 {f1:.2f}, P and R allow: one of them is wrong."
+            )
         yield Finding("IoU against F1", verdict, sentence, column.model, column.category, "IoU", iou, low, high)
 
 
@@ -146,7 +151,7 @@ def joint(table: list[Column], found: list[Finding]) -> Iterator[Finding]:
     fits = fits[fits["category"] != MEAN]
     sentence = (
         f"Read as pooled counts {fits['pooled'].sum()} of the {len(fits)} columns are possible, read as means over images "
-        f"{fits['means'].sum()}; means over defective images, all images and defect types can't be told apart by this."
+        f"{fits['means'].sum()}; means over defective images, all images or defect types can't be told apart by this."
     )
     yield Finding("averaging", CONSISTENT, sentence)
 
@@ -158,8 +163,8 @@ def accuracy_among_models(table: list[Column]) -> Iterator[Finding]:
     false alarms are at least $1 - ACC - \bar a$. More than half of the surface falsely marked by a detector that finds a
     smaller share of the defects is suspicious; impossible it is not.
     """
-    table = [column for column in table if column.category != MEAN and column.has("R", "ACC")]
-    for column in table:
+    table = [column for column in table if column.has("R", "ACC")]
+    for column in [c for c in table if c.category != MEAN]:
         acc, r = column.percent["ACC"], column.percent["R"]
         area = min(100 - c.low("ACC") + c.high("R") for c in table if c.category == column.category)
         alarms = 100 - column.high("ACC") - area
@@ -170,26 +175,23 @@ def accuracy_among_models(table: list[Column]) -> Iterator[Finding]:
         if alarms > max(50.0, column.high("R")):
             verdict = SUSPICIOUS
             sentence = (
-                f"The rows of {column.category} leave the defects at most {area:.2f} % of the surface, so ACC {acc:.2f} needs "
-                f"at least {alarms:.2f} % falsely marked by a detector that finds {r:.2f} % of the defects: not strictly "
-                f"impossible, but a misprint is likelier{_as_fraction(column, table)}."
+                f"The rows of {column.category} leave the defects at most {area:.2f} % of the surface, so ACC {acc:.2f} "
+                f"needs at least {alarms:.2f} % falsely marked by a detector that finds {r:.2f} % of the defects: not "
+                f"strictly impossible, but a misprint is likelier{_as_fraction(column, table)}."
             )
         yield Finding("ACC among models", verdict, sentence, column.model, column.category, "ACC", acc)
 
 
 def _as_fraction(column: Column, table: list[Column]) -> str:
-    """What follows if an ACC of at most 1 was meant as a fraction: the row's mean, and the best of the others."""
+    """What follows if an ACC of at most 1 was meant as a fraction: the row's mean beside the best printed one."""
     acc = column.percent["ACC"]
-    rows: dict[str, list[float]] = {}
-    for c in table:
-        rows.setdefault(c.model, []).append(100 * acc if c is column else c.percent["ACC"])
-    means = {model: float(np.mean(row)) for model, row in rows.items()}
-    mean = means.pop(column.model)
+    row = [c.percent["ACC"] for c in table if c.model == column.model and c.category != MEAN and c is not column]
+    means = {c.percent["ACC"]: c.model for c in table if c.category == MEAN and c.model != column.model}
     if acc > 1 or not means:
         return ""
-    rival = max(means, key=means.__getitem__)
-    side = "above" if mean > means[rival] else "not above"
-    return f"; read as a fraction it is {100 * acc:.0f} %, and the row's mean {mean:.2f}, {side} {rival}'s {means[rival]:.2f}"
+    mean, rival = float(np.mean([*row, 100 * acc])), max(means)
+    side = f"{'above' if mean > rival else 'not above'} {means[rival]}'s {rival:.2f}"
+    return f"; read as a fraction it is {100 * acc:.0f} %, and the row's mean {mean:.2f}, {side}"
 
 
 def best_everywhere(table: list[Column], model: str) -> Iterator[Finding]:
@@ -209,7 +211,7 @@ def best_everywhere(table: list[Column], model: str) -> Iterator[Finding]:
     if not all(means) or not all(all(won.values()) for won in wins.values()):
         verdict = SUSPICIOUS
         sentence = (
-            f"{model} has the highest mean in {sum(means)} of {len(means)} metrics, but taken singly it is strictly highest in "
-            f"this many categories: {single}; that it is higher in all metrics can be said of means only."
+            f"{model} has the highest mean in {sum(means)} of {len(means)} metrics, but taken singly it is strictly highest "
+            f"in this many categories: {single}; that it is higher in all metrics can be said of means only."
         )
     yield Finding("best everywhere", verdict, sentence, model)

@@ -1,4 +1,4 @@
-"""ACC against the defects' real areas: under which averaging, and on which defect types, a table's rows are possible."""
+"""ACC against the defects' real areas: under which averaging, on which defect types, a table's rows are possible."""
 
 from __future__ import annotations
 
@@ -8,47 +8,59 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from clgan_lib.audit.bounds import Array, accuracy_bound, means_possible, pooled_accuracy, pooled_possible
+from clgan_lib.audit.bounds import accuracy_bound, means_possible
 from clgan_lib.audit.checks import CONSISTENT, IMPOSSIBLE, SUSPICIOUS, Finding
+from clgan_lib.audit.surface import Array, pooled_accuracy, pooled_possible
 from clgan_lib.audit.table import GOOD, MEAN, Column
 
 READINGS = {
     "image": "mean over defective images",
     "all": "mean over all images",
+    "types": "mean over defect types",
     "pooled": "pooled defective images",
     "pooled all": "pooled images",
 }
 AREA_SLACK = 0.01  # areas measured on masks resized otherwise may differ by this share of themselves
 
 
-def accuracy_range(column: Column, areas: Array, good: int, reading: str, *, tight: bool = True) -> tuple[float, float]:
+def accuracy_range(
+    column: Column, by_type: dict[str, Array], reading: str, *, tight: bool = True
+) -> tuple[float, float]:
     """Lowest and highest ACC, in percent, that P, R, F1 and IoU of one column allow on these images.
 
     Args:
         column: what is printed.
-        areas: the defect's share of each defective image, shape ``(n,)``, in (0, 1].
-        good: how many images without a defect there are.
+        by_type: areas of the images of each defect type, and of "good" where there are any.
         reading: one of ``READINGS``.
-        tight: whether the highest ACC is wanted even where the printed one is known to be possible (else 100 there). The
-            lowest of a mean never is: it is 0 unless the printed ACC lies below it.
+        tight: whether the highest ACC is wanted even where the printed one is known to be possible (else 100 there).
+            The lowest of a mean never is: it is 0 unless the printed ACC lies below it.
 
     Returns:
         ``(nan, nan)`` where P, R, F1 and IoU are impossible on these images whatever ACC is.
     """
     low, high = column.box()
-    count = good if reading in ("all", "pooled all") else 0
+    areas, share = _shares(by_type, reading)
     small, large = areas * (1 - AREA_SLACK), np.minimum(areas * (1 + AREA_SLACK), 1)
     if reading.startswith("pooled"):
-        ends = [pooled_accuracy(low, high, part.sum() / (len(areas) + count)) for part in (small, large)]
-        possible = pooled_possible(low, high) and ends[0][0] <= ends[0][1]
-        return (100 * min(ends)[0], 100 * ends[0][1]) if possible else (np.nan, np.nan)
-    if not means_possible(low, high, small, good=count):
+        ends = [pooled_accuracy(low, high, float(part @ share)) for part in (small, large)]
+        fits = pooled_possible(low, high) and ends[0][0] <= ends[0][1]
+        return (100 * min(ends)[0], 100 * ends[0][1]) if fits else (np.nan, np.nan)
+    if not means_possible(low, high, small, share):
         return np.nan, np.nan
-    enough = None if tight else column.low("ACC") / 100
-    most = accuracy_bound(low, high, small, good=count, enough=enough).proven
-    wrong = 1 + accuracy_bound(low, high, small, good=count, sign=-1, enough=-column.high("ACC") / 100).proven
+    most = accuracy_bound(low, high, small, share, enough=None if tight else column.low("ACC") / 100).proven
+    wrong = 1 + accuracy_bound(low, high, small, share, sign=-1, enough=-column.high("ACC") / 100).proven
     wrong *= (1 + AREA_SLACK) / (1 - AREA_SLACK)  # at given P and R an image's errors grow at most as its defect does
     return 100 * max(1 - wrong, 0.0), 100 * min(most, 1.0)
+
+
+def _shares(by_type: dict[str, Array], reading: str) -> tuple[Array, Array]:
+    """Areas of the defective images and each one's share of the mean; good images have the rest."""
+    defects = [part for name, part in by_type.items() if name != GOOD]
+    areas = np.concatenate(defects)
+    if reading == "types":
+        return areas, np.concatenate([np.full(len(part), 1 / len(part) / len(defects)) for part in defects])
+    counted = reading in ("all", "pooled all")
+    return areas, np.full(len(areas), 1 / (len(areas) + (len(by_type.get(GOOD, [])) if counted else 0)))
 
 
 def possible(column: Column, bounds: tuple[float, float]) -> bool:
@@ -65,12 +77,13 @@ def subsets(table: list[Column], areas: pd.DataFrame, category: str, reading: st
         where it was not needed), possible.
     """
     by_type = _areas_by_type(areas, category)
-    good = len(by_type.pop(GOOD, []))
+    types = [name for name in by_type if name != GOOD]
     rows = []
-    for subset in [part for size in range(1, len(by_type) + 1) for part in combinations(by_type, size)]:
-        part = np.concatenate([by_type[name] for name in subset])
-        for column in [c for c in table if c.category == category and c.has("P", "R", "ACC")]:
-            bounds = accuracy_range(column, part, good, reading, tight=False)
+    for subset in [part for size in range(1, len(types) + 1) for part in combinations(types, size)]:
+        chosen = {name: part for name, part in by_type.items() if name in (*subset, GOOD)}
+        part, _ = _shares(chosen, reading)
+        for column in [c for c in _measurable(table, areas) if c.category == category]:
+            bounds = accuracy_range(column, chosen, reading, tight=False)
             shown = (column.model, column.percent["ACC"], bounds[1], possible(column, bounds))
             rows.append((" + ".join(subset), len(part), 100 * part.mean(), *shown))
     return pd.DataFrame(rows, columns=["subset", "images", "area", "model", "published", "high", "possible"])
@@ -78,12 +91,12 @@ def subsets(table: list[Column], areas: pd.DataFrame, category: str, reading: st
 
 def fitting_subsets(found: pd.DataFrame, category: str, reading: str = "image") -> Finding:
     """The result of ``subsets`` in one sentence: which subsets make every row of the category possible."""
-    fits = {name: bool(rows["possible"].all()) for name, rows in found.groupby("subset", sort=False)}
+    fits = {str(name): bool(rows["possible"].all()) for name, rows in found.groupby("subset", sort=False)}
     names = [f"{{{name}}}" for name, fit in fits.items() if fit]
     sentence = (
         f"Of the {len(fits)} subsets of {category}'s defect types, {' and '.join(names) or 'none'} "
-        f"make{'s' if len(names) < 2 else ''} all {found['model'].nunique()} rows possible as a {READINGS[reading]}; which images "
-        "were used can't be told, only that the rest of the test set doesn't fit these rows."
+        f"make{'s' if len(names) < 2 else ''} all {found['model'].nunique()} rows possible as a {READINGS[reading]}; which "
+        "images were used can't be told, only that the rest of the test set doesn't fit these rows."
     )
     return Finding("defect types", SUSPICIOUS, sentence, "", category)
 
@@ -92,12 +105,12 @@ def accuracy_on_areas(table: list[Column], areas: pd.DataFrame) -> Iterator[Find
     """Each ACC whose category's areas are known, against the highest that its column allows on the whole test set."""
     for column in _measurable(table, areas):
         by_type = _areas_by_type(areas, column.category)
-        good = len(by_type.pop(GOOD, []))
-        part, acc = np.concatenate(list(by_type.values())), column.percent["ACC"]
-        ranges = {name: accuracy_range(column, part, good, name) for name in READINGS}
+        (part, _), acc = _shares(by_type, "image"), column.percent["ACC"]
+        shown = ("image", "all")
+        ranges = {name: accuracy_range(column, by_type, name, tight=name in shown) for name in READINGS}
         fits = [READINGS[name] for name, bounds in ranges.items() if possible(column, bounds)]
-        allowed = "; ".join(f"{READINGS[name]}: {_words(*ranges[name])}" for name in ("image", "all"))
-        verdict, end = CONSISTENT, f"Possible as {' and '.join(fits)}."
+        allowed = "; ".join(f"{READINGS[name]}: {_words(*ranges[name])}" for name in shown)
+        verdict, end = CONSISTENT, f"Possible as {', '.join(fits)}."
         if not fits:
             verdict = IMPOSSIBLE
             end = "No averaging over all of them gives it: part of the test set was left out, or a number is wrong."
@@ -118,8 +131,8 @@ def likelier_averaging(table: list[Column], areas: pd.DataFrame, measured: list[
     rest = [column for column in _measurable(table, areas) if column.category not in wrong]
     for category in dict.fromkeys(column.category for column in rest):
         by_type = _areas_by_type(areas, category)
-        good = len(by_type.pop(GOOD, []))
-        part = np.concatenate(list(by_type.values()))
+        part, _ = _shares(by_type, "image")
+        good = len(by_type.get(GOOD, []))
         rows = [column for column in rest if column.category == category]
         printed = np.array([column.percent["ACC"] for column in rows])
         image, everything = (np.array([typical_accuracy(c, part, count) for c in rows]) for count in (0, good))

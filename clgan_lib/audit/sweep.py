@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from clgan_lib.audit.bounds import iou_from_f1
 from clgan_lib.audit.checks import CONSISTENT, EPS, IMPOSSIBLE, SUSPICIOUS, Finding
+from clgan_lib.audit.surface import iou_from_f1
 from clgan_lib.audit.table import SWEEP, Column
 
 Cells = dict[
@@ -28,15 +28,12 @@ def against_table(sweep: Cells, table: list[Column], model: str, k: float) -> It
         if abs(at - k) > EPS or category not in main or not main[category].has(metric):
             continue
         other, slack = main[category].percent[metric], half + main[category].half[metric] + EPS
-        verdict, sentence = (
-            CONSISTENT,
-            f"The sweep at k = {k} prints {percent:.2f}, the main table {other:.2f}: within rounding.",
-        )
+        verdict, sentence = CONSISTENT, f"The sweep at k = {k} and the main table agree within rounding: {percent:.2f}."
         if abs(percent - other) > slack:
             verdict = SUSPICIOUS
             sentence = (
-                f"The sweep at k = {k} prints {percent:.2f}, the main table {other:.2f} ({percent - other:+.2f}): not one run with "
-                "one setting; a second training run would explain it, and which of the two is meant can't be told."
+                f"The sweep at k = {k} prints {percent:.2f}, the main table {other:.2f} ({percent - other:+.2f}): not one "
+                "run with one setting; a second training run would explain it, and which of the two is meant can't be told."
             )
         low, high = other - slack, other + slack
         yield Finding("sweep against table", verdict, sentence, model, category, metric, percent, low, high, at)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clgan_lib.audit.bounds import METRICS as BOX
-from clgan_lib.audit.bounds import Array
+from clgan_lib.audit.surface import METRICS as BOX
+from clgan_lib.audit.surface import Array
 
 METRICS = ("P", "R", "ACC", "F1", "IoU")
 MEAN = "mean"  # the category that holds a row's mean
@@ -78,7 +78,8 @@ def read_table(source: str | Path | pd.DataFrame, keys: tuple[str, ...] = MAIN) 
             cell = {key: table[key][bad].iloc[0] for key in (*keys, "percent")}
             where = " / ".join(str(cell[key]) for key in keys)
             raise ValueError(f"{name}: {where} = {cell['percent']} {why}; correct the row or take it out")
-    return table[[*keys]].assign(percent=percent, half=_rounding(list(table["percent"]))).reset_index(drop=True)
+    clean = table[[*keys]].assign(percent=percent, half=_rounding(list(table["percent"]))).reset_index(drop=True)
+    return clean.astype({"k": float}) if "k" in keys else clean
 
 
 def columns(table: pd.DataFrame) -> list[Column]:

@@ -19,7 +19,7 @@ benchmark: $(READY) ## train every run of EXPERIMENT that is missing, then make 
 
 report: $(READY) ## tables, figures and results/EXPERIMENT/report.html from the runs that are there
 	@mkdir -p results/$(EXPERIMENT)/log
-	@for notebook in 20_compare 21_threshold_sweep; do \
+	@for notebook in 21_threshold_sweep 20_compare; do \
 	  $(BIN)/papermill notebooks/$$notebook.ipynb results/$(EXPERIMENT)/log/$$notebook.ipynb -p experiment $(EXPERIMENT) \
 	    --kernel python3 --execution-timeout 3600 --no-progress-bar --log-level ERROR || exit 1; \
 	done

@@ -52,7 +52,7 @@ class RunConfig(BaseModel):
     """Where results go; empty for ``results/`` in the repository."""
     image_size: int = Field(64, ge=16, le=1024)
     """Side in pixels at which the model is trained; evaluation is at 256 whatever it is."""
-    budget: float = Field(2000.0, ge=0, allow_inf_nan=False)
+    budget: float = Field(400.0, ge=0, allow_inf_nan=False)
     """How much training, in `budget_unit`."""
     budget_unit: Literal["images", "epochs", "seconds"] = "images"
     """``images`` shown to the model, ``epochs`` over the good images, or ``seconds`` of training."""

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from clgan_lib.pictures import detections, outline, pipeline, reconstructions, run_gallery, samples
 from clgan_lib.style import MARKERS, OKABE_ITO, STYLE, captioned, save
 from clgan_lib.sweep import GRID, LABEL_FREE, ORACLE, OURS, PERFECT
-from clgan_lib.tidy import display, select
+from clgan_lib.tidy import credit, display, select
 
 __all__ = ["detections", "losses", "outline", "pipeline", "reconstructions", "run_gallery", "samples"]
 __all__ += ["save", "scores", "sweep"]
@@ -62,7 +62,7 @@ def scores(frame: pd.DataFrame, *, metric: str = "F1", postprocess: str = "dual_
     categories, models = sorted(rows["category"].unique()), list(rows["model"].unique())
     with mpl.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(max(5.0, 1.1 * len(categories) + 1.5), 3.6))
-        width = 0.8 / max(1, len(models))
+        width = min(0.13, 0.8 / max(1, len(models)))
         for i, model in enumerate(models):
             mine = rows[rows["model"] == model]
             x = np.array([categories.index(c) for c in mine["category"]]) + width * (i - (len(models) - 1) / 2)
@@ -119,9 +119,10 @@ def sweep(found: pd.DataFrame, paper: pd.DataFrame | None = None, title: str = "
         figure.legend(drawn.values(), drawn.keys(), loc="outside upper center", ncols=len(drawn), fontsize=8)
         model, seed = display(str(found["model"].iloc[0])), found["seed"].iloc[0]
         head = title or f"Table 4 as curves: {model}, seed {seed}, mean F1 over the images with a defect"
-        data = ", ".join(found["data"].unique())
         points = " Published points: real MVTec AD." if "published" in drawn else ""
-        return captioned(figure, f"{head}. Data: {data}. Shaded: the range of k that the paper tried.{points}")
+        return captioned(
+            figure, f"{head}. Shaded: the range of k that the paper tried.{points} {credit(found['data'])}"
+        )
 
 
 def _curves(axis: Axes, rows: pd.DataFrame) -> None:

@@ -45,7 +45,8 @@ class Table:
         header: the column heads.
         rows: top to bottom, each as long as `header`.
         labels: how many leading columns are labels, left-aligned.
-        notes: lines under the table: what was left out, what is missing, where the numbers come from.
+        notes: lines under the table: what was left out, what is missing, how to read it.
+        source: where the numbers come from; in the files, which travel, and not on a page that says it once for all.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Table:
     rows: Sequence[Row]
     labels: int = 1
     notes: Sequence[str] = field(default=())
+    source: str = ""
 
     def markdown(self) -> str:
         """The table in GitHub's Markdown, caption above, notes below."""
@@ -63,7 +65,7 @@ class Table:
             [_MARKDOWN.get(c.kind, "{}").format(_md(c.text)) if c.text else "" for c in r.cells] for r in self.rows
         ]
         body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        return "\n\n".join([f"**{_md(self.caption)}**", body, *(_md(note) for note in self.notes)]) + "\n"
+        return "\n\n".join([f"**{_md(self.caption)}**", body, *map(_md, self._below())]) + "\n"
 
     def latex(self) -> str:
         r"""The table with booktabs rules: a document of its own, or ``\input`` into one that has booktabs and longtable."""
@@ -75,8 +77,11 @@ class Table:
                 lines.append(r"\midrule")
             cells = [_LATEX.get(cell.kind, "%s") % _tex(cell.text) if cell.text else "" for cell in row.cells]
             lines.append(" & ".join(cells) + r" \\")
-        notes = "".join(f"\\par\\smallskip {_tex(note)}\n" for note in self.notes)
+        notes = "".join(f"\\par\\smallskip {_tex(note)}\n" for note in self._below())
         return _TEX_PAGE % (columns, _tex(self.caption), head, "\n".join(lines), notes)
+
+    def _below(self) -> list[str]:
+        return [*self.notes, *([self.source] if self.source else [])]
 
     def html(self) -> Markup:
         """The table as an HTML fragment; whatever comes from files is escaped."""

@@ -60,7 +60,7 @@ class Example:
     """One test image and what every model makes of it; None for a model whose run or maps are missing.
 
     Attributes:
-        category, name, seed: which image, of which runs.
+        data, category, name, seed: which image, of which runs.
         reference: the model by whose F1 it was chosen.
         image: uint8 ``(S, S, 3)``.
         truth: bool ``(S, S)``.
@@ -68,6 +68,7 @@ class Example:
         masks: bool ``(S, S)`` by model.
     """
 
+    data: str
     category: str
     name: str
     seed: int
@@ -128,7 +129,9 @@ def _example(root: Path, first: dict[Any, Any], runs: list[dict[Any, Any]], name
         picture, mask = _answer(root, run, name, postprocess) if _has_maps(root, run) else (None, None)
         reconstructions[run["model"]], masks[run["model"]] = picture, mask
     image, truth = maps["images"][index], maps["masks"][index]
-    return Example(first["category"], name, int(first["seed"]), first["model"], image, truth, reconstructions, masks)
+    return Example(
+        first["data"], first["category"], name, int(first["seed"]), first["model"], image, truth, reconstructions, masks
+    )
 
 
 def _answer(

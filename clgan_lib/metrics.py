@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import auc, roc_curve
 
 Average = Literal["image", "pooled", "all"]
 AVERAGES: tuple[Average, ...] = ("image", "pooled", "all")
@@ -102,11 +102,11 @@ def ranking_metrics(scores: NDArray[np.floating], truths: NDArray[np.bool_]) -> 
         raise ValueError(f"scores and truths: shapes differ, {scores.shape} and {truths.shape}")
     if truths.all() or not truths.any():
         raise ValueError("truths: AUROC and AP need defective and good pixels, found one kind only")
-    flat_truths, flat_scores = truths.ravel(), scores.ravel()
-    return {
-        "AUROC": float(roc_auc_score(flat_truths, flat_scores)),
-        "AP": float(average_precision_score(flat_truths, flat_scores)),
-    }
+    # One sort serves both: the curve holds every distinct threshold, and precision follows from its two rates.
+    false_rate, recall, _ = roc_curve(truths.ravel(), scores.ravel(), drop_intermediate=False)
+    hits, alarms = recall * truths.sum(), false_rate * (~truths).sum()
+    precision = hits[1:] / (hits[1:] + alarms[1:])
+    return {"AUROC": float(auc(false_rate, recall)), "AP": float(np.diff(recall) @ precision)}
 
 
 def _binary(masks: ArrayLike, name: str) -> NDArray[np.bool_]:

@@ -18,7 +18,7 @@ from clgan_lib.evaluation import Evaluation
 from clgan_lib.maps import Example
 from clgan_lib.metrics import counts, metrics_of_counts
 from clgan_lib.style import STYLE, captioned
-from clgan_lib.tidy import display
+from clgan_lib.tidy import credit, display
 
 CELL = 1.15  # inches, the side of a picture in a grid of pictures
 
@@ -186,7 +186,8 @@ def _choice(caption: str, chosen: Sequence[Example]) -> str:
     judges = display(judge) + (f" ({', '.join(others)})" if others else "")
     hole = any(picture is None for example in chosen for picture in example.reconstructions.values())
     rule = f"Shown of each category: the defective image of median F1 under {judges}."
-    return f"{caption}. Seed {seeds}. {rule}{' Hatched: no such run.' if hole else ''}"
+    data = credit(example.data for example in chosen)
+    return f"{caption}. Seed {seeds}. {rule}{' Hatched: no such run.' if hole else ''} {data}"
 
 
 def _grid(rows: int, columns: int) -> tuple[Figure, NDArray[Any]]:

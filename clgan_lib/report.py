@@ -151,9 +151,10 @@ PROSE = {
     ],
     "no pictures": ["No run of this experiment has its maps on this machine; tables do not need them."],
     "table 4": [
-        "The paper tries k from 2 to 3, finds F1 highest at the end of its range, and calls 3 the optimum. Beyond 3 the "
-        "curve shows where the optimum is; the dashed line is what the detector makes of a perfect residual, so no model "
-        "can do better by this detector at that k than the line allows.",
+        "The paper tries k from 2 to 3, finds F1 highest at the end of its range, and calls 3 the optimum. The curves go "
+        "on until F1 falls. The dashed line is what the detector makes of a perfect residual, the true mask: it loses every "
+        "defect larger than 1/(1 + k²) of the image. It is no ceiling: a residual that is stronger in one part of a large "
+        "defect than in another can keep that part.",
     ],
     "conventions": [
         "The same maps of the same run, scored as different papers score. Nothing was trained again: the distance between "

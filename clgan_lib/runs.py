@@ -150,7 +150,8 @@ def train_run(run: Run) -> Progress:
         fingerprint=config.fingerprint(),
     )
     with replacing(folder / "history.csv") as part:
-        pd.DataFrame(run.progress.history).to_csv(part, index=False)
+        columns = None if run.progress.history else ["step", "images", "seconds"]  # a control has no history
+        pd.DataFrame(run.progress.history, columns=columns).to_csv(part, index=False)
     return run.progress
 
 

@@ -119,8 +119,8 @@ def difference_table(frame: pd.DataFrame, found: pd.DataFrame) -> Table:
         f"F1 minus that of {display(reference)}, in points, with the 95 % interval of a paired bootstrap over the defective "
         "images; bold where it excludes zero."
     )
-    notes = [f"Images: {counts}. {NOT_APPLICABLE}: a run or its scores.csv is missing.", provenance(frame)]
-    return Table(f"differences_{reference}", caption, ["model", *columns], lines, notes=notes)
+    notes = [f"Images: {counts}. {NOT_APPLICABLE}: a run or its scores.csv is missing."]
+    return Table(f"differences_{reference}", caption, ["model", *columns], lines, notes=notes, source=provenance(frame))
 
 
 def _cell(row: dict[object, float]) -> Cell:

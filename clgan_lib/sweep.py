@@ -11,14 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from clgan_lib.detection import FLAT, residual, threshold
+from clgan_lib.detection import FLAT, LUMA, residual
 from clgan_lib.layout import HOLE, Cell, Row, Table
 from clgan_lib.maps import read_maps, runs_with_maps
-from clgan_lib.metrics import pixel_metrics
+from clgan_lib.metrics import counts, metrics_from_counts
 from clgan_lib.tables import number, provenance
 from clgan_lib.tidy import display, is_mvtec
 
@@ -41,11 +42,37 @@ def sweep(residuals: Sequence[NDArray[np.float32]], truths: NDArray[np.bool_], k
     Returns:
         k, P, R, F1, IoU, ACC; a row per k.
     """
-    rows = []
-    for k in ks:
-        masks = np.stack([threshold(image, k).mask for image in residuals])
-        rows.append({"k": k, **pixel_metrics(masks, truths, "image")})
-    return pd.DataFrame(rows)
+    table = np.stack([_counts_over_k(image, truth, ks) for image, truth in zip(residuals, truths, strict=True)])
+    return pd.DataFrame([{"k": k, **metrics_from_counts(table[:, i], "image")} for i, k in enumerate(ks)])
+
+
+def _counts_over_k(image: NDArray[np.float32], truth: NDArray[np.bool_], ks: Sequence[float]) -> NDArray[np.int64]:
+    """TP, FP, FN, TN of one image at each k: ``(K, 4)``."""
+    masks = masks_over_k(image, ks)
+    return counts(masks, np.broadcast_to(truth, masks.shape))
+
+
+def masks_over_k(residual: NDArray[np.float32], ks: Sequence[float]) -> NDArray[np.bool_]:
+    """``threshold(residual, k).mask`` at each k, some ten times as fast: bool ``(K, H, W)``.
+
+    Mean and sigma of ID1 do not depend on k, and ID3 has at most eight values, one per combination of channels that pass:
+    eq. 8 on ID3 needs only how often each occurs.
+    """
+    mean, std = residual.mean((0, 1), dtype=np.float64), residual.std((0, 1), dtype=np.float64)
+    planes = np.ascontiguousarray(np.moveaxis(residual, -1, 0))  # (3, H, W)
+    levels = np.array([sum(w for c, w in enumerate(LUMA) if code >> c & 1) for code in range(8)])
+    masks = np.empty((len(ks), *residual.shape[:2]), bool)
+    for i, k in enumerate(ks):
+        thresholds = np.where(std < FLAT, np.inf, mean + k * std).astype(np.float32)
+        code = sum(
+            ((plane >= t).view(np.uint8) << c) for c, (plane, t) in enumerate(zip(planes, thresholds, strict=True))
+        )
+        share = np.bincount(np.ravel(code), minlength=8) / np.size(code)
+        center = share @ levels
+        passing = (levels >= center + np.sqrt(share @ (levels - center) ** 2)) & (levels > 0)
+        padded = cv2.copyMakeBorder(passing.astype(np.uint8)[code], 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=0)
+        masks[i] = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))[2:-2, 2:-2]
+    return masks
 
 
 def bracketed(residuals: Sequence[NDArray[np.float32]], truths: NDArray[np.bool_]) -> pd.DataFrame:
@@ -147,7 +174,7 @@ def table4(frame: pd.DataFrame, found: pd.DataFrame, paper: pd.DataFrame | None 
         f"Table 4: {display(model)}, the dual threshold as k changes, mean over the images with a defect, percent."
     )
     header = ["metric", "category", "residual", *(f"{k:.1f}" for k in K_PAPER), ORACLE, "there", LABEL_FREE, "there"]
-    return Table("table4", caption, header, lines, labels=3, notes=_notes(found, frame, paper))
+    return Table("table4", caption, header, lines, labels=3, notes=_notes(found, paper), source=provenance(frame))
 
 
 def _line(rows: pd.DataFrame, metric: str) -> list[Cell]:
@@ -160,10 +187,11 @@ def _line(rows: pd.DataFrame, metric: str) -> list[Cell]:
     return cells
 
 
-def _notes(found: pd.DataFrame, frame: pd.DataFrame, paper: pd.DataFrame | None) -> list[str]:
+def _notes(found: pd.DataFrame, paper: pd.DataFrame | None) -> list[str]:
     notes = [
         f"{PERFECT}: the true mask itself put in the place of ID1. Mean + k sigma passes at most 1/(1 + k^2) of an image, "
-        "so a larger defect is lost whole, however good the model; at k = 3 that is 10 % of the image.",
+        "so of an even residual a larger defect is lost whole; at k = 3 that is 10 % of the image. It is no ceiling: an "
+        "uneven residual can keep a part.",
         f"{ORACLE}: the k of the highest F1 on these very test labels, searched from {min(K_BEFORE)} until F1 falls: what "
         f"nobody can know beforehand. {LABEL_FREE}: from held-out good images alone, see label_free_k.",
     ]
@@ -172,4 +200,4 @@ def _notes(found: pd.DataFrame, frame: pd.DataFrame, paper: pd.DataFrame | None)
     if paper is not None and not all(map(is_mvtec, found["data"].unique())):
         data = ", ".join(found["data"].unique())
         notes.append(f"Published rows are on the real MVTec AD, these runs on other images ({data}): not comparable.")
-    return [*notes, provenance(frame)]
+    return notes

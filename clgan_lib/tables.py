@@ -90,8 +90,15 @@ def table3(
     )
     convention = [*([] if (postprocess, average) == PAPER else [postprocess, average]), *(subset or "").split()]
     name = "_".join(["table3", *convention])
-    notes = [*_notes(rows, frame, paper), provenance(frame)]
-    return Table(name, caption, ["metric", "model", *categories, "mean"], lines, labels=2, notes=notes)
+    return Table(
+        name,
+        caption,
+        ["metric", "model", *categories, "mean"],
+        lines,
+        labels=2,
+        notes=_notes(rows, frame, paper),
+        source=provenance(frame),
+    )
 
 
 def _block(rows: pd.DataFrame, metric: str, categories: list[str], paper: pd.DataFrame | None) -> list[list[Cell]]:
@@ -169,6 +176,7 @@ def _group_means(values: NDArray[np.float64], groups: NDArray) -> list[float]:
 
 def number(value: float, decimals: int = 2, signed: bool = False) -> str:
     """A number for print: with a real minus sign, thousands apart, and a plus if `signed`."""
+    value = round(value, decimals) + 0.0  # no minus zero
     return f"{value:{'+' if signed else ''},.{decimals}f}".replace("-", "−").replace(",", " ")
 
 
@@ -199,8 +207,8 @@ def summary(frame: pd.DataFrame, *, postprocess: str = "dual_threshold", average
         "that restores has much inside and little outside. Training time, images seen, steps: per run."
     )
     heads = ["model", *(head for _, head, *_ in SUMMARY)]
-    notes = [explained, *_notes(rows, frame, None), provenance(frame)]
-    return Table("summary", caption, heads, [Row(line) for line in lines], notes=notes)
+    notes = [explained, *_notes(rows, frame, None)]
+    return Table("summary", caption, heads, [Row(line) for line in lines], notes=notes, source=provenance(frame))
 
 
 def _notes(rows: pd.DataFrame, frame: pd.DataFrame, paper: pd.DataFrame | None) -> list[str]:
@@ -214,11 +222,11 @@ def _notes(rows: pd.DataFrame, frame: pd.DataFrame, paper: pd.DataFrame | None) 
     if (pd.to_numeric(rows["F1"], errors="coerce").isna() & rows["found"].astype(bool)).any():
         notes.append(f"{NOT_APPLICABLE}: the run is there, but has no such number.")
     subsets = rows.dropna(subset=["subset"]).drop_duplicates(["category", "subset"])
-    for row in subsets[subsets["left_out"].fillna("").astype(bool)].itertuples():
+    for row in subsets[subsets["left_out"].astype(bool)].itertuples():
         notes.append(
             f"{row.category}: {row.subset} (left out of the score by this experiment's settings: {row.left_out})."
         )
-    if paper is not None:
+    if paper is not None and set(rows["model"]) & set(paper["model"]):
         data = [name for name in frame["data"].dropna().unique()]
         notes.append(
             "In italics: as printed in the paper's Table 3, on the real MVTec AD; its averaging is not stated."
@@ -264,7 +272,7 @@ def write_tables(frame: pd.DataFrame, folder: Path, paper: pd.DataFrame | None =
     for postprocess, average in available(frame) or [PAPER]:
         first = not made
         made.append(table3(frame, postprocess=postprocess, average=average, paper=paper if first else None))
-    if frame["left_out"].fillna("").astype(bool).any():
+    if frame["left_out"].astype(bool).any():
         made.append(table3(frame, subset="every type"))
     made.append(summary(frame))
     for table in made:

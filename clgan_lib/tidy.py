@@ -5,8 +5,9 @@ Nothing else is read: maps and weights may be on another machine. `clgan_lib.tab
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,8 @@ def collect(results_root: str | Path, experiment: str, expected: Expected = ()) 
     Args:
         results_root: the folder that holds experiments.
         experiment: the one to read.
-        expected: (model, category, seed) of the runs that should be there. Without it, what is missing is told from
-            what is there: every model found, on every category found, with every seed found.
+        expected: (model, category, seed) of the runs that should be there. A model found beyond these should have every
+            category and seed, too. Without the list, what is missing is told from what is there.
 
     Returns:
         Columns: experiment, data, model, category, seed, postprocess, average, subset, scored (False for a subset that
@@ -96,8 +97,10 @@ def collect(results_root: str | Path, experiment: str, expected: Expected = ()) 
         except ValueError as error:
             notes.append(f"{path.relative_to(folder).as_posix()} is not used: {str(error).replace(str(path), 'it')}")
     found = {(row["model"], row["category"], row["seed"]): True for row in rows}
-    wanted = list(expected) or [(m, c, s) for m in _nth(found, 0) for c in _nth(found, 1) for s in _nth(found, 2)]
-    blank = {"experiment": experiment, "found": False, "scored": True}
+    known = list(expected) or list(found)
+    extra = [model for model in _nth(found, 0) if model not in _nth(known, 0)] if expected else _nth(found, 0)
+    wanted = [*expected, *itertools.product(extra, _nth(known, 1), _nth(known, 2))]
+    blank = {"experiment": experiment, "found": False, "scored": True, "left_out": ""}
     rows += [blank | {"model": m, "category": c, "seed": s} for m, c, s in wanted if (m, c, s) not in found]
     frame = _with_gain(_in_order(pd.DataFrame(rows), wanted))
     frame.attrs["notes"] = notes
@@ -140,7 +143,7 @@ def _rows(content: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
         raise ValueError(f"it lacks {error}; evaluate the run again") from error
 
 
-def _nth(keys: dict[tuple[str, str, int], bool], index: int) -> list[Any]:
+def _nth(keys: Iterable[tuple[str, str, int]], index: int) -> list[Any]:
     return sorted({key[index] for key in keys})
 
 
@@ -198,6 +201,16 @@ def published(table: str = "table3") -> pd.DataFrame:
 def is_mvtec(data: str) -> bool:
     """Whether a data root of this name should hold the real MVTec AD, so that published numbers speak of the same."""
     return "".join(filter(str.isalpha, str(data).lower())) in MVTEC
+
+
+def credit(data: Iterable[str]) -> str:
+    """How a figure names its images: the data roots, and for MVTec AD what its licence asks for."""
+    names = list(dict.fromkeys(data))
+    real = any("mvtec" in name.lower() for name in names)
+    owner = (
+        " (MVTec AD, Bergmann et al., CVPR 2019; MVTec Software GmbH, CC BY-NC-SA 4.0; at 256 x 256)" if real else ""
+    )
+    return f"Data: {', '.join(names)}{owner}."
 
 
 def available(frame: pd.DataFrame) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ import math
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -170,14 +171,16 @@ class _Loop:
 
     def run_to_next_log(self, done: Progress) -> dict[str, float]:
         """Step until one more hundredth of the budget is spent; append a row to the history."""
-        begin, first_step, first_image, seconds = time.monotonic(), done.steps, done.images, done.seconds
+        begin, first_image, seconds = time.monotonic(), done.images, done.seconds
         goal = (math.floor(self.share(done) * LOG_POINTS + 1e-9) + 1) / LOG_POINTS
         sums: dict[str, Tensor] = {}
+        counts: Counter[str] = Counter()  # a model with stages returns other terms in each
         while self.share(done) < min(goal, 1 - 1e-12):
             terms = self.step(done)
-            sums = {name: sums.get(name, 0) + term for name, term in terms.items()}  # on the device: no wait for it
+            counts.update(terms.keys())
+            sums |= {name: sums.get(name, 0) + term for name, term in terms.items()}  # on the device: no wait for it
             done.seconds = seconds + time.monotonic() - begin
-        means = {name: float(value) / (done.steps - first_step) for name, value in sums.items()}
+        means = {name: float(value) / counts[name] for name, value in sums.items()}
         for name, value in means.items():
             if not math.isfinite(value):
                 raise NonFiniteLoss(

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, f1_score, jaccard_score, precision_score, recall_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    f1_score,
+    jaccard_score,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 
 from clgan_lib.metrics import counts, pixel_metrics, ranking_metrics
 
@@ -70,6 +78,10 @@ def test_ranking_metrics_by_pairs_and_steps() -> None:
         ap += (now - recall) * (taken & truth).sum() / taken.sum()
         recall = now
     assert ranking_metrics(scores, truth) == pytest.approx({"AUROC": wins, "AP": ap})
+    large = rng.normal(0, 1, (3, 50, 60)), rng.random((3, 50, 60)) < 0.1
+    expected = {"AUROC": roc_auc_score(large[1].ravel(), large[0].ravel())}
+    expected["AP"] = average_precision_score(large[1].ravel(), large[0].ravel())
+    assert ranking_metrics(*large) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,18 @@ def test_the_history_holds_the_mean_of_every_term() -> None:
     assert [row["step"] for row in done.history] == [2 * i + 2 for i in range(100)]
 
 
+def test_a_term_of_one_stage_is_averaged_over_that_stage() -> None:
+    class Staged(Recorder):
+        def training_step(self, images: Tensor, progress: float) -> dict[str, Tensor]:
+            super().training_step(images, progress)
+            return {"A" if len(self.shown) <= 303 else "B": torch.tensor(float(len(self.shown)))}
+
+    done = train(Staged(image_size=8, batch_size=1), numbered(4), budget=Budget(1000, "images"))
+    assert [row for row in done.history if "A" in row and "B" in row] == [
+        {**done.history[30], "A": 302.0, "B": 307.0}  # steps 301 to 303, and 304 to 310
+    ]
+
+
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     file = tmp_path / "last.safetensors"
     model = Recorder(image_size=8, breaks_at=50)

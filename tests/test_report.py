@@ -1,0 +1,136 @@
+"""The report: one file, no network, nothing from a file name runs, and both notebooks that make it."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib
+import nbformat
+import pytest
+from fake_runs import fake_run
+from matplotlib import pyplot as plt
+
+from clgan_lib import figures, report, tables
+from clgan_lib.paths import ROOT
+
+matplotlib.use("agg")
+EVIL = "<script>alert(1)</script>"
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Collects tags and what they refer to, and checks that every tag is closed in its turn."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
+        assert not any(name.startswith("on") for name, _ in attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for model in ("clgan", "template", f"bad.{EVIL.replace('/', '|')}:Evil{EVIL.replace('/', '|')}"):
+        fake_run(tmp_path, model.replace("|", "_"), "bottle", experiment="e")
+    return tmp_path
+
+
+def test_names_from_files_are_text_not_tags(root: Path) -> None:
+    frame = tables.collect(root, "e")
+    frame["category"] = f"bottle{EVIL}"
+    frame.attrs["notes"] = [f"{EVIL} is not used"]
+    (root / "e" / "tables").mkdir()
+    (root / "e" / "tables" / "<script>alert(2)<script> & '\".csv").write_text("")
+    written = tables.write_tables(frame, root / "e" / "tables")
+    page = report.write_experiment(root / "e", frame, written, [], {"scores": figures.scores(frame)})
+    text = page.read_text()
+    parsed = Page(text)
+    assert "script" not in parsed.tags
+    assert f"bottle{EVIL}" in parsed.words and f"{EVIL} is not used" in parsed.words
+    assert any("%3Cscript%3E" in link and "'" not in link and '"' not in link for link in parsed.links)
+
+
+def test_one_file_without_network(root: Path) -> None:
+    frame = tables.collect(root, "e")
+    written = tables.write_tables(frame, root / "e" / "tables", tables.published())
+    page = report.write_experiment(root / "e", frame, written, [], {"scores": figures.scores(frame)})
+    parsed = Page(page.read_text())
+    assert all(link.startswith(("data:image/", "#", "tables/", "figures/")) for link in parsed.links), parsed.links
+    assert not re.search(r"@import|url\(|<link|<iframe", page.read_text())
+    assert {"tables/table3.csv", "tables/table3.tex"} <= set(parsed.links)
+    assert [link for link in parsed.links if link.startswith("#")] == [f"#s{i}" for i in range(1, 6)]
+    assert any("3 of 3 runs" in word for word in parsed.words)
+
+
+def test_plots_are_vectors_and_pictures_are_not() -> None:
+    plot, axis = plt.subplots()
+    axis.plot([1, 2])
+    plot.supxlabel("the caption of <this> figure")
+    assert 'src="data:image/svg+xml;base64,' in report.image(plot)
+    assert 'alt="the caption of &lt;this&gt; figure"' in report.image(plot)
+    axis.imshow([[1, 2]])
+    assert 'src="data:image/png;base64,' in report.image(plot)
+    plt.close(plot)
+
+
+def run_notebook(name: str, **parameters: str) -> None:
+    """Run a notebook's cells one after the other, the parameters put in where papermill puts them."""
+    names: dict[str, object] = {}
+    for cell in nbformat.read(ROOT / "notebooks" / name, as_version=4).cells:
+        if cell.cell_type == "code":
+            exec(compile(cell.source, name, "exec"), names)
+            if "parameters" in cell.metadata.get("tags", []):
+                assert set(parameters) <= set(names)
+                names.update(parameters)
+
+
+def test_the_two_notebooks_make_the_report(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    for model, category in [("clgan", "bottle"), ("clgan", "grid"), ("template", "bottle"), ("my.own:Model", "grid")]:
+        fake_run(results, model, category, experiment="e")
+    settings = {"experiment": "e", "results_root": str(results)}
+    run_notebook("21_threshold_sweep.ipynb", **settings)
+    run_notebook("20_compare.ipynb", **settings)
+    made = {path.relative_to(results / "e").as_posix() for path in (results / "e").glob("[tf]*s/*")}
+    assert {
+        "tables/table3.csv",
+        "tables/table3.md",
+        "tables/table3.tex",
+        "tables/table4.csv",
+        "tables/table4.tex",
+    } <= made
+    assert {"tables/differences_clgan.md", "tables/conventions.csv", "figures/fig4.png", "figures/fig5.png"} <= made
+    words = Page((results / "e" / "report.html").read_text()).words
+    assert {"Table 3", "Table 4", "One set of maps, many numbers", "Model", "—"} <= set(words)
+    assert any("2 of 6 runs missing" in word for word in words)
+
+
+def test_compare_works_from_metrics_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = tmp_path / "results"
+    for model in ("clgan", "template"):
+        folder = fake_run(results, model, "bottle", experiment="e", maps=False)
+        for path in folder.iterdir():
+            if path.name != "metrics.json":
+                path.unlink()
+    run_notebook("20_compare.ipynb", experiment="e", results_root=str(results))
+    printed = capsys.readouterr().out
+    assert "No pictures" in printed and "No interval" in printed
+    assert not (results / "e" / "figures" / "fig4.png").exists() and (results / "e" / "report.html").is_file()

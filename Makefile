@@ -19,11 +19,10 @@ benchmark: $(READY) ## train every run of EXPERIMENT that is missing, then make 
 
 report: $(READY) ## tables, figures and results/EXPERIMENT/report.html from the runs that are there
 	@mkdir -p results/$(EXPERIMENT)/log
-	@for notebook in 21_threshold_sweep 20_compare; do \
+	@status=0; for notebook in 21_threshold_sweep 20_compare; do \
 	  $(BIN)/papermill notebooks/$$notebook.ipynb results/$(EXPERIMENT)/log/$$notebook.ipynb -p experiment $(EXPERIMENT) \
-	    --kernel python3 --execution-timeout 3600 --no-progress-bar --log-level ERROR || exit 1; \
-	done
-	@echo "results/$(EXPERIMENT)/report.html"
+	    --kernel python3 --execution-timeout 3600 --no-progress-bar --log-level ERROR || status=1; \
+	done; echo "results/$(EXPERIMENT)/report.html"; exit $$status
 
 test: $(READY) ## style, types, and every test
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/pytest -n 2 --dist loadfile

@@ -10,6 +10,7 @@ redo nothing. Interrupted runs go on from their checkpoint.
 
 import hashlib
 import json
+import sys
 
 from clgan_lib.config import Experiment, model_folder
 
@@ -17,6 +18,7 @@ overrides = {"data_root": config["data_root"]} if config.get("data_root") else {
 experiment = Experiment.load(config.get("experiment", "quick"), **overrides)
 RUNS = {(model_folder(run.model), run.category, str(run.seed)): run for run in experiment.runs()}
 NOTEBOOK = "notebooks/10_train.ipynb"
+PAPERMILL = f"'{sys.executable}' -m papermill"  # of this environment, activated or not
 
 
 def run_of(wildcards):
@@ -50,7 +52,7 @@ rule train:
         "{wildcards.model} on {wildcards.category}, seed {wildcards.seed}"
     shell:
         """
-        papermill {input:q} {log.notebook:q} -y {params.settings:q} --kernel python3 --execution-timeout 604800 \
+        {PAPERMILL} {input:q} {log.notebook:q} -y {params.settings:q} --kernel python3 --execution-timeout 604800 \
             --no-progress-bar > {log.text:q} 2>&1 || {{
             echo "FAILED: model {wildcards.model}, category {wildcards.category}, seed {wildcards.seed}:" \
                 "$(grep -m 1 'Exception encountered at' {log.text:q} || echo 'the kernel died'):" \

@@ -31,7 +31,7 @@ lab: $(READY) ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks
 
 clean: ## remove caches and the results that git does not track; .venv/ stays
-	rm -rf .cache .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info results/quick results/smoke results/scratch
+	rm -rf .cache .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info results/quick results/smoke results/scratch results/start_here
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=python3.12")'

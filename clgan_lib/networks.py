@@ -193,8 +193,8 @@ class PatchDiscriminator(nn.Module):
 class ProjectionHead(nn.Module):
     """H_l, Table 2: an MLP that maps the features of one tap, location by location, to the unit sphere.
 
-    Initialised like any MLP with ReLU (He et al., 2015): CUT's gain of 0.02 multiplied through four layers leaves
-    features of length 1e-7, which no normalisation brings back.
+    Initialised like any MLP with ReLU (He et al., 2015): CUT's gain of 0.02 multiplied through four layers shrinks the
+    features so far that the first taps' never reach unit length (measured in `notebooks/03_networks.ipynb`).
 
     Args:
         channels: C, the tap's channels.

@@ -64,10 +64,10 @@ def data_root(config: RunConfig) -> Path:
     """The data a run is on; the embedded data is drawn if it is not there yet."""
     if config.data_root:
         return Path(config.data_root)
-    from clgan_lib.synthetic import write_dataset  # only who needs them pays for drawing tools
+    from clgan_lib.synthetic import VERSION, write_dataset  # only who needs them pays for drawing tools
 
     counts = {"train": config.embedded_train, "test": config.embedded_test}
-    root = CACHE / "embedded" / f"{EMBEDDED_SIZE}px-{counts['train']}-{counts['test']}-seed0"
+    root = CACHE / "embedded" / f"{EMBEDDED_SIZE}px-{counts['train']}-{counts['test']}-v{VERSION}"
     return write_dataset(root, categories=[config.category], image_size=EMBEDDED_SIZE, **counts, seed=0)
 
 

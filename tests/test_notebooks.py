@@ -59,6 +59,20 @@ def test_the_parameters_of_10_train_are_the_fields_of_a_run() -> None:
         assert kind == expected.partition("[")[0], name
 
 
+@pytest.mark.parametrize(
+    ("notebook", "parameters"),
+    [
+        ("00_start_here.ipynb", {"images": 8, "width": 4}),
+        ("01_dataset.ipynb", {"categories": ["tile"], "embedded_train": 14, "embedded_test": 8}),
+        ("03_networks.ipynb", {"image_size": 64, "width": 16}),
+        ("22_paper_audit.ipynb", {}),
+    ],
+)
+def test_lessons_run_top_to_bottom(notebook: str, parameters: dict, tmp_path: Path) -> None:
+    own = {"results_root": str(tmp_path)} if notebook.startswith("00") else {}
+    execute(notebook, tmp_path, **parameters, **own)
+
+
 def test_10_train_writes_a_run(tmp_path: Path) -> None:
     execute("10_train.ipynb", tmp_path, **SMOKE_RUN, results_root=str(tmp_path / "results"))
     folder = tmp_path / "results/scratch/clgan/tile/seed0"

@@ -1,0 +1,223 @@
+"""Tables 1 and 2 and the generator's layers, read off the live modules: nothing here knows a size that they don't have.
+
+A copy of a network runs on torch's "meta" device, which computes shapes and no numbers, and hooks write down what comes
+out of every layer. So a table costs nothing at any image size, and a change in the networks changes it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from clgan_lib.clgan import CLGAN
+from clgan_lib.networks import BlurDown, BlurUp, Generator, PatchDiscriminator, ResidualBlock
+
+# What the paper prints: Table 1's outputs, the last of them in its text only ("5 convolution layers, 30 x 30 x 1").
+PAPER_TABLE_1 = ("256×256×64", "127×127×128", "63×63×256", "31×31×512", "30×30×1")
+PAPER_TABLE_2 = "FC+ReLU, 3×3, 256"  # each of the four rows
+
+NAMES: dict[type[nn.Module], str] = {
+    nn.Conv2d: "Conv",
+    nn.Linear: "FC",
+    nn.BatchNorm2d: "BN",
+    nn.InstanceNorm2d: "IN",
+    nn.ReLU: "ReLU",
+    nn.LeakyReLU: "LeakyReLU",
+    nn.Tanh: "Tanh",
+    nn.ReflectionPad2d: "pad",
+    BlurDown: "blur↓2",
+    BlurUp: "blur↑2",
+    ResidualBlock: "Residual",
+}
+STARTS = (nn.Conv2d, nn.Linear, ResidualBlock)  # a row of a table begins with one of these
+PREFIXES = (nn.ReflectionPad2d, BlurUp)  # these belong to the convolution after them
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One convolution, fully connected layer or residual block, with all that follows it.
+
+    Attributes:
+        kind: its layers, such as ``"Conv+BN+LeakyReLU+blur↓2"``.
+        kernel: side of the convolution's kernel; 0 where there is none.
+        inner: shape right after the convolution, without the batch; what Table 1 prints.
+        output: shape after the whole stage, without the batch.
+        parameters: learnt numbers.
+        taps: which of 1 to 5 the contrastive loss takes from here (at `inner`); mostly none.
+    """
+
+    kind: str
+    kernel: int
+    inner: tuple[int, ...]
+    output: tuple[int, ...]
+    parameters: int
+    taps: tuple[int, ...] = ()
+
+
+def stages(module: nn.Module, *shape: int) -> list[Stage]:
+    """Run a network on an input of some shape, the batch included, and list its stages in order."""
+    ghost = copy.deepcopy(module).to("meta").eval()
+    events: list[tuple[nn.Module, Tensor]] = []
+    for unit in _units(ghost):
+        unit.register_forward_hook(lambda layer, inputs, output: events.append((layer, output)))
+    image = torch.empty(shape, device="meta")
+    taps = ghost.forward_with_taps(image)[1] if isinstance(ghost, Generator) else ghost(image)[:0]
+    groups: list[list[tuple[nn.Module, Tensor]]] = [[]]
+    for number, (layer, output) in enumerate(events):
+        before = isinstance(events[number - 1][0], PREFIXES) and not any(events[number - 1][1] is t for t in taps)
+        if isinstance(layer, PREFIXES) or (isinstance(layer, STARTS) and not before):
+            groups.append([])
+        groups[-1].append((layer, output))
+    return [_stage(group, list(taps)) for group in groups if group]
+
+
+def _units(module: nn.Module) -> Iterator[nn.Module]:
+    """The layers that tables name; what is inside a residual block is not listed."""
+    for child in module.children():
+        if type(child) in NAMES:
+            yield child
+        else:
+            yield from _units(child)
+
+
+def _stage(group: list[tuple[nn.Module, Tensor]], taps: list[Tensor]) -> Stage:
+    inner = next((output for layer, output in group if isinstance(layer, STARTS)), group[-1][1])
+    size = next((layer.kernel_size[0] for layer, _ in group if isinstance(layer, nn.Conv2d)), 0)
+    return Stage(
+        kind="+".join(NAMES[type(layer)] for layer, _ in group if len(group) == 1 or NAMES[type(layer)] != "pad"),
+        kernel=size,
+        inner=tuple(inner.shape[1:]),
+        output=tuple(group[-1][1].shape[1:]),
+        parameters=sum(p.numel() for layer, _ in group for p in layer.parameters()),
+        taps=tuple(i for i, tap in enumerate(taps, 1) if any(tap is output for _, output in group)),
+    )
+
+
+def generator_table(generator: Generator, image_size: int = 256) -> pd.DataFrame:
+    """G, layer by layer; the paper prints no such table. Equal residual blocks share a row.
+
+    Args:
+        generator: any.
+        image_size: side of the input in pixels.
+    """
+    found, rows, numbers = stages(generator, 1, 3, image_size, image_size), [], Counter[str]()
+    for _, equal in groupby(found, lambda stage: stage):
+        same = list(equal)
+        stage = same[0]
+        part = "Residual" if stage.kind == "Residual" else "Deconv" if numbers["Residual"] else "Conv"
+        name = "padded input"
+        if stage.kind != "pad":
+            first, last = numbers[part] + 1, numbers[part] + len(same)
+            numbers[part] = last
+            name = f"{part}_{first}" + (f" … {last}" if last > first else "")
+        rows.append(
+            {
+                "layer": name,
+                "type": stage.kind,
+                "kernel": _square(stage.kernel or (3 if stage.kind == "Residual" else 0)),
+                "output": _size(stage.output),
+                "tap": f"{', '.join(map(str, stage.taps))}: {_size(stage.inner)}" if stage.taps else "",
+                "parameters": sum(s.parameters for s in same),
+            }
+        )
+    return pd.DataFrame(rows).set_index("layer")
+
+
+def discriminator_table(discriminator: PatchDiscriminator, image_size: int = 256) -> pd.DataFrame:
+    """Table 1 with what it prints beside what the convolutions give.
+
+    Args:
+        discriminator: any.
+        image_size: side of the input in pixels; the paper's numbers are for 256.
+    """
+    found = stages(discriminator, 1, 3, image_size, image_size)
+    rows = [
+        {
+            "layer": f"Conv2D_{number}",
+            "type": stage.kind,
+            "kernel": _square(stage.kernel),
+            "output": _size(stage.inner),
+            "the paper prints": printed,
+            "agree": "yes" if printed == _size(stage.inner) else "no",
+            "after halving": _size(stage.output) if stage.output != stage.inner else "",
+            "parameters": stage.parameters,
+            "one output sees": _square(seen),
+        }
+        for number, (stage, printed, seen) in enumerate(
+            zip(found, PAPER_TABLE_1, patch_sizes(discriminator), strict=True), 1
+        )
+    ]
+    return pd.DataFrame(rows).set_index("layer")
+
+
+def patch_sizes(discriminator: PatchDiscriminator) -> list[int]:
+    """The side of the square of pixels that one output of each convolution depends on, by its gradient.
+
+    Norms are left out: in training they look at the whole batch, however small the patch.
+    """
+    net = copy.deepcopy(discriminator).eval()
+    for name, layer in net.body.named_children():
+        if isinstance(layer, nn.BatchNorm2d | nn.InstanceNorm2d):
+            setattr(net.body, name, nn.Identity())
+    outputs: list[Tensor] = []
+    for layer in net.body:
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    image = torch.ones(1, 3, 128, 128, requires_grad=True)  # larger than any patch of five layers
+    net(image)
+    sizes = []
+    for output in outputs:
+        centre = output[0, :, output.shape[2] // 2, output.shape[3] // 2].sum()
+        (gradient,) = torch.autograd.grad(centre, image, retain_graph=True)
+        sizes.append(int((gradient != 0).any(1)[0].any(0).sum()))
+    return sizes
+
+
+def head_table(heads: nn.ModuleList) -> pd.DataFrame:
+    """Table 2 with what it prints beside what the heads are, and the parameters of the head of each tap.
+
+    Args:
+        heads: a CLGAN's projection heads, one a tap.
+    """
+    every = [stages(head, 1, 1, _inputs(head)) for head in heads]
+    rows = [
+        {
+            "layer": f"MLP_{number}",
+            "type": layers[0].kind,
+            "kernel": "one place",
+            "output": layers[0].output[-1],
+            "the paper prints": PAPER_TABLE_2 if number <= 4 else "",
+            **{f"parameters, tap {tap}": layer.parameters for tap, layer in enumerate(layers, 1)},
+        }
+        for number, layers in enumerate(zip(*every, strict=True), 1)
+    ]
+    return pd.DataFrame(rows).set_index("layer")
+
+
+def _inputs(head: nn.Module) -> int:
+    """The channels that a projection head takes."""
+    return next(layer.in_features for layer in head.modules() if isinstance(layer, nn.Linear))
+
+
+def totals(model: CLGAN) -> pd.DataFrame:
+    """Learnt numbers of the three networks, and which of them detection keeps."""
+    parts = {"G": model.generator, "D": model.discriminator, "H": model.heads}
+    rows = [(name, sum(p.numel() for p in part.parameters()), name == "G") for name, part in parts.items()]
+    return pd.DataFrame(rows, columns=["network", "parameters", "kept for detection"]).set_index("network")
+
+
+def _square(side: int) -> str:
+    return f"{side}×{side}" if side else ""
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    """``(C, H, W)`` as the paper writes it."""
+    channels, height, width = shape
+    return f"{height}×{width}×{channels}"

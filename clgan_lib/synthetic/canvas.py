@@ -7,6 +7,7 @@ image's side), filled at a fixed fine resolution and averaged down to the pixels
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
@@ -15,6 +16,7 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float32]
+Colour = Sequence[float] | Array  # three numbers in [0, 255] or (S, S, 3)
 UNITS = 256  # the side of every image in canvas units
 FINE = 1024  # the side of the raster on which shapes are filled: 4 x 4 samples a pixel at 256
 
@@ -25,6 +27,28 @@ def _coordinates(size: int) -> tuple[Array, Array]:
     x, y = np.meshgrid(line, line)
     x.flags.writeable = y.flags.writeable = False  # shared by every canvas of this size
     return x, y
+
+
+def white(rng: Generator, rows: int, cols: int) -> Array:
+    """White noise of unit variance within +-2.45: the sum of two uniform draws, ten times as fast as a normal one."""
+    pair = rng.random((2, rows, cols), dtype=np.float32)
+    return (pair[0] + pair[1] - np.float32(1)) * np.float32(np.sqrt(6))
+
+
+def grey(level: NDArray[np.floating]) -> Array:
+    """``(S, S)`` as three equal channels (merging planes is ten times as fast as broadcasting over the channels)."""
+    plane = np.asarray(level, np.float32)
+    return np.asarray(cv2.merge([plane, plane, plane]), np.float32)
+
+
+def tinted(level: NDArray[np.floating], colour: Sequence[float]) -> Array:
+    """``(S, S)`` times a colour, ``(S, S, 3)``."""
+    return np.asarray(cv2.merge([np.asarray(level * np.float32(c), np.float32) for c in colour]), np.float32)
+
+
+def over(image: Array, colour: Array, alpha: Array) -> Array:
+    """``colour`` laid ``alpha`` (S, S) thick over ``image``, both ``(S, S, 3)``."""
+    return image + (colour - image) * grey(alpha)
 
 
 class Canvas:
@@ -48,14 +72,14 @@ class Canvas:
 
     def noise(self, rng: Generator, rows: int, cols: int | None = None) -> Array:
         """White noise of unit variance on ``rows x cols`` cells (square if ``cols`` is left out)."""
-        return self.fit(rng.standard_normal((rows, cols or rows), dtype=np.float32))
+        return self.fit(white(rng, rows, cols or rows))
 
     def clouds(self, rng: Generator, cells: int, octaves: int = 3) -> Array:
         """Fractal noise of about unit variance: ``octaves`` layers from ``cells`` cells a side, halving in weight."""
         layers = [self.noise(rng, cells << k) * np.float32(0.5**k) for k in range(octaves)]
         return np.sum(layers, axis=0) * np.float32(1.6 / np.sqrt(sum(0.25**k for k in range(octaves))))
 
-    def look_up(self, lattice: Array, u: Array, v: Array) -> Array:
+    def look_up(self, lattice: Array, u: NDArray[np.floating], v: NDArray[np.floating]) -> Array:
         """Read a lattice at ``u`` (columns) and ``v`` (rows), in cells; it repeats in both directions."""
         u, v = u.astype(np.float32, copy=False), v.astype(np.float32, copy=False)
         return np.asarray(cv2.remap(lattice, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP), np.float32)
@@ -78,6 +102,13 @@ class Canvas:
     def blur(self, image: Array, sigma: float) -> Array:
         """Gaussian blur with ``sigma`` in units."""
         return np.asarray(cv2.GaussianBlur(image, (0, 0), max(sigma * self.scale, 0.05)), np.float32)
+
+    def slope(self, height: Array) -> tuple[Array, Array]:
+        """Rise per unit to the right and downwards."""
+        scale = 0.5 * self.scale
+        right = cv2.Sobel(height, cv2.CV_32F, 1, 0, ksize=1, scale=scale)
+        down = cv2.Sobel(height, cv2.CV_32F, 0, 1, ksize=1, scale=scale)
+        return np.asarray(right, np.float32), np.asarray(down, np.float32)
 
     def _raster(self) -> tuple[NDArray[np.uint8], int, float]:
         factor = max(2, FINE // self.size)

@@ -22,7 +22,7 @@ from clgan_lib.synthetic.drawing import CATEGORIES, DEFECTS, check_category, che
 
 MARKER = "clgan_synthetic.json"
 LOCK = ".clgan_synthetic.lock"
-VERSION = 1  # of the drawings: raised whenever one seed no longer gives the same images
+VERSION = 2  # of the drawings: raised whenever one seed no longer gives the same images
 
 
 def write_dataset(
@@ -70,10 +70,10 @@ def write_dataset(
 def _check(names: tuple[str, ...], parameters: dict[str, int]) -> None:
     for name in names:
         check_category(name)
+    for key in ("train", "test", "seed", "image_size"):
+        if not isinstance(parameters[key], int) or parameters[key] < 0:
+            raise ValueError(f"{key}: expected a whole number >= 0, got {parameters[key]!r}")
     check_size(parameters["image_size"])
-    for key in ("train", "test", "seed"):
-        if parameters[key] < 0:
-            raise ValueError(f"{key}: expected a number >= 0, got {parameters[key]}")
 
 
 def _refuse_foreign(root: Path, names: tuple[str, ...], parameters: dict[str, int]) -> list[str]:
@@ -119,7 +119,8 @@ def _write_category(root: Path, name: str, image_size: int, train: int, test: in
         mask_file = target / "ground_truth" / defect / f"{index:03d}_mask.png" if defect != "good" else None
         if image_file.exists() and (mask_file is None or mask_file.exists()):
             continue
-        image, mask = draw(name, defect, image_size=image_size, seed=(seed, zlib.crc32(f"{split}/{defect}".encode()), index))
+        entropy = (seed, zlib.crc32(f"{split}/{defect}".encode()), index)
+        image, mask = draw(name, defect, image_size=image_size, seed=entropy)
         if mask_file is not None:
             _write_png(mask_file, mask.astype(np.uint8) * 255)
         _write_png(image_file, image[..., ::-1])

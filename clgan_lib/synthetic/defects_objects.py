@@ -6,9 +6,9 @@ import numpy as np
 from numpy.random import Generator
 
 from clgan_lib.synthetic import objects
-from clgan_lib.synthetic.canvas import Array
+from clgan_lib.synthetic.canvas import Array, tinted, white
 from clgan_lib.synthetic.damage import parts, patches, percent, pit, slit, spot, stained
-from clgan_lib.synthetic.scene import Scene, rgb
+from clgan_lib.synthetic.scene import Defect, Scene
 from clgan_lib.synthetic.shapes import Points, area_radius, blob, direction, ribbon, taper, turn, wander
 
 
@@ -37,7 +37,7 @@ def _fracture(scene: Scene, rng: Generator, start: float, width: float, inner: f
     veins = np.clip(1 - np.abs(canvas.clouds(rng, 9, 2)) * 9, 0, 1) * canvas.noise(rng, 10)
     tone = rng.uniform(46, 62) + rng.choice([0, 26], p=[0.6, 0.4])
     level = tone + planes + 26 * np.clip(veins, -0.3, 2) + 3 * canvas.noise(rng, 180)
-    scene.paint(level[..., None] * rgb((0.97, 0.97, 1.08)), cover)
+    scene.paint(tinted(level, (0.97, 0.97, 1.08)), cover)
     for end in rng.choice([0.06, 0.25, 0.6, 0.94], size=rng.integers(1, 4), replace=False):
         where = _polar(scene, rng.uniform(inner + 5, outer - 4), start + width * end)
         _sparkle(scene, rng, where, rng.uniform(7, 15), cover)
@@ -47,9 +47,11 @@ def _sparkle(scene: Scene, rng: Generator, where: Points, size: float, cover: Ar
     """Crushed glass that catches the lamp."""
     canvas = scene.canvas
     spread = rng.normal(0, size * 0.45, (9, 2))
-    chips = [blob(rng, where + shift, rng.uniform(0.15, 0.45) * size, rough=0.5, corners=5, stretch=2) for shift in spread]
+    chips = [
+        blob(rng, where + shift, rng.uniform(0.15, 0.45) * size, rough=0.5, corners=5, stretch=2) for shift in spread
+    ]
     facets = np.clip(0.62 + 0.5 * canvas.noise(rng, 72), 0.1, 1)
-    scene.paint((255 * facets)[..., None] * rgb((1.0, 0.93, 0.78)), canvas.fill(*chips) * cover * rng.uniform(0.7, 1))
+    scene.paint(tinted(255 * facets, (1.0, 0.93, 0.78)), canvas.fill(*chips) * cover * rng.uniform(0.7, 1))
 
 
 def bottle_broken_large(scene: Scene, rng: Generator) -> None:
@@ -73,21 +75,21 @@ def bottle_contamination(scene: Scene, rng: Generator) -> None:
     cloud = canvas.clouds(rng, 6, 3)
     if kind == 0:  # a scrap that lies in the bore
         outline = blob(rng, spot(scene, rng), area_radius(percent(rng, 5)), rough=0.35, stretch=2, corners=6)
-        scene.paint((rng.uniform(42, 60) + 5 * cloud)[..., None] * rgb((1, 0.99, 1)), canvas.fill(outline))
+        scene.paint(tinted(rng.uniform(42, 60) + 5 * cloud, (1, 0.99, 1)), canvas.fill(outline))
     elif kind == 1:  # a film or a plug
-        colour = rng.choice([(150, 118, 88), (66, 66, 72), (96, 76, 62)])
+        colour = [(150, 118, 88), (66, 66, 72), (96, 76, 62)][rng.integers(3)]
         ring = 1 - 0.2 * np.clip(1 - np.abs(radius - np.float32(rng.uniform(8, 44))) / 4, 0, 1)
         texture = (1 + 0.06 * cloud) * ring
-        scene.paint(texture[..., None] * rgb(colour), bore * canvas.inside(radius - np.float32(rng.uniform(48, 58)), 2))
+        scene.paint(tinted(texture, colour), bore * canvas.inside(radius - np.float32(rng.uniform(48, 58)), 2))
     elif kind == 2:  # drops
         for _ in range(parts(rng, 0.4, 3)):
             cover = canvas.fill(blob(rng, spot(scene, rng), area_radius(percent(rng, 1.1)), rough=0.08))
             rim = np.clip(cover - canvas.blur(cover, 2.2), 0, 1) * 2.2
-            scene.paint((62 + 95 * rim + 5 * cloud)[..., None] * rgb((1, 1, 1.04)), cover)
+            scene.paint(tinted(62 + 95 * rim + 5 * cloud, (1, 1, 1.04)), cover)
     else:  # a hair
         start = _polar(scene, rng.uniform(10, 60), rng.uniform(0, 2 * np.pi))
         line = wander(rng, start, rng.uniform(0, 2 * np.pi), rng.uniform(60, 130), bend=0.15, steps=30)
-        colour = rng.choice([(168, 52, 48), (150, 150, 150), (120, 104, 86)])
+        colour = [(168, 52, 48), (150, 150, 150), (120, 104, 86)][rng.integers(3)]
         scene.paint(colour, canvas.stroke(line, rng.uniform(1.2, 2.4)))
 
 
@@ -98,7 +100,8 @@ def bottle_crack(scene: Scene, rng: Generator) -> None:
     for _ in range(parts(rng, 0.4, 3)):
         phi = rng.uniform(0, 2 * np.pi)
         start = _polar(scene, rng.uniform(58, 72), phi)
-        line = wander(rng, start, phi + rng.uniform(0.5, 1.4) * rng.choice([-1, 1]), rng.uniform(34, 95), bend=0.3, steps=14)
+        heading = phi + rng.uniform(0.5, 1.4) * rng.choice([-1, 1])
+        line = wander(rng, start, heading, rng.uniform(34, 95), bend=0.3, steps=14)
         radius, _ = canvas.polar(*scene.centre)
         glass = canvas.inside(radius - 112, 4)
         scene.stain((0.55, 0.55, 0.6), canvas.blur(canvas.stroke(line + 2, 4.5), 1.2) * glass * strength)
@@ -110,16 +113,16 @@ def nut_bent(scene: Scene, rng: Generator) -> None:
     """The corner of a wing is bent down out of the light: the metal there is dark, with a bright crease."""
     canvas = scene.canvas
     for wing in rng.choice(4, size=parts(rng, 0.25, 2), replace=False):
-        depth, reach = rng.uniform(16, 32), rng.uniform(20, 38)
+        depth, reach, far = rng.uniform(16, 30), rng.uniform(18, 34), rng.uniform(112.5, 117)
         if rng.random() < 0.7:  # the sharp corner at the end of the flank
-            corner = [[113, 86], [113, 90 + reach], [110 - depth, 90 + reach * 0.1], [107 - 0.6 * depth, 82]]
+            corner = [[far, 86], [far, 90 + reach], [110 - depth, 90 + reach * 0.1], [107 - 0.6 * depth, 80]]
         else:  # the lip beside the step
-            corner = [[113, 45], [113, 43 - reach], [110 - depth * 0.6, 44 - reach * 0.5], [107 - depth, 47.5]]
+            corner = [[far, 48], [far, 43 - reach], [110 - depth * 0.6, 44 - reach * 0.5], [107 - depth, 50]]
         radius, degrees = np.array(corner).T
         points = _polar(scene, radius, scene.angle + np.deg2rad(degrees + 90 * wing))
-        bend = canvas.blur(canvas.fill(points), 0.8) * np.clip(_body(scene) * 1.6, 0, 1)
+        bend = canvas.blur(canvas.fill(points), 0.8)
         dull = canvas.blur(scene.image, 0.8).mean(-1) * rng.uniform(0.2, 0.55) + 7 * canvas.clouds(rng, 24, 2)
-        scene.paint((dull + 14)[..., None] * rgb((0.92, 0.98, 1.06)), bend)
+        scene.paint(tinted(dull + 23, (0.92, 0.98, 1.06)), bend)
         crease = canvas.blur(canvas.stroke(points[2:], 1.6), 0.4)
         scene.paint((168, 178, 174), crease * bend * rng.uniform(0.1, 0.6))
 
@@ -128,10 +131,10 @@ def nut_color(scene: Scene, rng: Generator) -> None:
     """Paint, rust or dye on the metal: black, purple, red-brown or a pale wash."""
     count = parts(rng, 0.15, 4)
     alpha = patches(scene, rng, percent(rng, 2.2, 0.75, 6.5), count=count, rough=0.3, stretch=3)
-    kind = rng.choice(4, p=[0.45, 0.2, 0.2, 0.15])
+    kind = rng.choice(4, p=[0.36, 0.22, 0.22, 0.2])
     if kind == 0:
         texture = 22 + 13 * np.clip(scene.canvas.noise(rng, 80), 0, 2)
-        scene.paint(texture[..., None] * rgb((1, 1, 1.05)), alpha * rng.uniform(0.75, 1))
+        scene.paint(tinted(texture, (1, 1, 1.05)), alpha * rng.uniform(0.75, 1))
     else:
         factor = [(0.5, 0.34, 0.95), (0.72, 0.26, 0.28), (1.5, 1.0, 1.1)][kind - 1]
         stained(scene, rng, alpha * rng.uniform(0.4, 0.9), factor)
@@ -147,10 +150,10 @@ def nut_scratch(scene: Scene, rng: Generator) -> None:
         line = turn(np.stack([np.linspace(-0.5, 0.5, 21) * length, rng.normal(0, 1.0, 21)], axis=1), heading) + where
         cover = canvas.fill(ribbon(line, width * (0.45 + 0.55 * taper(20)) * rng.uniform(0.7, 1.2, 21))) * _body(scene)
         u, v = canvas.turned(where[0], where[1], heading)
-        lines = canvas.look_up(rng.standard_normal((200, 6), dtype=np.float32), u / 48 + 4, v * 0.8 + 100)
-        level = rng.choice([58, 126]) + rng.uniform(-10, 14) + 10 * lines + 5 * canvas.clouds(rng, 6, 2)
-        alpha = cover * np.clip(0.78 + 0.4 * lines, 0, 1) * rng.uniform(0.55, 1)
-        scene.paint(level[..., None] * rgb((1.03, 1.0, 0.95)), alpha)
+        lines = canvas.look_up(white(rng, 200, 6), u / 48 + 4, v * 0.8 + 100)
+        level = (54, 128)[rng.integers(2)] + rng.uniform(-10, 14) + 7 * lines + 3 * canvas.clouds(rng, 6, 2)
+        alpha = cover * np.clip(0.85 + 0.3 * lines, 0, 1) * rng.uniform(0.6, 1)
+        scene.paint(tinted(level, (1.03, 1.0, 0.95)), alpha)
 
 
 def nut_flip(scene: Scene, rng: Generator) -> None:
@@ -170,7 +173,7 @@ def hazelnut_crack(scene: Scene, rng: Generator) -> None:
         cover = canvas.fill(ribbon(line, width + 0.8)) * _body(scene)
         edge = canvas.blur(canvas.fill(ribbon(line, width * 1.5 + 3)), 0.8) * _body(scene)
         scene.shade(30 + 26 * canvas.noise(rng, 100), edge)
-        scene.paint((26 + 6 * canvas.noise(rng, 128))[..., None] * rgb((1.1, 0.85, 0.7)), cover)
+        scene.paint(tinted(26 + 6 * canvas.noise(rng, 128), (1.1, 0.85, 0.7)), cover)
 
 
 def hazelnut_cut(scene: Scene, rng: Generator) -> None:
@@ -198,11 +201,16 @@ def hazelnut_print(scene: Scene, rng: Generator) -> None:
     scene.paint((214, 206, 196), canvas.blur(cover, 0.6) * worn * _body(scene))
 
 
-BOTTLE = {
+BOTTLE: dict[str, Defect] = {
     "broken_large": bottle_broken_large,
     "broken_small": bottle_broken_small,
     "contamination": bottle_contamination,
     "crack": bottle_crack,
 }
-HAZELNUT = {"crack": hazelnut_crack, "cut": hazelnut_cut, "hole": hazelnut_hole, "print": hazelnut_print}
-METAL_NUT = {"bent": nut_bent, "color": nut_color, "flip": nut_flip, "scratch": nut_scratch}
+HAZELNUT: dict[str, Defect] = {
+    "crack": hazelnut_crack,
+    "cut": hazelnut_cut,
+    "hole": hazelnut_hole,
+    "print": hazelnut_print,
+}
+METAL_NUT: dict[str, Defect] = {"bent": nut_bent, "color": nut_color, "flip": nut_flip, "scratch": nut_scratch}

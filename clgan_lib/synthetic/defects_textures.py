@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator
 
+from clgan_lib.synthetic.canvas import grey, tinted
 from clgan_lib.synthetic.damage import drop, parts, patches, percent, pit, scrap, scratches, slit, spot, stained, thread
-from clgan_lib.synthetic.scene import Scene, rgb
-from clgan_lib.synthetic.shapes import area_radius, blob, ribbon, taper, through
+from clgan_lib.synthetic.scene import Defect, Scene
+from clgan_lib.synthetic.shapes import blob, ribbon, taper, through
 
 
 def carpet_color(scene: Scene, rng: Generator) -> None:
@@ -49,7 +50,7 @@ def grid_bent(scene: Scene, rng: Generator) -> None:
     heading = rng.uniform(0, 2 * np.pi)
     u = (canvas.x - push * np.float32(np.cos(heading))) * canvas.scale - 0.5
     v = (canvas.y - push * np.float32(np.sin(heading))) * canvas.scale - 0.5
-    moved = np.stack([canvas.look_up(np.ascontiguousarray(scene.image[..., k]), u, v) for k in range(3)], axis=-1)
+    moved = canvas.look_up(scene.image, u, v)
     scene.paint(moved, (push > 0.6).astype(np.float32))
 
 
@@ -57,8 +58,10 @@ def grid_broken(scene: Scene, rng: Generator) -> None:
     """A piece of wire is missing, the ends stand up."""
     for _ in range(parts(rng, 0.3, 3)):
         canvas, where = scene.canvas, spot(scene, rng, 45)
-        gap = canvas.fill(blob(rng, where, rng.uniform(8, 20), stretch=rng.uniform(1, 2.2), rough=0.3))
-        scene.paint(scene.image if scene.ground is None else scene.ground, gap)
+        gap = canvas.fill(blob(rng, where, rng.uniform(9, 20), stretch=rng.uniform(1, 2.2), rough=0.3))
+        ground = scene.image if scene.ground is None else scene.ground
+        wire = np.clip(np.abs(scene.image - ground).max(axis=-1) / 8 - 0.5, 0, 1)  # bare ground is not a defect
+        scene.paint(ground, gap * wire)
         if rng.random() < 0.7:
             stub = through(rng, where, rng.uniform(14, 28), bend=0.25, steps=8)
             scene.paint((186, 187, 192), canvas.stroke(stub, 4.5))
@@ -66,9 +69,9 @@ def grid_broken(scene: Scene, rng: Generator) -> None:
 
 def grid_glue(scene: Scene, rng: Generator) -> None:
     """Hardened glue between the wires."""
-    alpha = patches(scene, rng, percent(rng, 2.5), count=parts(rng, 0.25, 3), rough=0.25)
+    alpha = patches(scene, rng, percent(rng, 2.5), count=parts(rng, 0.25, 3), rough=0.25) * rng.uniform(0.2, 1)
     milky = rng.uniform(0.25, 0.6)
-    scene.paint(rgb((176, 172, 160)) + (9 * scene.canvas.clouds(rng, 12, 2))[..., None], alpha * milky)
+    scene.paint(tinted(1 + 0.05 * scene.canvas.clouds(rng, 12, 2), (176, 172, 160)), alpha * milky)
     drop(scene, rng, alpha, tint=(1.08, 1.06, 1.0), gloss=90)
 
 
@@ -96,7 +99,8 @@ def leather_fold(scene: Scene, rng: Generator) -> None:
     canvas = scene.canvas
     line = through(rng, spot(scene, rng, 70), rng.uniform(90, 190), bend=0.07, steps=20)
     width = taper(20) * rng.uniform(24, 48)
-    upper, lower = ribbon(line - (1, width.max() * 0.22), width * 0.55), ribbon(line + (1, width.max() * 0.22), width * 0.55)
+    shift = (1, width.max() * 0.22)
+    upper, lower = ribbon(line - shift, width * 0.55), ribbon(line + shift, width * 0.55)
     strength = rng.uniform(0.5, 1.1)
     scene.shade(30 * strength + 4 * canvas.noise(rng, 60), canvas.blur(canvas.fill(upper), 3.0))
     scene.stain((0.62, 0.6, 0.58), canvas.blur(canvas.fill(lower), 3.0) * np.float32(min(strength, 1)))
@@ -118,7 +122,7 @@ def leather_poke(scene: Scene, rng: Generator) -> None:
         distance, _ = canvas.polar(*where)
         dent = np.clip(1 - distance / np.float32(radius), 0, 1)
         side = (canvas.y - np.float32(where[1])) / np.float32(radius)
-        scene.shade((75 * side - 42 * dent).astype(np.float32), np.clip(dent * 1.6, 0, 1))
+        scene.shade(75 * side - 42 * dent, np.clip(dent * 1.6, 0, 1))
         hole = canvas.fill(blob(rng, where, radius * rng.uniform(0.2, 0.5), rough=0.4, stretch=1.8))
         scene.paint((26, 17, 15), canvas.blur(hole, 0.6))
 
@@ -146,15 +150,16 @@ def tile_gray_stroke(scene: Scene, rng: Generator) -> None:
     """A broad stroke of grey paint, sometimes thin."""
     canvas = scene.canvas
     line = through(rng, spot(scene, rng, 70), rng.uniform(70, 150), bend=0.05, steps=20)
-    brush = np.clip(0.85 + 0.3 * canvas.noise(rng, 50), 0, 1) * rng.uniform(0.5, 1)
+    brush = np.clip(0.85 + 0.3 * canvas.noise(rng, 50), 0, 1) * rng.uniform(0.3, 1)
     alpha = canvas.blur(canvas.fill(ribbon(line, rng.uniform(14, 30) * rng.uniform(0.85, 1.1, 21))), 0.8) * brush
-    scene.paint(rng.uniform(112, 150) * rgb((1, 1, 0.99)), alpha)
+    level = rng.uniform(112, 150)
+    scene.paint((level, level, 0.99 * level), alpha)
 
 
 def tile_oil(scene: Scene, rng: Generator) -> None:
     """A film of oil that darkens the glaze."""
     alpha = patches(scene, rng, percent(rng, 6, 0.5), count=parts(rng, 0.3, 3), rough=0.3, margin=50, soft=1.2)
-    stained(scene, rng, alpha * rng.uniform(0.55, 1), (0.76, 0.70, 0.58))
+    stained(scene, rng, alpha * rng.uniform(0.25, 1), (0.76, 0.70, 0.58))
 
 
 def tile_rough(scene: Scene, rng: Generator) -> None:
@@ -162,7 +167,7 @@ def tile_rough(scene: Scene, rng: Generator) -> None:
     canvas = scene.canvas
     alpha = patches(scene, rng, percent(rng, 8, 0.5), rough=0.35, margin=55, soft=1.0)
     grain = 34 * canvas.noise(rng, 90) + 18 * canvas.noise(rng, 200)
-    scene.paint(canvas.blur(scene.image, 1.5) * 0.9 + grain[..., None], alpha * rng.uniform(0.6, 1))
+    scene.paint(canvas.blur(scene.image, 1.5) * np.float32(0.9) + grey(grain), alpha * rng.uniform(0.35, 1))
 
 
 def wood_color(scene: Scene, rng: Generator) -> None:
@@ -198,35 +203,35 @@ def wood_combined(scene: Scene, rng: Generator) -> None:
         kinds[k](scene, rng)
 
 
-CARPET = {
+CARPET: dict[str, Defect] = {
     "color": carpet_color,
     "cut": carpet_cut,
     "hole": carpet_hole,
     "metal_contamination": metal_contamination,
     "thread": carpet_thread,
 }
-GRID = {
+GRID: dict[str, Defect] = {
     "bent": grid_bent,
     "broken": grid_broken,
     "glue": grid_glue,
     "metal_contamination": metal_contamination,
     "thread": grid_thread,
 }
-LEATHER = {
+LEATHER: dict[str, Defect] = {
     "color": leather_color,
     "cut": leather_cut,
     "fold": leather_fold,
     "glue": leather_glue,
     "poke": leather_poke,
 }
-TILE = {
+TILE: dict[str, Defect] = {
     "crack": tile_crack,
     "glue_strip": tile_glue_strip,
     "gray_stroke": tile_gray_stroke,
     "oil": tile_oil,
     "rough": tile_rough,
 }
-WOOD = {
+WOOD: dict[str, Defect] = {
     "color": wood_color,
     "combined": wood_combined,
     "hole": wood_hole,

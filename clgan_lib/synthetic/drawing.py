@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from clgan_lib.synthetic import defects_objects, defects_textures, objects, textures
 from clgan_lib.synthetic.canvas import Canvas
-from clgan_lib.synthetic.scene import Scene
+from clgan_lib.synthetic.scene import Defect, Scene
 
-_PRODUCTS: dict[str, tuple[Callable[[Canvas, Generator], Scene], dict[str, Callable[[Scene, Generator], None]]]] = {
+_PRODUCTS: dict[str, tuple[Callable[[Canvas, Generator], Scene], dict[str, Defect]]] = {
     "bottle": (objects.bottle, defects_objects.BOTTLE),
     "carpet": (textures.carpet, defects_textures.CARPET),
     "grid": (textures.grid, defects_textures.GRID),
@@ -68,9 +68,9 @@ def draw(
         raise ValueError(f"defect {defect!r} of {category} is not embedded: choose from good, {', '.join(defects)}")
     entropy = [seed] if isinstance(seed, int | np.integer) else list(seed)
     scene = product(Canvas(image_size), np.random.default_rng([*entropy, zlib.crc32(category.encode())]))
-    loose = 0.0
+    loose = 0
     if defect != "good":
         rng = np.random.default_rng([*entropy, zlib.crc32(f"{category}/{defect}".encode())])
-        loose = rng.uniform(0, 3)
+        loose = int(rng.integers(0, 4))
         defects[defect](scene, rng)
     return scene.develop(loose)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -10,15 +10,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from clgan_lib.synthetic.canvas import Array, Canvas
+from clgan_lib.synthetic.canvas import Array, Canvas, Colour, grey, tinted
 
 VISIBLE = 0.04  # a change of less than this share of a pixel is undone, so that the mask is exact
-Colour = Sequence[float] | Array  # three numbers in [0, 255] or (S, S, 3)
-
-
-def rgb(colour: Colour) -> Array:
-    """A colour as float32, to be broadcast over the image."""
-    return np.asarray(colour, np.float32)
 
 
 @dataclass
@@ -44,36 +38,43 @@ class Scene:
 
     def paint(self, colour: Colour, alpha: Array) -> None:
         """Lay a colour over the image, ``alpha`` (S, S) in [0, 1] thick, and count it as changed."""
-        self.image += (rgb(colour) - self.image) * alpha[..., None]
+        thick = grey(alpha)
+        layer = colour * thick if isinstance(colour, np.ndarray) else tinted(alpha, colour)
+        self.image = self.image * (1 - thick) + layer
         np.maximum(self.change, alpha, out=self.change)
 
-    def stain(self, factor: Colour, alpha: Array) -> None:
-        """Multiply the image by ``factor`` (three numbers or (S, S, 3)) where ``alpha`` says, as a liquid or ink does."""
-        self.image *= 1 + (rgb(factor) - 1) * alpha[..., None]
+    def stain(self, factor: Sequence[float], alpha: Array) -> None:
+        """Multiply the image by three factors where ``alpha`` says, as a liquid or ink does."""
+        self.image *= 1 + tinted(alpha, [c - 1 for c in factor])
         np.maximum(self.change, alpha, out=self.change)
 
-    def shade(self, grey: Array, alpha: Array) -> None:
-        """Add ``grey`` levels (S, S) where ``alpha`` says: a highlight or a shadow."""
-        self.image += (grey * alpha)[..., None]
+    def shade(self, level: Array, alpha: Array) -> None:
+        """Add grey levels (S, S) where ``alpha`` says: a highlight or a shadow."""
+        self.image += grey(level * alpha)
         np.maximum(self.change, alpha, out=self.change)
 
-    def develop(self, loose: float) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    def develop(self, loose: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """The finished photograph and the mask of what was changed.
 
         Args:
-            loose: how many units (pixels at 256) the mask reaches beyond the change, as a person's outline does.
+            loose: how many units (pixels at 256; rounded down at other sizes) the mask reaches beyond the change, as an
+                outline drawn by a person does.
 
         Returns:
             RGB ``(S, S, 3)`` and a mask ``(S, S)``, which is empty for a good scene.
         """
         changed = self.change > VISIBLE
-        image = np.where(changed[..., None], self.image, self.good) * self.light + self.noise[..., None]
-        reach = round(loose * self.canvas.scale)
+        image = np.where(changed[..., None], self.image, self.good) if changed.any() else self.good
+        image = image * self.light + grey(self.noise + np.float32(0.5))  # + 0.5: cast to whole numbers by rounding down
+        reach = int(loose * self.canvas.scale)
         mask = changed
         if reach and changed.any():
             kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
             mask = cv2.dilate(changed.astype(np.uint8), kernel).astype(bool)
-        return np.clip(np.rint(image), 0, 255).astype(np.uint8), mask
+        return np.clip(image, 0, 255).astype(np.uint8), mask
+
+
+Defect = Callable[[Scene, Generator], None]  # damages a scene in place
 
 
 def light(canvas: Canvas, rng: Generator, *, gain: float = 0.1, slope: float = 0.06, tint: float = 0.008) -> Array:
@@ -90,7 +91,7 @@ def light(canvas: Canvas, rng: Generator, *, gain: float = 0.1, slope: float = 0
     across = np.float32(np.cos(angle) * steep / 128) * (canvas.x - 128)
     down = np.float32(np.sin(angle) * steep / 128) * (canvas.y - 128)
     channels = (1 + rng.uniform(-gain, gain)) * (1 + rng.normal(0, tint, 3))
-    return (1 + across + down)[..., None] * channels.astype(np.float32)
+    return tinted(1 + across + down, channels.tolist())
 
 
 def sensor(canvas: Canvas, rng: Generator, sigma: float = 1.2) -> Array:

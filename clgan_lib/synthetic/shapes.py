@@ -38,10 +38,10 @@ def blob(
         corners: if given, that many straight sides (a splinter) instead of a smooth curve.
     """
     if corners:
-        angle = np.sort((np.arange(corners) + rng.uniform(-0.35, 0.35, corners)) * 2 * np.pi / corners)
-        limit = 1 + rough * rng.uniform(-1, 1, corners)
+        angle = np.asarray((np.arange(corners) + rng.uniform(-0.35, 0.35, corners)) * (2 * np.pi / corners), np.float64)
+        limit = np.asarray(1 + rough * rng.uniform(-1, 1, corners), np.float64)
     else:
-        angle = np.arange(72) * (2 * np.pi / 72)
+        angle = np.linspace(0, 2 * np.pi, 72, endpoint=False)
         order = np.arange(2, 8)
         waves = np.cos(order[:, None] * angle + rng.uniform(0, 2 * np.pi, (6, 1)))
         limit = 1 + rough * (rng.normal(0, 0.9, (6, 1)) / order[:, None] ** 0.8 * waves).sum(0)
@@ -56,9 +56,7 @@ def turn(points: Points, angle: float) -> Points:
     return points @ np.array([[c, s], [-s, c]])
 
 
-def wander(
-    rng: Generator, start: Points, angle: float, length: float, *, bend: float = 0.1, steps: int = 24
-) -> Points:
+def wander(rng: Generator, start: Points, angle: float, length: float, *, bend: float = 0.1, steps: int = 24) -> Points:
     """A line of ``steps`` segments that leaves ``start`` at ``angle`` and loses its way.
 
     Args:

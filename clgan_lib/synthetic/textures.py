@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator
 
-from clgan_lib.synthetic.canvas import Array, Canvas
-from clgan_lib.synthetic.scene import Scene, light, rgb, sensor
+from clgan_lib.synthetic.canvas import Array, Canvas, grey, over, tinted, white
+from clgan_lib.synthetic.scene import Scene, light, sensor
 
 
 def _warped(canvas: Canvas, rng: Generator, reach: float, cells: int = 5) -> tuple[Array, Array]:
     """The image's coordinates shifted to a random phase and bent by up to about ``reach`` units."""
     dx, dy = rng.uniform(0, 512, 2).astype(np.float32)
-    reach = np.float32(reach)
     return canvas.x + dx + reach * canvas.noise(rng, cells), canvas.y + dy + reach * canvas.noise(rng, cells)
 
 
@@ -26,12 +25,13 @@ def carpet(canvas: Canvas, rng: Generator) -> Scene:
     column = x / 8 + lean * across * 0.6
     loop = np.floor(column)
     along = column - loop - 0.5
-    height = np.clip(1 - (along / 0.56) ** 2 - (across / 0.62) ** 2, 0, 1) ** 0.7
-    tuft = canvas.look_up(rng.standard_normal((64, 64), dtype=np.float32), loop % 64, row % 64)  # each its own shade
+    height = np.clip(1 - (along / 0.56) ** 2 - (across / 0.62) ** 2, 0, 1)
+    height = np.sqrt(height) * (1 - 0.2 * (1 - height))
+    tuft = canvas.look_up(white(rng, 64, 64), loop, row)  # each its own shade
     wool = canvas.noise(rng, 256)
     level = 50 + 88 * height * (1 + 0.10 * tuft + 0.07 * wool) + 20 * along * lean + 9 * wool
     level += 5 * canvas.clouds(rng, 4, 2)
-    image = level[..., None] * rgb((1.02, 0.995, 0.95)) + (2 * tuft)[..., None] * rgb((1, 0, -1))
+    image = tinted(level, (1.02, 0.995, 0.95)) + tinted(2 * tuft, (1, 0, -1))
     return Scene(canvas, image, light(canvas, rng, slope=0.05), sensor(canvas, rng))
 
 
@@ -49,7 +49,8 @@ def grid_wires(canvas: Canvas, x: Array, y: Array) -> tuple[Array, Array]:
         wire = canvas.inside((np.abs(distance) - 1) * np.float32(3.4), 1.2)
         near = np.clip(1 - np.abs(other - np.floor(other + 0.5)) * 4.5, 0, 1)
         lift = sign * over * near
-        tone = 168 + 62 * np.sqrt(np.clip(1 - (distance + 0.35) ** 2, 0, 1)) - 70 * (distance > 0.2) * distance
+        tone = 168 + 62 * np.sqrt(np.clip(1 - (distance + 0.35) ** 2, 0, 1))  # lit from one side ...
+        tone -= 70 * np.where(distance > 0.2, distance, 0)  # ... and dark on the other
         tone = tone * (1 + 0.28 * np.minimum(lift, 0)) - 40
         shown = wire * np.where(lift >= 0, 1, 1 - cover)
         level += (tone - level) * shown
@@ -65,47 +66,46 @@ def grid(canvas: Canvas, rng: Generator) -> Scene:
     ground = ground * (1 - 0.35 * canvas.blur(shadow, 1.5))
     level, cover = grid_wires(canvas, x, y)
     level *= 1 + 0.05 * canvas.clouds(rng, 10, 2) + 0.06 * canvas.noise(rng, 220)
-    steel = rgb((0.99, 1.0, 1.03))
-    image = (ground + (level - ground) * cover)[..., None] * steel
+    steel = (0.99, 1.0, 1.03)
+    image = tinted(ground + (level - ground) * cover, steel)
     lamps = light(canvas, rng, slope=0.06)
-    return Scene(canvas, image, lamps, sensor(canvas, rng, 1.6), ground=ground[..., None] * steel)
+    return Scene(canvas, image, lamps, sensor(canvas, rng, 1.6), ground=tinted(ground, steel))
 
 
-def cells(canvas: Canvas, rng: Generator, x: Array, y: Array, pitch: float) -> tuple[Array, Array]:
-    """A Voronoi mosaic: distance to the nearest wall (units, a lower bound) and a random value per cell.
+def cells(canvas: Canvas, rng: Generator, x: Array, y: Array, pitch: float) -> Array:
+    """Distance (units) to the nearest wall of a Voronoi mosaic, a lower bound.
 
     One point is thrown into every square of a lattice that repeats after 32; a pixel looks at 3 x 3 squares.
     """
-    points = rng.uniform(0.08, 0.92, (32, 32, 2)).astype(np.float32)
-    values = rng.standard_normal((32, 32)).astype(np.float32)
+    points = np.pad(rng.uniform(0.08, 0.92, (2, 32, 32)).astype(np.float32), ((0, 0), (1, 1), (1, 1)), "wrap")
     u, v = x / np.float32(pitch), y / np.float32(pitch)
-    i, j = np.floor(u).astype(np.int32), np.floor(v).astype(np.int32)
+    i, j = np.floor(u), np.floor(v)
+    square = ((j.astype(np.int32) & 31) + 1) * 34 + (i.astype(np.int32) & 31) + 1
+    u, v = u - i, v - j
     first = np.full_like(u, 9.0)
     second = np.full_like(u, 9.0)
-    value = np.zeros_like(u)
     for di in (-1, 0, 1):
         for dj in (-1, 0, 1):
-            index = ((j + dj) & 31) * 32 + ((i + di) & 31)
-            near = np.take(points.reshape(-1, 2), index, axis=0)
-            distance = (near[..., 0] + (i + di) - u) ** 2 + (near[..., 1] + (j + dj) - v) ** 2
-            closer = distance < first
-            second = np.where(closer, first, np.minimum(second, distance))
-            value = np.where(closer, np.take(values.ravel(), index), value)
-            first = np.where(closer, distance, first)
-    return (np.sqrt(second) - np.sqrt(first)) * np.float32(pitch / 2), value
+            index = square + (dj * 34 + di)
+            distance = (np.take(points[0], index, mode="clip") + (di - u)) ** 2
+            distance += (np.take(points[1], index, mode="clip") + (dj - v)) ** 2
+            np.minimum(second, np.maximum(first, distance), out=second)
+            np.minimum(first, distance, out=first)
+    return (np.sqrt(second) - np.sqrt(first)) * np.float32(pitch / 2)
 
 
 def leather(canvas: Canvas, rng: Generator) -> Scene:
     """Brown leather: a pebbled grain of cells between creases, lit from above."""
     x, y = _warped(canvas, rng, 5.0, 9)
-    wall, tone = cells(canvas, rng, x, y * np.float32(1.3), rng.normal(22, 1.0))
-    fine = cells(canvas, rng, x * np.float32(0.9) + y * np.float32(0.4), y, 10.5)[0]
+    wall = cells(canvas, rng, x, y * np.float32(1.3), rng.normal(22, 1.0))
+    fine = cells(canvas, rng, x * np.float32(0.9) + y * np.float32(0.4), y, 10.5)
     height = 1.2 * np.minimum(wall, 2.2) + 0.5 * np.minimum(fine, 1.3) + 0.25 * canvas.clouds(rng, 50, 2)
     height = canvas.blur(height, 0.6)
-    relief = (np.gradient(height, axis=0) * 0.9 + np.gradient(height, axis=1) * 0.35) * np.float32(canvas.scale)
-    level = 1 + 0.22 * np.clip(relief, -1.0, 1.4) - 0.12 * np.clip(1 - wall, 0, 1) + 0.015 * tone
+    right, down = canvas.slope(height)
+    relief = down * 0.9 + right * 0.35
+    level = 1 + 0.22 * np.clip(relief, -1.0, 1.4) - 0.12 * np.clip(1 - wall, 0, 1)
     level += 0.03 * canvas.clouds(rng, 3, 3) + 0.05 * canvas.noise(rng, 200)
-    image = level[..., None] * rgb((116, 78, 65))
+    image = tinted(level, (116, 78, 65))
     return Scene(canvas, image, light(canvas, rng, slope=0.08), sensor(canvas, rng, 1.6))
 
 
@@ -119,28 +119,27 @@ def tile(canvas: Canvas, rng: Generator) -> Scene:
     dark = np.clip((fleck - 0.55) * 2.2, 0, 1) * np.clip(0.75 + 0.25 * canvas.noise(rng, 60), 0, 1)
     faint = np.clip(canvas.clouds(rng, 34, 2) - 0.3, 0, 1)
     level = 196 - 112 * dark - 34 * faint * (1 - dark) + 4 * canvas.noise(rng, 250) + 0.4 * bend
-    image = level[..., None] * rgb((1.0, 0.99, 0.965))
+    image = tinted(level, (1.0, 0.99, 0.965))
     px, py = rng.uniform(0, TILE_SIDE, 2).astype(np.float32)
     gap = np.minimum(*(np.abs((c % TILE_SIDE) - TILE_SIDE / 2) for c in (canvas.x + px, canvas.y + py)))
     joint = canvas.inside(gap - 2.2, 1.2)
     bevel = np.clip(1 - np.abs(gap - 4.0) / 1.8, 0, 1)
-    image += (bevel * 16)[..., None]
-    grout = (128 + 7 * canvas.noise(rng, 160))[..., None] * rgb((1.0, 0.98, 0.95))
-    image += (grout - image) * joint[..., None]
-    return Scene(canvas, image, light(canvas, rng, slope=0.05), sensor(canvas, rng))
+    image += grey(bevel * 16)
+    grout = tinted(128 + 7 * canvas.noise(rng, 160), (1.0, 0.98, 0.95))
+    return Scene(canvas, over(image, grout, joint), light(canvas, rng, slope=0.05), sensor(canvas, rng))
 
 
 def wood(canvas: Canvas, rng: Generator) -> Scene:
     """A varnished board: grain that runs down the image, year rings drawn out long, fine dark pores."""
     sway = canvas.noise(rng, 3, 4) * 10 + canvas.noise(rng, 6, 8) * 2.5
     x = canvas.x + sway + np.float32(rng.uniform(0, 512))
-    rings = rng.standard_normal((4, 40), dtype=np.float32)
+    rings = white(rng, 4, 40)
     broad = canvas.look_up(rings, x * np.float32(40 / 512), canvas.y * np.float32(1 / 256))
-    thin = canvas.look_up(rng.standard_normal((6, 220), dtype=np.float32), x * np.float32(220 / 512), canvas.y / 128)
-    hair = canvas.look_up(rng.standard_normal((24, 512), dtype=np.float32), x, canvas.y * np.float32(24 / 256))
+    thin = canvas.look_up(white(rng, 6, 220), x * np.float32(220 / 512), canvas.y / 128)
+    hair = canvas.look_up(white(rng, 24, 512), x, canvas.y * np.float32(24 / 256))
     pores = np.clip(canvas.noise(rng, 40, 250) - 1.25, 0, 1.2)
     figure = np.sin(x * np.float32(0.16) + 2.2 * broad)
     level = 1 + 0.06 * figure + 0.045 * broad + 0.05 * thin + 0.035 * hair - 0.17 * pores
     level += 0.02 * canvas.clouds(rng, 3, 2)
-    image = level[..., None] * rgb((176, 120, 76)) + (4 * broad)[..., None] * rgb((0.4, 0, -0.6))
+    image = tinted(level, (176, 120, 76)) + tinted(4 * broad, (0.4, 0, -0.6))
     return Scene(canvas, image, light(canvas, rng, slope=0.05), sensor(canvas, rng))

@@ -1,4 +1,4 @@
-"""What more than one rival needs: scales, Adam and its schedule, structural similarity, random patches."""
+"""What the rivals are made of beside their networks: scales, Adam and its schedule, similarity, patches, calibration."""
 
 from __future__ import annotations
 
@@ -55,6 +55,35 @@ def random_patches(images: Tensor, size: int, count: int) -> Tensor:
     return torch.stack(
         [images[i // count, :, y : y + size, x : x + size] for i, (y, x) in enumerate(zip(top, left, strict=True))]
     )
+
+
+def to_tiles(images: Tensor, size: int) -> Tensor:
+    """Images cut into tiles side by side: ``(B, C, S, S) -> (B * n * n, C, size, size)``, n = S / size, row by row."""
+    rows = images.unfold(2, size, size).unfold(3, size, size)  # (B, C, n, n, size, size)
+    return rows.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+
+
+def from_tiles(tiles: Tensor, image_size: int) -> Tensor:
+    """The inverse of `to_tiles`."""
+    count, channels, size = image_size // tiles.shape[-1], tiles.shape[1], tiles.shape[-1]
+    grid = tiles.view(-1, count, count, channels, size, size)
+    return grid.permute(0, 3, 1, 4, 2, 5).reshape(-1, channels, image_size, image_size)
+
+
+def paste(patches: Tensor) -> Tensor:
+    """Each patch with a rectangle of another pasted in, turned by half and of another colour.
+
+    The rectangle's sides are a quarter to half of the patch's, its colour is shifted by up to half the range, each channel
+    by itself; in the manner of CutPaste (Li, Sohn, Yoon, Pfister, CVPR 2021).
+    """
+    size, pasted = patches.shape[-1], patches.clone()
+    shifts = 2 * torch.rand(len(patches), 3, 1, 1, device=patches.device) - 1
+    for i, shift in enumerate(shifts):
+        height, width = torch.randint(size // 4, size // 2 + 1, (2,)).tolist()
+        top, left = int(torch.randint(size - height + 1, ())), int(torch.randint(size - width + 1, ()))
+        source = patches[i - 1, :, -height:, -width:].flip(-1, -2)
+        pasted[i, :, top : top + height, left : left + width] = (source + shift).clamp(-1, 1)
+    return pasted
 
 
 def require_positive(**options: float) -> None:

@@ -10,7 +10,7 @@ detection based on DCGAN", The Visual Computer (2022).
 **Left open:** sizes, losses of stages 2 and 3, what the likelihood is trained against, how the two maps are put on one
 scale. The CLGAN paper's Fig. 4 shows tiles that do not meet: patches are redrawn side by side.
 
-**Chosen.** Networks, initialisation and rates of DCGAN (Radford, Metz, Chintala, ICLR 2016). Stage 1, its GAN game:
+**Chosen.** Networks and initialisation of DCGAN (Radford, Metz, Chintala, ICLR 2016). Stage 1, its GAN game:
 
 $$ L_D = -\log D(x) - \log(1 - D(G(z))), \quad L_G = -\log D(G(z)) $$
 
@@ -20,10 +20,11 @@ the input of D's last layer:
 $$ L_E = \| x - G(E(x)) \|^2 + \kappa \| f(x) - f(G(E(x))) \|^2 $$
 
 Stage 3, D alone as a likelihood: good patches against negatives, which are stated (`negatives`): patches that G draws, and
-good patches with a rectangle of another patch pasted in. D's batch norm then stays as stage 1 left it, so that it answers
-in use as in training. The native score is the mean of residual and likelihood, each z-scored on good images kept from
-training; where it exceeds its 98th percentile there is a defect. The suite's own score (`anomaly_map`) stays the residual,
-as for every other method, so that tables compare models and not detectors.
+good patches with a rectangle of another patch pasted in, turned and recoloured. D has no opponent now and learns at G's
+rate; its batch norm stays as stage 1 left it, so that it answers in use as in training. The native score is the mean of
+residual and likelihood, each z-scored on good images kept from training; where it exceeds its 98th percentile there is a
+defect. The suite's own score (`anomaly_map`) stays the residual, as for every other method, so that tables compare models
+and not detectors.
 """
 
 from __future__ import annotations
@@ -34,7 +35,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.common import adam, calibrated, pixel_quantile, random_patches, require_positive
+from baselines.common import (
+    adam,
+    calibrated,
+    from_tiles,
+    paste,
+    pixel_quantile,
+    random_patches,
+    require_positive,
+    to_tiles,
+)
 from clgan_lib.losses import adversarial_loss
 from clgan_lib.model import ReconstructionModel, load_optimizer_state, optimizer_state
 
@@ -46,7 +56,8 @@ class DCGAN(ReconstructionModel):
 
     Args:
         image_size: S.
-        batch_size: B images a step, each giving `patches` patches: 8 x 16 is DCGAN's batch of 128.
+        batch_size: B images a step, each giving `patches` patches; DCGAN's batch is 128 patches, 8 x 16, half of
+            which makes twice the steps.
         patch: side of a patch in pixels, a divisor of S; None takes the largest up to 64 and S/2.
         patches: patches drawn from each image of a step; together they count as one image seen.
         latent: length of z, uniform in [-1, 1].
@@ -54,7 +65,9 @@ class DCGAN(ReconstructionModel):
         gan_share, likelihood_share: shares of the training that stages 1 and 3 take; stage 2 has the rest.
         kappa: weight of the feature error of stage 2.
         negatives: of stage 3: ``"generated"``, ``"pasted"``, or ``"both"``.
-        learning_rate: Adam's in all stages, betas (0.5, 0.999).
+        learning_rate: of G's and E's Adam, betas (0.5, 0.999). DCGAN: 2e-4, over millions of images.
+        d_learning_rate: of D's in stage 1. Slower than G's: at one rate D tells real from drawn within a hundred steps
+            on so few images, and G has nothing left to learn from.
         quantile: share of held-out good pixels that the native threshold lets pass.
 
     Raises:
@@ -67,7 +80,7 @@ class DCGAN(ReconstructionModel):
         self,
         *,
         image_size: int,
-        batch_size: int = 8,
+        batch_size: int = 4,
         patch: int | None = None,
         patches: int = 16,
         latent: int = 100,
@@ -76,11 +89,14 @@ class DCGAN(ReconstructionModel):
         likelihood_share: float = 0.1,
         kappa: float = 1.0,
         negatives: Literal["generated", "pasted", "both"] = "both",
-        learning_rate: float = 2e-4,
+        learning_rate: float = 5e-4,
+        d_learning_rate: float = 1e-4,
         quantile: float = 0.98,
     ) -> None:
         super().__init__(image_size=image_size, batch_size=batch_size)
-        require_positive(patches=patches, latent=latent, width=width, learning_rate=learning_rate)
+        require_positive(
+            patches=patches, latent=latent, width=width, learning_rate=learning_rate, d_learning_rate=d_learning_rate
+        )
         if min(gan_share, likelihood_share, kappa) < 0 or gan_share + likelihood_share > 1 or not 0 < quantile < 1:
             raise ValueError(
                 "gan_share, likelihood_share, kappa and quantile: expected numbers >= 0, the shares at most 1 together; "
@@ -91,11 +107,11 @@ class DCGAN(ReconstructionModel):
         self.patch = choose_patch(image_size, patch)
         self.patches, self.latent, self.kappa, self.negatives = patches, latent, kappa, negatives
         self.encoder_from, self.likelihood_from = gan_share, 1 - likelihood_share
-        self.quantile = quantile
+        self.quantile, self.learning_rate, self.d_learning_rate = quantile, learning_rate, d_learning_rate
         self.generator, self.discriminator, self.encoder = build_networks(self.patch, latent, width)
         self.optimizers = {
             "G": adam(self.generator.parameters(), learning_rate, beta1=0.5),
-            "D": adam(self.discriminator.parameters(), learning_rate, beta1=0.5),
+            "D": adam(self.discriminator.parameters(), d_learning_rate, beta1=0.5),
             "E": adam(self.encoder.parameters(), learning_rate, beta1=0.5),
         }
         # mean and sigma of the residual, of the likelihood, then the threshold of their mean z-score
@@ -119,10 +135,10 @@ class DCGAN(ReconstructionModel):
         # Two calls: one concatenated batch would share its batch norm, and with it the answer, between real and fake.
         loss_real = adversarial_loss(self.discriminator(patches), True)
         loss_fake = adversarial_loss(self.discriminator(fake.detach()), False)
-        self._update("D", loss_real + loss_fake)
+        self._update("D", loss_real + loss_fake, self.d_learning_rate)
         self.discriminator.requires_grad_(False)  # its gradients would be computed and thrown away
         loss_g = adversarial_loss(self.discriminator(fake), True)
-        self._update("G", loss_g)
+        self._update("G", loss_g, self.learning_rate)
         self.discriminator.requires_grad_(True)
         terms = {"L_D_real": loss_real, "L_D_fake": loss_fake, "L_GAN_G": loss_g}
         return {name: term.detach() for name, term in terms.items()}
@@ -138,7 +154,7 @@ class DCGAN(ReconstructionModel):
             wanted = self.discriminator.features(patches)
         feature = F.mse_loss(self.discriminator.features(redrawn).float(), wanted.float())
         total = image + self.kappa * feature
-        self._update("E", total)
+        self._update("E", total, self.learning_rate)
         for network in (self.generator, self.discriminator):
             network.requires_grad_(True)
         return {"L_E": total.detach(), "L_image": image.detach(), "L_feature": feature.detach()}
@@ -147,7 +163,7 @@ class DCGAN(ReconstructionModel):
         """Stage 3: D's update, good patches against negatives."""
         loss_good = adversarial_loss(self.discriminator(patches), True)
         loss_negative = adversarial_loss(self.discriminator(self.draw_negatives(patches)), False)
-        self._update("D", loss_good + loss_negative)
+        self._update("D", loss_good + loss_negative, self.learning_rate)  # no opponent any more: no reason to be slow
         return {"L_good": loss_good.detach(), "L_negative": loss_negative.detach()}
 
     @torch.no_grad()
@@ -160,10 +176,12 @@ class DCGAN(ReconstructionModel):
         """Random z, ``(count, latent)``."""
         return 2 * torch.rand(count, self.latent, device=self.device) - 1
 
-    def _update(self, name: str, loss: Tensor) -> None:
-        self.optimizers[name].zero_grad(set_to_none=True)
+    def _update(self, name: str, loss: Tensor, learning_rate: float) -> None:
+        optimizer = self.optimizers[name]
+        optimizer.param_groups[0]["lr"] = learning_rate
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.optimizers[name].step()
+        optimizer.step()
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
@@ -291,27 +309,3 @@ def choose_patch(image_size: int, patch: int | None) -> int:
             f"patch: {patch!r} does not tile image_size={image_size} or cannot be halved; possible: {known}"
         )
     return patch
-
-
-def to_tiles(images: Tensor, size: int) -> Tensor:
-    """Images cut into tiles side by side: ``(B, C, S, S) -> (B * n * n, C, size, size)``, n = S / size, row by row."""
-    rows = images.unfold(2, size, size).unfold(3, size, size)  # (B, C, n, n, size, size)
-    return rows.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
-
-
-def from_tiles(tiles: Tensor, image_size: int) -> Tensor:
-    """The inverse of `to_tiles`."""
-    count, channels, size = image_size // tiles.shape[-1], tiles.shape[1], tiles.shape[-1]
-    grid = tiles.view(-1, count, count, channels, size, size)
-    return grid.permute(0, 3, 1, 4, 2, 5).reshape(-1, channels, image_size, image_size)
-
-
-def paste(patches: Tensor) -> Tensor:
-    """Each patch with a random rectangle, a quarter to a half of its side, replaced by the mirrored one of another patch."""
-    size, pasted = patches.shape[-1], patches.clone()
-    for i in range(len(patches)):
-        height, width = torch.randint(size // 4, size // 2 + 1, (2,)).tolist()
-        top, left = int(torch.randint(size - height + 1, ())), int(torch.randint(size - width + 1, ()))
-        source = patches[i - 1].flip(-1, -2)
-        pasted[i, :, top : top + height, left : left + width] = source[:, :height, :width]
-    return pasted

@@ -15,10 +15,10 @@ error and SSIM.
 **Chosen.** The trunk of the SSIM autoencoder that the idea comes from (Bergmann, Löwe, Fauser, Sattlegger, Steger,
 "Improving unsupervised defect segmentation by applying structural similarity to autoencoders", VISAPP 2019), and its use
 on MVTec AD (Bergmann et al., CVPR 2019): objects as whole images with 500 numbers of code, textures as overlapping patches
-of half the side with 100. All three terms at weight 1 on [0, 1] images, with the KL per pixel so that weights keep their
-meaning at every size. Squared error at weight 1 supposes pixel noise of sigma 0.7 where $\beta = 1$, and then much of a
-product's variation is not worth a number of code; $\beta = 0.1$ supposes 0.2. The native threshold is the 98th percentile
-of the SSIM residual on good images kept from training, as MVTec AD's authors fix theirs on validation images.
+of half the side with 100. Squared error and 1 - SSIM at weight 1 on [0, 1] images; the KL per pixel, so that its weight
+means the same at every size. Squared error at weight 1 supposes pixel noise of sigma 0.7 where $\beta = 1$, and then much of
+a product's variation is not worth a number of code; $\beta = 0.1$ supposes 0.2. The native threshold is the 98th
+percentile of the SSIM residual on good images kept from training, as MVTec AD's authors fix theirs on validation images.
 """
 
 from __future__ import annotations

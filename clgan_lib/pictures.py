@@ -92,8 +92,8 @@ def pipeline(
         axes = lower.subplots(1, 4)
         for c, (axis, colour) in enumerate(zip(axes, ("#D62728", "#2CA02C", "#1F77B4"), strict=False)):
             share = found.channels[..., c].mean()
-            title = f"ID1, {'RGB'[c]}: {100 * share:.1f} % pass"
-            _histogram(axis, found.residual[..., c], found.thresholds[c], colour, title)
+            passed = f"ID1, {'RGB'[c]}: {100 * share:.1f} % pass"
+            _histogram(axis, found.residual[..., c], found.thresholds[c], colour, passed)
         second = found.gray.mean() + found.gray.std()
         _histogram(axes[3], found.gray, second, "#555555", f"ID3: {100 * found.binary.mean():.1f} % pass")
         axes[0].set_ylabel("pixels (log)")

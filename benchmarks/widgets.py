@@ -1,0 +1,95 @@
+"""How long the lab's widgets take from a control to the new picture, in the kernel, at 256x256.
+
+    python benchmarks/widgets.py [--repeats 30] [--threads 1]
+
+Prints a table in Markdown. The browser adds the time to show an SVG of the size in the last column, which
+tests/test_browser.py measures on a real page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import cycle
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from clgan_lib import synthetic, widgets
+from clgan_lib.config import RunConfig
+from clgan_lib.runs import execute
+
+LIMIT_MS = 300.0  # what a reader still takes for immediate
+
+
+def controls(root: Path) -> Iterator[tuple[str, Callable[[], object], Callable[[], str]]]:
+    """What is moved, how, and where the new picture is."""
+    for model in ("template", "blur"):
+        data = {"image_size": 256, "embedded_train": 20, "embedded_test": 10}
+        execute(RunConfig(model=model, category="bottle", experiment="widgets", results_root=str(root), **data))
+    explorer = widgets.PipelineExplorer(widgets.finished_runs(root, "widgets"))
+    values = {
+        "k": cycle([2.0, 3.0]),
+        "k2": cycle([2.0, 1.0]),
+        "blur": cycle([9, 5]),
+        "closing": cycle([7, 3]),
+        "image": cycle([1, 0]),
+    }
+    for name, value in values.items():
+        move = lambda name=name, value=value: setattr(getattr(explorer, name), "value", next(value))  # noqa: E731
+        yield f"PipelineExplorer, {name}", move, lambda: explorer.live.picture.value
+    browser = widgets.RunBrowser(root, "widgets")
+    names = cycle(browser.image.options)
+    yield "RunBrowser, image", lambda: setattr(browser.image, "value", next(names)), lambda: browser.live.picture.value
+    image, _ = synthetic.draw("metal_nut", "bent", image_size=256, seed=1)
+    patches = widgets.PatchExplorer(image, {"copy": image, "blurred": cv2.GaussianBlur(image, (0, 0), 3)}, 13)
+    numbers = cycle(range(64))
+    yield (
+        "PatchExplorer, patch",
+        lambda: setattr(patches.patch, "value", next(numbers)),
+        lambda: patches.live.picture.value,
+    )
+    good = np.stack([synthetic.draw("metal_nut", "good", image_size=64, seed=i)[0] for i in range(8)])
+    train = torch.from_numpy(good).permute(0, 3, 1, 2)
+    stepper = widgets.LossStepper(widgets.Steps(train), train[0])
+    for button in ("D's update", "G's update"):
+        yield f"LossStepper (64x64), {button}", stepper.buttons[button].click, lambda: stepper.live.picture.value
+
+
+def measure(move: Callable[[], object], repeats: int) -> list[float]:
+    """Milliseconds of each move, after two to warm up."""
+    times = []
+    for _ in range(repeats + 2):
+        begin = time.perf_counter()
+        move()
+        times.append(1000 * (time.perf_counter() - begin))
+    return times[2:]
+
+
+def main() -> int:
+    """Print the table; 1 where a median misses the limit."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--threads", type=int, default=1)  # as in lesson 04: such small steps lose by sharing
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    cv2.setNumThreads(arguments.threads)
+    slow = False
+    print("| control | median ms | 90 % ms | KiB sent |\n|---|---:|---:|---:|")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, move, shown in controls(Path(folder)):
+            times = measure(move, arguments.repeats)
+            median, high = statistics.median(times), statistics.quantiles(times, n=10)[-1]
+            slow |= median > LIMIT_MS
+            print(f"| {name} | {median:.0f} | {high:.0f} | {len(shown()) / 1024:.0f} |", flush=True)
+    return int(slow)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -56,7 +56,7 @@ rule train:
             --no-progress-bar > {log.text:q} 2>&1 || {{
             echo "FAILED: model {wildcards.model}, category {wildcards.category}, seed {wildcards.seed}:" \
                 "$(grep -m 1 'Exception encountered at' {log.text:q} || echo 'the kernel died'):" \
-                "$(tail -n 1 {log.text:q}) (whole notebook: {log.notebook})" >&2
+                "$(grep -v '^ *$' {log.text:q} | tail -n 1) (whole notebook: {log.notebook})" >&2
             exit 1
         }}
         """

@@ -16,7 +16,7 @@ from clgan_lib.paths import ROOT
 EXPERIMENT = """
 title: one control, twice
 categories: [tile, wood]
-settings: {image_size: 32, embedded_train: 14, embedded_test: 8, threads: 1}
+settings: {image_size: 32, embedded_train: 14, embedded_test: 8, threads: 1, results_root: results}
 models: {blur: {}, "broken:Model": {}}
 """
 BROKEN = """

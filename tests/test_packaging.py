@@ -23,6 +23,8 @@ IMPORT_NAMES = {
     "nbformat": "jupyterlab",
     "nbconvert": "jupyterlab",
     "IPython": "ipywidgets",
+    "markupsafe": "jinja2",
+    "cycler": "matplotlib",
 }
 
 

@@ -47,6 +47,7 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
 
 
+@pytest.mark.timeout(900)  # four calls of Snakemake, eight kernels
 def test_the_grid_runs_what_it_can_names_what_failed_and_reruns_only_that(workshop: Path) -> None:
     missing = snakemake(workshop, "-n")
     assert (

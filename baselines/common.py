@@ -50,11 +50,14 @@ def ssim_map(images: Tensor, reconstructions: Tensor) -> Tensor:
 
 
 def random_patches(images: Tensor, size: int, count: int) -> Tensor:
-    """`count` random size x size patches of each image: ``(B, C, S, S) -> (B * count, C, size, size)``."""
-    top, left = torch.randint(images.shape[-1] - size + 1, (2, len(images) * count)).tolist()
-    return torch.stack(
-        [images[i // count, :, y : y + size, x : x + size] for i, (y, x) in enumerate(zip(top, left, strict=True))]
-    )
+    """`count` random size x size patches of each image: ``(B, C, S, S) -> (B * count, C, size, size)``.
+
+    Places are drawn up to half a patch beyond the border and moved back in: from inside alone the outermost patches, which
+    every reconstruction needs, would hardly ever be drawn.
+    """
+    room = images.shape[-1] - size
+    places = torch.randint(-(size // 2), room + size // 2 + 1, (len(images) * count, 2)).clamp(0, room).tolist()
+    return torch.stack([images[i // count, :, y : y + size, x : x + size] for i, (y, x) in enumerate(places)])
 
 
 def to_tiles(images: Tensor, size: int) -> Tensor:

@@ -61,7 +61,7 @@ def scores(frame: pd.DataFrame, *, metric: str = "F1", postprocess: str = "dual_
     rows = select(frame, postprocess)
     categories, models = sorted(rows["category"].unique()), list(rows["model"].unique())
     with mpl.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(max(5.0, 1.1 * len(categories) + 1.5), 3.6))
+        figure, axis = plt.subplots(figsize=(max(7.0, 1.1 * len(categories) + 1.5), 3.6))
         width = min(0.13, 0.8 / max(1, len(models)))
         for i, model in enumerate(models):
             mine = rows[rows["model"] == model]
@@ -78,7 +78,7 @@ def scores(frame: pd.DataFrame, *, metric: str = "F1", postprocess: str = "dual_
         axis.set_ylim(0, 1.06 * top if top > 0 else 1)
         axis.grid(axis="x", visible=False)
         axis.legend(
-            ncols=min(len(models), 7),
+            ncols=min(len(models), 4),
             loc="lower center",
             bbox_to_anchor=(0.5, 1.0),
             columnspacing=1.0,

@@ -320,6 +320,14 @@ def test_dcgan_draws_sixteen_patches_an_image_from_inside_it() -> None:
     assert patches.mean((1, 2, 3)).tolist() == [0.0] * 16 + [1.0] * 16 + [2.0] * 16
 
 
+def test_patches_reach_the_borders_as_often_as_tiles_need_them() -> None:
+    ramp = torch.arange(SIZE, dtype=torch.float32).expand(1, 3, SIZE, SIZE)  # each pixel holds its column
+    lefts = common.random_patches(ramp, 16, 2000)[:, 0, 0, 0]
+    assert lefts.min() == 0 and lefts.max() == 16 and len(lefts.unique()) == 17
+    for border in (0, 16):
+        assert 0.2 < (lefts == border).float().mean() < 0.35  # 9 of 33 places
+
+
 def test_pasted_negatives_differ_in_a_rectangle() -> None:
     patches = torch.rand(6, 3, 16, 16)
     changed = (common.paste(patches) != patches).any(1)

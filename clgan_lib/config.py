@@ -6,6 +6,7 @@ A run's settings are flat, so that papermill's ``-p name value`` reaches each of
 
 from __future__ import annotations
 
+import ast
 import difflib
 import hashlib
 import inspect
@@ -22,8 +23,8 @@ from clgan_lib.augment import SYMMETRIES, SYMMETRY
 from clgan_lib.model import find_model
 from clgan_lib.paths import RESULTS, ROOT, safe_name
 
-# An edit to one of these can change what a run computes, and nothing else can: a figure's edit reruns no training.
-TRAINING_MODULES = ("augment", "clgan", "data", "losses", "model", "networks", "training")
+# What every training runs through, beside the model's own module; see `training_code`.
+TRAINING_MODULES = ("augment", "data", "model", "training")
 EMBEDDED = "embedded"
 
 
@@ -153,14 +154,30 @@ def model_folder(model: str) -> str:
 
 
 def training_code(model: str) -> str:
-    """SHA-256 over the source of the modules that training runs through, the model's own among them."""
-    files = {ROOT / "clgan_lib" / f"{name}.py" for name in TRAINING_MODULES}
-    files.add(Path(inspect.getfile(find_model(model))))
-    files |= set((ROOT / "clgan_lib" / "synthetic").glob("*.py"))
+    """SHA-256 over the source of the modules that training runs through: an edit to a figure reruns no training."""
+    files = [ROOT / "clgan_lib" / f"{name}.py" for name in TRAINING_MODULES]
+    found = _with_imports([*files, Path(inspect.getfile(find_model(model)))])
     digest = hashlib.sha256()
-    for file in sorted(files):
+    for file in sorted(found | set((ROOT / "clgan_lib" / "synthetic").glob("*.py"))):
         digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def _with_imports(files: list[Path]) -> set[Path]:
+    """Source files and all that they import from this repository, directly or not."""
+    found: set[Path] = set()
+    while files:
+        file = files.pop()
+        if file in found:
+            continue
+        found.add(file)
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{name}" for name in names)]
+            paths = [ROOT / f"{name.replace('.', '/')}.py" for name in names]
+            files += [path for path in paths if path.is_file()]
+    return found
 
 
 class Experiment(BaseModel):

@@ -11,20 +11,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
 from markupsafe import Markup, escape
 
 HOLE = "—"  # a run that is expected and not there
 NOT_APPLICABLE = "n/a"  # the run is there, the number cannot be: a method without a detector of its own, say
 
-Kind = Literal["plain", "best", "published", "hole", "label"]
+Kind = Literal["plain", "best", "published", "hole", "label", "impossible", "suspicious"]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: its text, and what it is (its look follows from that)."""
+    """One cell: its text, what it is (its look follows from that), and a remark that HTML shows when pointed at."""
 
     text: str
     kind: Kind = "plain"
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,9 @@ class Table:
 
     def _html_row(self, row: Row, index: int) -> Markup:
         cells = Markup("").join(
-            Markup('<th scope="row" class="label {}">{}</th>' if i < self.labels else '<td class="{}">{}</td>').format(
-                cell.kind, cell.text
-            )
+            Markup(
+                '<th scope="row" class="label {}"{}>{}</th>' if i < self.labels else '<td class="{}"{}>{}</td>'
+            ).format(cell.kind, Markup(' title="{}"').format(cell.remark) if cell.remark else "", cell.text)
             for i, cell in enumerate(row.cells)
         )
         return Markup("<tr{}>{}</tr>").format(Markup(' class="opens"') if row.opens and index else "", cells)
@@ -115,6 +117,20 @@ class Table:
         for path, text in zip(paths, [self.markdown(), self.latex()], strict=True):
             write_text(path, text)
         return paths
+
+
+def from_frame(name: str, caption: str, frame: pd.DataFrame, notes: Sequence[str] = ()) -> Table:
+    """A data frame as it is, its text columns to the left; numbers in groups of three digits."""
+    labels = next((i for i, kind in enumerate(frame.dtypes) if kind.kind in "if"), len(frame.columns))
+    cells = ([f"{v:,}" if isinstance(v, int | float) else str(v) for v in row] for row in frame.to_numpy(object))
+    return Table(
+        name,
+        caption,
+        list(map(str, frame.columns)),
+        [Row([Cell(text) for text in row]) for row in cells],
+        labels,
+        notes,
+    )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -132,6 +148,8 @@ NOTEBOOK_STYLE = (
     ".exhibit td,.exhibit th{text-align:right!important;font-variant-numeric:tabular-nums;white-space:nowrap}"
     ".exhibit th.label{text-align:left!important} .exhibit .best{font-weight:700}"
     ".exhibit .published{opacity:.6;font-style:italic;font-weight:400} .exhibit .hole{opacity:.5}"
+    ".exhibit .impossible{background:#f3c3a5!important;color:#000;outline:2px solid #d55e00;outline-offset:-2px}"
+    ".exhibit .suspicious{background:#cfe8f6!important;color:#000;outline:2px dashed #0072b2;outline-offset:-2px}"
     ".exhibit tr.opens>*{border-top:1px solid currentColor} .exhibit .note{max-width:70em;margin:.3em 0;opacity:.8}"
 )
 _MARKDOWN: dict[str, str] = {"best": "**{}**", "published": "*{}*"}
@@ -176,13 +194,14 @@ _TEX = str.maketrans(
         "≤": r"$\le$",
         "≥": r"$\ge$",
         "…": r"\ldots{}",
+        "✗": r"$\times$",
     }
 )
 
 
 def _tex(text: str) -> str:
     """Plain text for LaTeX; a character that pdfLaTeX has no glyph for becomes a question mark, never an error."""
-    return "".join(c if c.isascii() or c in "±−—–×σ≤≥…" else "?" for c in text).translate(_TEX)
+    return "".join(c if c.isascii() or c in "±−—–×σ≤≥…✗" else "?" for c in text).translate(_TEX)
 
 
 def _md(text: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,30 +17,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from clgan_lib import conventions, figures, sweep
+from clgan_lib import conventions, exhibits, figures, sweep
+from clgan_lib.exhibits import Section
 from clgan_lib.layout import Table, write_text
+from clgan_lib.maps import Example
 from clgan_lib.style import STYLE
 from clgan_lib.tables import provenance
 from clgan_lib.tidy import published
 
 MIME = {"svg": "image/svg+xml", "png": "image/png"}
-
-
-@dataclass(frozen=True)
-class Section:
-    """A chapter of the report.
-
-    Attributes:
-        title: its heading.
-        prose: how to read what follows, one string per paragraph, plain text.
-        items: tables and figures, in order.
-        folded: shown closed, opened by a click; for what few readers need.
-    """
-
-    title: str
-    prose: Sequence[str] = ()
-    items: Sequence[Table | Figure] = field(default=())
-    folded: bool = False
 
 
 def image(figure: Figure) -> Markup:
@@ -96,7 +80,12 @@ def write_report(
 
 
 def write_experiment(
-    folder: Path, frame: pd.DataFrame, written: Sequence[Table], compared: Sequence[Table], plots: Mapping[str, Figure]
+    folder: Path,
+    frame: pd.DataFrame,
+    written: Sequence[Table],
+    compared: Sequence[Table],
+    plots: Mapping[str, Figure],
+    chosen: Sequence[Example] = (),
 ) -> Path:
     """The report of one experiment, from what `20_compare` shows and what other notebooks left in its folder.
 
@@ -106,6 +95,7 @@ def write_experiment(
         written: from `clgan_lib.tables.write_tables`: the paper's convention first, the summary last.
         compared: from `clgan_lib.statistics.difference_table`.
         plots: figures by name: ``"scores"``, and ``"fig4"`` and ``"fig5"`` where there are maps.
+        chosen: the images of Fig. 4, from `clgan_lib.maps.examples`.
 
     Returns:
         The page.
@@ -125,6 +115,8 @@ def write_experiment(
         numbers = pd.read_csv(folder / "tables" / "conventions.csv")
         table = conventions.table(frame, numbers)
         sections.append(Section("One set of maps, many numbers", PROSE["conventions"], [table]))
+    data, steps = exhibits.samples(folder.parent, frame, folder), exhibits.pipelines(chosen, folder)
+    sections += [exhibits.networks(folder), *filter(None, (steps, data)), exhibits.paper_audit()]
     sections.append(Section("Table 3 by other conventions", PROSE["others"], written[1:-1], folded=True))
     title, notes = f"CLGAN benchmark: {frame['experiment'].iloc[0]}", frame.attrs.get("notes", [])
     return write_report(folder / "report.html", title, sections, provenance=provenance(frame), notes=notes)

@@ -16,7 +16,6 @@ from clgan_lib.audit import (
     bounds_figure,
     columns,
     marked,
-    marked_markdown,
     marked_subsets,
     read_areas,
     read_table,
@@ -27,6 +26,7 @@ from clgan_lib.audit.areas import defect_areas, main
 from clgan_lib.audit.bounds import accuracy_bound, means_possible, support
 from clgan_lib.audit.subsets import READINGS, accuracy_on_areas, accuracy_range
 from clgan_lib.audit.surface import accuracy, pooled_accuracy, pooled_possible, surface
+from clgan_lib.exhibits import read_findings
 from clgan_lib.paths import RESULTS
 
 PAPER = RESULTS / "paper"
@@ -360,7 +360,7 @@ def test_a_sweep_with_a_bracketed_optimum_and_whole_numbers_for_k() -> None:
     assert found[found["check"] == "sweep against table"]["verdict"].tolist() == ["consistent"]
     wrong = found[found["verdict"] == "impossible"]
     assert wrong[["metric", "k"]].to_numpy().tolist() == [["IoU", 3.0]]  # 52 with F1 50
-    assert "52.00 ✗" in marked_markdown(read_table(sweep, SWEEP), found)
+    assert "52.00 ✗" in marked(read_table(sweep, SWEEP), found, "sweep").markdown()
 
 
 def test_reads_the_decimals_that_were_printed(tmp_path: Path) -> None:
@@ -373,16 +373,24 @@ def test_reads_the_decimals_that_were_printed(tmp_path: Path) -> None:
 def test_marks_stand_in_the_tables(paper: pd.DataFrame) -> None:
     main_table, sweep = read_table(TABLE3), read_table(TABLE4, SWEEP)
     number = paper.query("model == 'CLGAN' and category == 'hazelnut' and verdict == 'impossible'")["number"].item()
-    text = marked_markdown(main_table, paper)
+    table = marked(main_table, paper, "table3", "Table 3.")
+    text = table.markdown()
     row = next(line for line in text.splitlines() if line.startswith("| F1 | CLGAN |"))
     assert row.split(" | ")[2:6] == ["33.01", "22.51", "25.27", f"43.26 ✗{number}"]
-    assert text.count("✗") == 5  # two cells, the legend, two sentences
-    html = marked(main_table, paper, "Table 3.").to_html()
-    assert f"43.26 ✗{number}" in html and "#d55e00" in html and "0.96 ?" in html
-    assert marked_markdown(sweep, paper).count("43.40 ?") == 1
+    assert text.count("✗") == 3  # two cells and the legend
+    html = table.html()
+    assert f"43.26 ✗{number}" in html and 'class="impossible" title="' in html and "0.96 ?" in html
+    assert r"43.26 $\times$" in table.latex()
+    assert marked(sweep, paper, "table4").markdown().count("43.40 ?") == 1
     figure = bounds_figure(paper)
     crosses = [len(axis.collections[1].get_offsets()) for axis in figure.axes]
     assert crosses == [1, 1] and len(figure.axes[0].get_yticks()) == 32
+
+
+def test_the_findings_that_reports_show_are_those_of_a_fresh_audit() -> None:
+    pd.testing.assert_frame_equal(
+        read_findings(PAPER / "audit.csv"), audit(TABLE3, AREAS, TABLE4, best="CLGAN"), atol=1e-6
+    )
 
 
 def test_marks_subsets() -> None:
@@ -393,8 +401,8 @@ def test_marks_subsets() -> None:
         ],
         columns=["subset", "images", "area", "model", "published", "high", "possible"],
     )  # fmt: skip
-    html = marked_subsets(found).to_html()
-    assert html.index(">yes<") < html.index(">at most 62.50 ✗<") < html.index("> ✗<")
+    html = marked_subsets(found).html()
+    assert html.index(">yes<") < html.index(">at most 62.50 ✗<") < html.index(">✗<")
     assert "m 97.00" in html and "48.0 %" in html
 
 

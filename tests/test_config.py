@@ -59,10 +59,17 @@ def test_the_fingerprint_follows_what_decides_the_weights() -> None:
     assert RunConfig(symmetry="quarters+flips").fingerprint() == base.fingerprint()  # what auto means for a bottle
 
 
-def test_other_training_code_is_another_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = RunConfig().fingerprint()
-    monkeypatch.setattr(config_module, "TRAINING_MODULES", (*config_module.TRAINING_MODULES, "figures"))
-    assert RunConfig().fingerprint() != before
+def test_the_fingerprint_follows_the_code_that_the_training_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {name: config_module.training_code(name) for name in ("clgan", "udcae")}
+    read = Path.read_bytes
+    for edited, changed in {
+        "losses": {"clgan"},
+        "common": {"udcae"},
+        "training": {"clgan", "udcae"},
+        "figures": set(),
+    }.items():
+        monkeypatch.setattr(Path, "read_bytes", lambda path, name=edited: read(path) + b"#" * (path.stem == name))
+        assert {name for name in before if config_module.training_code(name) != before[name]} == changed, edited
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda p: p.stem)

@@ -1,7 +1,7 @@
 """Can these numbers be? An audit of published tables of P, R, F1, IoU and ACC: a GRIM test for segmentation.
 
 ``audit`` asks of every cell whether any images could give it, under which averaging and on which defect types;
-``marked`` and ``marked_markdown`` put the answer into the table itself. Nothing but the table is needed; the defects'
+``marked`` puts the answer into the table itself. Nothing but the table is needed; the defects'
 areas, which anyone can measure on a public data set's masks, bound the accuracy too.
 
 GRIM: Brown, Heathers, "The GRIM test: a simple technique detects numerous anomalies in the reporting of results in
@@ -29,7 +29,7 @@ from clgan_lib.audit.checks import (
     row_means,
 )
 from clgan_lib.audit.figure import bounds_figure
-from clgan_lib.audit.marks import marked, marked_markdown, marked_subsets, sentences
+from clgan_lib.audit.marks import marked, marked_subsets, sentences
 from clgan_lib.audit.subsets import accuracy_on_areas, fitting_subsets, likelier_averaging, subsets
 from clgan_lib.audit.sweep import against_table, iou_along, optimum_bracketed
 from clgan_lib.audit.sweep import cells as sweep_cells
@@ -37,7 +37,7 @@ from clgan_lib.audit.table import MAIN, SWEEP, Column, columns, read_areas, read
 
 __all__ = [
     "CONSISTENT", "IMPOSSIBLE", "MAIN", "SUSPICIOUS", "SWEEP", "Column", "Finding", "audit", "columns", "marked",
-    "bounds_figure", "marked_markdown", "marked_subsets", "read_areas", "read_table", "readings", "sentences", "subsets",
+    "bounds_figure", "marked_subsets", "read_areas", "read_table", "readings", "sentences", "subsets",
 ]  # fmt: skip
 
 

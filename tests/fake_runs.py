@@ -72,6 +72,7 @@ def fake_run(
     pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
     config = {"experiment": experiment, "model": model, "category": category, "seed": seed, "image_size": size}
     config |= {"data_root": data_root, "k": 3.0, "leave_out": list(left_out), "quantile": 0.99}
+    config |= {"embedded_train": 4, "embedded_test": 8}  # little to draw where a figure asks for the data
     content = _metrics(arrays, scores, left_out) | {"config": config, "env": ENVIRONMENT}
     content["thresholds"] = {"calibrated": threshold, "quantile": 0.99}
     (folder / "config.json").write_text(json.dumps(config))

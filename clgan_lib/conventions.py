@@ -20,6 +20,7 @@ from clgan_lib.detection import residual, threshold
 from clgan_lib.layout import NOT_APPLICABLE, Cell, Row, Table
 from clgan_lib.maps import read_maps, runs_with_maps
 from clgan_lib.metrics import NAMES, Average, counts, metrics_from_counts
+from clgan_lib.ranking import curve
 from clgan_lib.sweep import label_free_k, sweep
 from clgan_lib.tables import number, provenance
 from clgan_lib.tidy import METRICS, display
@@ -121,23 +122,9 @@ def _thresholds(scores: NDArray[np.float32], truths: NDArray[np.bool_], run: Map
     grid = np.linspace(scores.min(), scores.max(), GRID)
     best = max(grid, key=lambda t: (truths & (scores >= t)).sum() / (truths.sum() + (scores >= t).sum()))  # half of F1
     yield f"oracle among {GRID} thresholds, pooled", _score(scores >= best, truths, "pooled")
-    exact = scores >= best_threshold(scores, truths)
+    exact = scores >= curve(scores, truths).oracle()[2]
     yield "oracle, exact, pooled", _score(exact, truths, "pooled")
     yield "oracle, exact, per image", _score(exact, truths)
-
-
-def best_threshold(scores: NDArray[np.float32], truths: NDArray[np.bool_]) -> float:
-    """The score from which on, all pixels pooled, F1 is highest: every threshold that makes a difference is tried.
-
-    Args:
-        scores: any shape.
-        truths: bool, of the same shape, at least one true.
-    """
-    order = np.argsort(-scores, axis=None, kind="stable")
-    ranked, hits = scores.ravel()[order], np.cumsum(truths.ravel()[order])
-    last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # equal scores pass together
-    f1 = 2 * hits[last] / (last + 1 + hits[-1])
-    return float(ranked[last[np.argmax(f1)]])
 
 
 def _types(masks: NDArray[np.bool_], truths: NDArray[np.bool_], kept: NDArray[np.bool_], left_out: str) -> Numbers:

@@ -19,8 +19,9 @@ from torch.nn import functional as F
 
 from clgan_lib.data import Category, to_float, to_uint8
 from clgan_lib.detection import detect, residual
-from clgan_lib.metrics import AVERAGES, counts, metrics_from_counts, metrics_of_counts, ranking_metrics
+from clgan_lib.metrics import AVERAGES, counts, metrics_from_counts, metrics_of_counts
 from clgan_lib.model import ReconstructionModel
+from clgan_lib.ranking import false_alarms, ranking_metrics
 
 SIZE = 256
 BATCH = 16
@@ -151,7 +152,8 @@ def scores_block(found: Evaluation, left_out: list[str]) -> dict[str, Any]:
         name: {average: metrics_from_counts(counts(masks[kept], found.truths[kept]), average) for average in AVERAGES}
         for name, masks in found.masks.items()
     }
-    return {"scores": scores, "ranking": ranking_metrics(found.scores[kept], found.truths[kept])}
+    defective = [defect != "good" for defect in np.array(found.defects)[kept]]
+    return {"scores": scores, "ranking": ranking_metrics(found.scores[kept], found.truths[kept], defective)}
 
 
 def measure(found: Evaluation, left_out: list[str]) -> dict[str, Any]:
@@ -164,9 +166,12 @@ def measure(found: Evaluation, left_out: list[str]) -> dict[str, Any]:
         chosen = types == kind
         means = {name: metrics_from_counts(counts(m[chosen], found.truths[chosen])) for name, m in found.masks.items()}
         per_type[kind] = {"images": int(chosen.sum()), **means}
+    good = types == "good"
+    alarms = {name: false_alarms(masks[good]) for name, masks in found.masks.items()} if good.any() else {}
     inside, outside = residual_in_and_out(found)
     return {
         **block,
+        "false_alarms": alarms,
         "residual": {"inside": inside, "outside": outside},
         "left_out": left_out,
         "subsets": every,

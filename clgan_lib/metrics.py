@@ -1,4 +1,4 @@
-"""How good a mask is, eq. 11 to 15, and how good a score is without any threshold.
+"""How good a mask is, eq. 11 to 15; `clgan_lib.ranking` has how good a score is without any threshold.
 
 The paper does not say how it averages. Its tables can only be means over images, and fit the images that have a defect;
 all three readings are offered and every table says which it shows.
@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import auc, roc_curve
 
 Average = Literal["image", "pooled", "all"]
 AVERAGES: tuple[Average, ...] = ("image", "pooled", "all")
@@ -83,30 +82,6 @@ def pixel_metrics(masks: ArrayLike, truths: ArrayLike, average: Average = "image
         ValueError: from `counts`, or if there is nothing to average.
     """
     return metrics_from_counts(counts(masks, truths), average)
-
-
-def ranking_metrics(scores: NDArray[np.floating], truths: NDArray[np.bool_]) -> dict[str, float]:
-    """Pixel-level AUROC and average precision, by scikit-learn; no threshold enters.
-
-    Args:
-        scores: finite, larger is stranger, ``(N, H, W)``.
-        truths: bool, of the same shape, with both defective and good pixels.
-
-    Returns:
-        AUROC and AP in [0, 1].
-
-    Raises:
-        ValueError: if the shapes differ, or all pixels are of one kind.
-    """
-    if scores.shape != truths.shape:
-        raise ValueError(f"scores and truths: shapes differ, {scores.shape} and {truths.shape}")
-    if truths.all() or not truths.any():
-        raise ValueError("truths: AUROC and AP need defective and good pixels, found one kind only")
-    # One sort serves both: the curve holds every distinct threshold, and precision follows from its two rates.
-    false_rate, recall, _ = roc_curve(truths.ravel(), scores.ravel(), drop_intermediate=False)
-    hits, alarms = recall * truths.sum(), false_rate * (~truths).sum()
-    precision = hits[1:] / (hits[1:] + alarms[1:])
-    return {"AUROC": float(auc(false_rate, recall)), "AP": float(np.diff(recall) @ precision)}
 
 
 def _binary(masks: ArrayLike, name: str) -> NDArray[np.bool_]:

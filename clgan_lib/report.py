@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from clgan_lib import conventions, exhibits, figures, sweep
+from clgan_lib import conventions, exhibits, figures, modern, sweep
 from clgan_lib.exhibits import Section
 from clgan_lib.layout import Table, write_text
 from clgan_lib.maps import Example
@@ -104,6 +104,7 @@ def write_experiment(
     sections = [
         Section("Summary", PROSE["summary"], [written[-1], plots["scores"]]),
         Section("Table 3", PROSE["table 3"], [written[0]]),
+        Section("Modern measures", PROSE["modern"], [modern.table(frame)]),
         Section("Is the difference real?", PROSE["differences"], compared),
         Section("Fig. 4 and Fig. 5", PROSE["pictures" if pictures else "no pictures"], pictures),
     ]
@@ -131,6 +132,11 @@ PROSE = {
         "A block of rows per metric, a row per model, a column per category. In italics what the paper prints; in bold the "
         "best of ours. The last block is what a method gains over the template, the median of the nearest good training "
         "images, which learns nothing, under the same detector.",
+    ],
+    "modern": [
+        "The paper reports masks under one threshold. These measures ask what the maps themselves are worth, as papers do "
+        "today, and what each threshold marks where nothing is wrong: a detector that marks something on every good product "
+        "stops the line.",
     ],
     "differences": [
         "Test images are drawn again, with replacement, thousands of times; the interval holds the difference in 95 % of "

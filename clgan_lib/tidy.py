@@ -17,6 +17,7 @@ from clgan_lib.config import EMBEDDED, Experiment
 from clgan_lib.layout import write_text
 from clgan_lib.metrics import AVERAGES
 from clgan_lib.paths import RESULTS, ROOT, safe_name
+from clgan_lib.ranking import RANKING
 from clgan_lib.runs import read_metrics
 
 METRICS = ("P", "R", "ACC", "F1", "IoU")  # in the order of the paper's Table 3
@@ -35,14 +36,15 @@ MVTEC = {
     "mvtecanomalydetection",
 }  # names of a data root, without punctuation, that hold the real one
 
+FALSE_ALARMS = ("false_images", "false_pixels")  # percent of the good test images, and of their pixels
 COSTS = ("train_s", "images_seen", "steps", "images_per_s", "evaluate_s", "peak_bytes")
 ENVIRONMENT = ("device", "device_name", "python", "torch", "torchvision", "numpy", "opencv", "commit", "dirty")
 KEYS = ("experiment", "data", "model", "category", "seed", "postprocess", "average", "subset", "scored", "found")
 COLUMNS = (
     *KEYS,
     *METRICS,
-    "AUROC",
-    "AP",
+    *RANKING,
+    *FALSE_ALARMS,
     "inside",
     "outside",
     "image_size",
@@ -79,7 +81,9 @@ def collect(results_root: str | Path, experiment: str, expected: Expected = ()) 
     Returns:
         Columns: experiment, data, model, category, seed, postprocess, average, subset, scored (False for a subset that
         is shown beside the run's own), found, P, R, ACC, F1, IoU (percent), gain (F1 over the template's, points),
-        AUROC, AP, inside, outside, and the run's provenance. Models are in the paper's order, controls last.
+        the measures of `clgan_lib.ranking`, false_images and false_pixels (percent of the good test images, and of their
+        pixels, that this post-processing marks), inside, outside, and the run's provenance. A run of an older version
+        has holes where it lacks a measure. Models are in the paper's order, controls last.
         ``attrs["notes"]`` lists each file that was not used, and why; each is a warning too.
 
     Raises:
@@ -136,9 +140,11 @@ def _rows(content: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
         blocks = {f"without {left_out}" if left_out else "every type": content, **content.get("subsets", {})}
         for subset, block in blocks.items():
             for postprocess, averages in block["scores"].items():
+                alarms = content.get("false_alarms", {}).get(postprocess, {})  # absent in runs of older versions
+                marked = {f"false_{name}": value for name, value in alarms.items()}
                 for average, scores in averages.items():
                     key = {"subset": subset, "scored": block is content, "postprocess": postprocess, "average": average}
-                    yield base | key | block["ranking"] | {name: float(scores[name]) for name in METRICS}
+                    yield base | key | marked | block["ranking"] | {name: float(scores[name]) for name in METRICS}
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it lacks {error}; evaluate the run again") from error
 

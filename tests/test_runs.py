@@ -17,8 +17,9 @@ from clgan_lib import evaluation, runs
 from clgan_lib.config import RunConfig
 from clgan_lib.data import to_float
 from clgan_lib.detection import detect
-from clgan_lib.metrics import pixel_metrics, ranking_metrics
+from clgan_lib.metrics import pixel_metrics
 from clgan_lib.model import ReconstructionModel
+from clgan_lib.ranking import false_alarms, ranking_metrics
 from clgan_lib.training import NonFiniteLoss
 
 CLGAN = {"width": 4, "blocks": 1, "patches": 8, "batch_size": 2}
@@ -86,6 +87,8 @@ def test_every_number_recomputes_from_the_maps(tiny_root: Path) -> None:
             every = pixel_metrics(mask, maps["masks"], average)  # type: ignore[arg-type]
             assert metrics["subsets"]["every type"]["scores"][name][average] == pytest.approx(every)
     assert metrics["ranking"] == pytest.approx(ranking_metrics(maps["scores"][kept], maps["masks"][kept]))
+    good = maps["defects"] == "good"
+    assert metrics["false_alarms"] == {name: pytest.approx(false_alarms(mask[good])) for name, mask in masks.items()}
     table = pd.read_csv(folder / "scores.csv")
     assert len(table) == 2 * 7
     rows = table[(table["postprocess"] == "calibrated") & (table["defect"] == "dent")]

@@ -116,18 +116,6 @@ def test_sweep_without_maps_says_so(tmp_path: Path) -> None:
         sweep.sweep_experiment(tmp_path, tables.collect(tmp_path, "fake"))
 
 
-def test_best_threshold_against_all_thresholds() -> None:
-    rng = np.random.default_rng(1)
-    scores = rng.integers(0, 30, (4, 9, 9)).astype(np.float32)  # with ties
-    truths = rng.random((4, 9, 9)) < 0.05 + scores / 60
-
-    def f1(t: float) -> float:
-        found = scores >= t
-        return 2 * (found & truths).sum() / (found.sum() + truths.sum())
-
-    assert f1(conventions.best_threshold(scores, truths)) == max(f1(t) for t in np.unique(scores))
-
-
 def test_conventions_agree_with_the_run_where_they_meet(root: Path) -> None:
     numbers = conventions.measure(root, tables.collect(root, "fake"), "clgan").set_index(["category", "convention"])[
         "F1"

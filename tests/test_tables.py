@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from fake_runs import CATEGORIES, SKILLS, fake_experiment, fake_run, image_scores
 
-from clgan_lib import tables, tidy
+from clgan_lib import modern, tables, tidy
 from clgan_lib.layout import HOLE, Cell, Row, Table
 
 
@@ -229,3 +229,28 @@ def test_summary_averages_and_counts_costs(root: Path) -> None:
         values["residual in %"].split()[0]
         == f"{100 * python_statistics.mean(m['residual']['inside'] for m in stored):.2f}"
     )
+
+
+def test_modern_measures_are_the_stored_ones_and_old_runs_leave_holes(own: Path) -> None:
+    for number, path in enumerate(sorted((own / "fake" / "clgan").rglob("metrics.json"))):
+        content = json.loads(path.read_text())
+        content["ranking"] |= {"AUPRO_0.3": 0.5 + number / 10, "F1_oracle": 40.0, "image_AUROC": None}
+        content["false_alarms"] = {"dual_threshold": {"images": 100.0, "pixels": 2.5}}
+        path.write_text(json.dumps(content))
+    table = modern.table(tables.collect(own, "fake"))
+    rows = {tuple(c.text for c in row.cells[:2]): dict(zip(table.header, row.cells, strict=True)) for row in table.rows}
+    first, mean = rows["", "CLGAN"], [row for row in table.rows if row.cells[1].text == "CLGAN"][-1]
+    assert first["AUPRO 0.3"].text.startswith("0.") and first["AUPRO 0.3"].kind == "best"
+    assert mean.cells[table.header.index("AUPRO 0.3")].text == "0.650 ± 0.071"  # seeds 0: 0.5, 0.7; 1: 0.6, 0.8
+    assert first["false alarms, dual"].text == "100.0 / 2.5" and first["false alarms, native"].text == "n/a"
+    assert rows["bottle", "UDCAE"]["AUPRO 0.3"].text == first["image AUROC"].text == "n/a"
+    assert any("a version without this measure" in note for note in table.notes)
+    frame = tables.collect(own, "fake")
+    tidy.write_csv(frame, own / "tidy.csv")
+    stored = pd.read_csv(own / "tidy.csv").query("model == 'clgan' and postprocess == 'dual_threshold' and scored")
+    assert (stored["false_images"] == 100).all() and (stored["F1_oracle"] == 40).all()
+
+
+def test_modern_measures_of_nothing_are_holes(tmp_path: Path) -> None:
+    table = modern.table(tables.collect(tmp_path, "fake", [("clgan", "bottle", 0)]))
+    assert {c.text for c in table.rows[0].cells[2:]} == {HOLE}

@@ -128,7 +128,8 @@ def samples(category: Category, title: str = "") -> Figure:
             area = f"\n{100 * areas[index]:.1f} % of the image" if kind != "good" else "\n"
             axis.set_title(f"{kind}{area}", fontsize=7)
             axis.set_xlabel(category.test_names[index], fontsize=6)
-        return captioned(figure, f"{title or category.name}. Shown of each type: the defect of median area.")
+        title = (title or category.name).removesuffix(".")
+        return captioned(figure, f"{title}. Shown of each type: the defect of median area.")
 
 
 def run_gallery(found: Evaluation, title: str = "") -> Figure:

@@ -180,35 +180,46 @@ def number(value: float, decimals: int = 2, signed: bool = False) -> str:
     return f"{value:{'+' if signed else ''},.{decimals}f}".replace("-", "−").replace(",", " ")
 
 
-def summary(frame: pd.DataFrame, *, postprocess: str = "dual_threshold", average: str = "image") -> Table:
+def summary(
+    frame: pd.DataFrame, *, postprocess: str = "dual_threshold", average: str = "image", by_category: bool = False
+) -> Table:
     """One row per model: quality, what it leaves behind, what it cost. Means over categories and seeds.
 
     Args:
         frame: from `collect`.
         postprocess: of F1, IoU and gain, see `select`.
         average: likewise.
+        by_category: a block of rows per category instead of means over them.
     """
     rows = select(frame, postprocess, average)
-    models = list(rows["model"].unique())
-    lines = [[Cell(display(model), "label")] for model in models]
-    for column, _, unit, decimals, quality in SUMMARY:
-        scaled = rows.assign(**{column: pd.to_numeric(rows[column], errors="coerce") / unit})
-        for line, model in zip(lines, models, strict=True):
-            mine = scaled[scaled["model"] == model]
-            signed = column == "gain"
-            line.append(spread(mine, column, decimals=decimals, signed=signed, deviation=quality)[0])
+    for column, _, unit, *_ in SUMMARY:
+        rows[column] = pd.to_numeric(rows[column], errors="coerce") / unit
+    blocks = list(rows.groupby("category", sort=True)) if by_category else [("", rows)]
+    lines = []
+    for category, part in blocks:
+        for i, (model, mine) in enumerate(part.groupby("model", sort=False)):
+            cells = [Cell(display(str(model)), "label")]
+            if by_category:
+                cells.insert(0, Cell("" if i else str(category), "label"))
+            for column, _, _, decimals, quality in SUMMARY:
+                signed = column == "gain"
+                cells.append(spread(mine, column, decimals=decimals, signed=signed, deviation=quality)[0])
+            lines.append(Row(cells, opens=by_category and not i))
+    over = ["categories"] * (not by_category) + ["seeds"] * (rows["seed"].nunique() > 1)
     caption = (
-        f"Summary of experiment {frame['experiment'].iloc[0]}: means over categories"
-        f"{' and seeds, ± over seeds' if rows['seed'].nunique() > 1 else ''}; F1 and IoU by "
-        f"{POSTPROCESS_NAMES.get(postprocess, postprocess)}, {AVERAGE_NAMES.get(average, average)}."
+        f"Summary of experiment {frame['experiment'].iloc[0]}{', category by category' if by_category else ''}: "
+        f"{'means over ' + ' and '.join(over) + '; ' if over else ''}F1 and IoU by "
+        f"{POSTPROCESS_NAMES.get(postprocess, postprocess)}, {AVERAGE_NAMES.get(average, average)}"
+        f"{'; ± over seeds' if 'seeds' in over else ''}."
     )
     explained = (
         "Residual: mean ID1 (eq. 7) inside and outside the defects of defective images, percent of the full range; a model "
         "that restores has much inside and little outside. Training time, images seen, steps: per run."
     )
-    heads = ["model", *(head for _, head, *_ in SUMMARY)]
+    heads = [*(["category"] if by_category else []), "model", *(head for _, head, *_ in SUMMARY)]
     notes = [explained, *_notes(rows, frame, None)]
-    return Table("summary", caption, heads, [Row(line) for line in lines], notes=notes, source=provenance(frame))
+    name = "summary_by_category" if by_category else "summary"
+    return Table(name, caption, heads, lines, labels=1 + by_category, notes=notes, source=provenance(frame))
 
 
 def _notes(rows: pd.DataFrame, frame: pd.DataFrame, paper: pd.DataFrame | None) -> list[str]:
@@ -274,7 +285,7 @@ def write_tables(frame: pd.DataFrame, folder: Path, paper: pd.DataFrame | None =
         made.append(table3(frame, postprocess=postprocess, average=average, paper=paper if first else None))
     if frame["left_out"].astype(bool).any():
         made.append(table3(frame, subset="every type"))
-    made.append(summary(frame))
+    made += [summary(frame, by_category=True), summary(frame)]
     for table in made:
         table.write(folder)
     return made

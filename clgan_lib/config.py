@@ -15,10 +15,19 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from clgan_lib.augment import SYMMETRIES, SYMMETRY
 from clgan_lib.model import MODELS, find_model
@@ -27,6 +36,7 @@ from clgan_lib.paths import RESULTS, ROOT, safe_name
 # An edit to one of these can change what a run computes, and nothing else can: a figure's edit reruns no training.
 TRAINING_MODULES = ("augment", "clgan", "data", "losses", "model", "networks", "training")
 EMBEDDED = "embedded"
+LARGEST = 2**16  # of a whole number among the options: more layers, channels or patches than fit any machine
 MODEL_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*)?")  # a name, or package.module:Class
 
 
@@ -262,8 +272,33 @@ def _check_plain(value: Any, name: str) -> None:
             _check_plain(part, name)
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name}: expected a finite number, got {value}")
+    elif isinstance(value, int) and abs(value) > LARGEST:
+        raise ValueError(f"{name}: expected a whole number up to {LARGEST}, got {value}")
     elif not isinstance(value, str | int | float | None):
         raise ValueError(f"{name}: expected a number, text, a list or nothing, got {type(value).__name__}")
+
+
+def check_options(model: str, options: dict[str, Any]) -> None:
+    """Hold a model's options against the annotations of its constructor.
+
+    Raises:
+        ValueError: naming the option whose type does not fit, or which is negative: none of the suite's own may be.
+    """
+    constructor = find_model(model).__init__
+    try:
+        kinds = get_type_hints(constructor)
+    except NameError:  # a reader's own model with annotations of its own kind
+        kinds = {}
+    for name, value in options.items():
+        try:
+            TypeAdapter(kinds.get(name, Any)).validate_json(json.dumps(value), strict=True)
+        except ValidationError as error:
+            message = error.errors()[0]["msg"]
+            raise ValueError(f"options.{name}: {message[0].lower()}{message[1:]}, got {value!r}") from None
+        except PydanticUserError:  # annotated with a type that pydantic cannot check
+            continue
+        if model in MODELS and isinstance(value, int | float) and value < 0:
+            raise ValueError(f"options.{name}: expected a number >= 0, got {value}")
 
 
 def _one_line(error: ValidationError, known: list[str]) -> str:

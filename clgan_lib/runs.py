@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from clgan_lib import evaluation
-from clgan_lib.config import RunConfig
+from clgan_lib.config import RunConfig, check_options
 from clgan_lib.data import Category, load_category
 from clgan_lib.folders import FORMAT, claim, first_line, read_metrics, within_memory, write_json, writing
 from clgan_lib.model import ReconstructionModel, build_model
@@ -105,6 +105,7 @@ def fresh_model(config: RunConfig) -> ReconstructionModel:
     """
     device = pick_device(config.device)
     seed_everything(config.seed)
+    check_options(config.model, config.options)
     try:
         model = build_model(config.model, image_size=config.image_size, options=config.options).to(device)
     except (ValueError, TypeError, ArithmeticError, LookupError, AssertionError, RuntimeError, MemoryError) as error:

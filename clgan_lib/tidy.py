@@ -95,7 +95,7 @@ def collect(results_root: str | Path, experiment: str, expected: Expected = ()) 
     notes: list[str] = []
     for path in sorted(folder.glob("*/*/seed*/metrics.json")):
         try:
-            rows += _rows(read_metrics(path.parent), path.parent)
+            rows += list(_rows(read_metrics(path.parent), path.parent))  # all of them or none
         except ValueError as error:
             notes.append(f"{path.relative_to(folder).as_posix()} is not used: {str(error).replace(str(path), 'it')}")
     found = {(row["model"], row["category"], row["seed"]): True for row in rows}

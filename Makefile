@@ -2,15 +2,16 @@
 PYTHON ?= python3
 EXPERIMENT ?= quick
 DATA ?=
+VERIFY ?=
 CORES ?= all
 BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help benchmark report test lab clean
+.PHONY: help benchmark report test test-full test-oldest verify mutants lab clean
 
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "EXPERIMENT=$(EXPERIMENT): a file of config/.  DATA=: a folder in the MVTec AD layout; empty for the embedded data."
 
 benchmark: $(READY) ## train every run of EXPERIMENT that is missing, then make its tables, figures and report
@@ -26,6 +27,20 @@ report: $(READY) ## tables, figures and results/EXPERIMENT/report.html from the 
 
 test: $(READY) ## style, types, and every test
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/pytest -n 2 --dist loadfile
+
+test-full: $(READY) ## `make test`, and hundreds of kills, full disks and memory limits (about half an hour)
+	@$(MAKE) --no-print-directory test && $(BIN)/pytest -m full tests
+
+test-oldest: ## the tests on the oldest versions that pyproject.toml allows, in .venv-oldest/
+	@test -x .venv-oldest/bin/uv || { $(PYTHON) -m venv .venv-oldest && .venv-oldest/bin/python -m pip install --quiet uv; }
+	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct -e ".[grid,test]"
+	.venv-oldest/bin/python -m pytest -n 2 --dist loadfile
+
+verify: $(READY) ## make every table in results/ again from its runs' metrics.json, and compare
+	@$(BIN)/python -m clgan_lib.verify $(VERIFY)
+
+mutants: $(READY) ## change losses, detection and metrics line by line: do the tests notice?
+	@$(BIN)/python benchmarks/mutants.py
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks

@@ -10,6 +10,7 @@ redo nothing. Interrupted runs go on from their checkpoint.
 
 import hashlib
 import json
+import shlex
 import sys
 
 from clgan_lib.config import Experiment, model_folder
@@ -18,7 +19,7 @@ overrides = {"data_root": config["data_root"]} if config.get("data_root") else {
 experiment = Experiment.load(config.get("experiment", "quick"), **overrides)
 RUNS = {(model_folder(run.model), run.category, str(run.seed)): run for run in experiment.runs()}
 NOTEBOOK = "notebooks/10_train.ipynb"
-PAPERMILL = f"'{sys.executable}' -m papermill"  # of this environment, activated or not
+PAPERMILL = f"{shlex.quote(sys.executable)} -m papermill"  # of this environment, activated or not
 
 
 def run_of(wildcards):
@@ -54,9 +55,9 @@ rule train:
         """
         {PAPERMILL} {input:q} {log.notebook:q} -y {params.settings:q} --kernel python3 --execution-timeout 604800 \
             --no-progress-bar > {log.text:q} 2>&1 || {{
-            echo "FAILED: model {wildcards.model}, category {wildcards.category}, seed {wildcards.seed}:" \
+            echo FAILED: model {wildcards.model:q}, category {wildcards.category:q}, seed {wildcards.seed:q}: \
                 "$(grep -m 1 'Exception encountered at' {log.text:q} || echo 'the kernel died'):" \
-                "$(grep -v '^ *$' {log.text:q} | tail -n 1) (whole notebook: {log.notebook})" >&2
+                "$(grep -v '^ *$' {log.text:q} | tail -n 1) (whole notebook: "{log.notebook:q}")" >&2
             exit 1
         }}
         """

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from clgan_lib.data import find_files, list_categories
+from clgan_lib.data import SUFFIXES, Files, find_files, list_categories
 
 WHERE = (
     "MVTec AD can be had from https://www.mvtec.com/company/research/datasets/mvtec-ad (CC BY-NC-SA 4.0, not for commercial "
@@ -78,6 +78,7 @@ def _check_category(root: Path, name: str) -> dict[str, object]:
         advice.append(f"add masks for {_some(missing)}")
     if broken:
         advice.append(f"replace {_some(broken)}")
+    advice += _left_over(root / name, files)
     if expected and found != expected and not _embedded(root):
         advice.append("other counts than MVTec AD's: not comparable with published numbers")
     columns = {
@@ -88,6 +89,19 @@ def _check_category(root: Path, name: str) -> dict[str, object]:
     }
     numbers = {"missing masks": len(missing), "unreadable": len(broken), "advice": "; ".join(advice) or "ready"}
     return {"category": name, **columns, **numbers}
+
+
+def _left_over(folder: Path, files: Files) -> list[str]:
+    """Advice on files that nothing reads: masks without an image, and images of a kind that is not read."""
+    used = set(files.all())
+    places = [folder / "train" / "good", *(folder / "test").glob("*/"), *(folder / "ground_truth").glob("*/")]
+    present = {p for place in places if place.is_dir() for p in place.iterdir() if not p.name.startswith(".")}
+    unused = sorted(path.relative_to(folder.parent).as_posix() for path in present - used if path.is_file())
+    masks = [name for name in unused if "/ground_truth/" in name]
+    other = [name for name in unused if name not in masks]
+    advice = [f"no image has the mask {_some(masks)}"] if masks else []
+    kinds = ", ".join(sorted(SUFFIXES))
+    return advice + ([f"not read, convert to one of {kinds} or ignore: {_some(other)}"] if other else [])
 
 
 def _embedded(root: Path) -> bool:

@@ -11,21 +11,34 @@ import difflib
 import hashlib
 import inspect
 import json
+import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from clgan_lib.augment import SYMMETRIES, SYMMETRY
-from clgan_lib.model import find_model
+from clgan_lib.model import MODELS, find_model
 from clgan_lib.paths import RESULTS, ROOT, safe_name
 
 # What every training runs through, beside the model's own module; see `training_code`.
 TRAINING_MODULES = ("augment", "data", "model", "training")
 EMBEDDED = "embedded"
+LARGEST = 2**16  # of a whole number among the options: more layers, channels or patches than fit any machine
+MODEL_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*)?")  # a name, or package.module:Class
 
 
 class RunConfig(BaseModel):
@@ -42,12 +55,12 @@ class RunConfig(BaseModel):
     model: str = "clgan"
     """A name from `clgan_lib.model.MODELS`, or ``package.module:Class``."""
     category: str = "bottle"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     data_root: str = ""
     """Folder in the MVTec AD layout; empty for the embedded data."""
-    embedded_train: int = Field(150, ge=2)
+    embedded_train: int = Field(150, ge=2, le=100_000)
     """Good training images of the embedded data."""
-    embedded_test: int = Field(60, ge=1)
+    embedded_test: int = Field(60, ge=1, le=100_000)
     """Defective test images of the embedded data."""
     results_root: str = ""
     """Where results go; empty for ``results/`` in the repository."""
@@ -75,7 +88,7 @@ class RunConfig(BaseModel):
     """``auto`` (CUDA, then MPS, then CPU), or a torch device."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Of training; ``auto`` is bf16 on CUDA and float32 elsewhere."""
-    threads: int = Field(0, ge=0)
+    threads: int = Field(0, ge=0, le=1024)
     """CPU threads of torch and OpenCV; 0 leaves the choice to them."""
     checkpoint_seconds: float = Field(60.0, ge=0, allow_inf_nan=False)
     """Time between checkpoints; 0 makes one at each logging step."""
@@ -97,8 +110,16 @@ class RunConfig(BaseModel):
         safe_name(self.category, "category")
         if self.experiment == "paper":
             raise ValueError("experiment: 'paper' holds the published numbers; choose another name")
+        if not MODEL_NAME.fullmatch(self.model):
+            raise ValueError(
+                f"model: {self.model!r} is no name; use one of {', '.join(MODELS)}, or package.module:Class"
+            )
         if self.symmetry not in ("auto", *SYMMETRIES):
             raise ValueError(f"symmetry: {self.symmetry!r} is unknown; use auto, {', '.join(SYMMETRIES)}")
+        for name in ("data_root", "results_root"):
+            if not getattr(self, name).isprintable():
+                raise ValueError(f"{name}: {getattr(self, name)!r} cannot name a folder; remove what cannot be printed")
+        _check_plain(self.options, "options")
         return self
 
     @classmethod
@@ -229,13 +250,15 @@ class Experiment(BaseModel):
                 raise ValueError("expected fields such as categories and models")
             loaded["settings"] = {**(loaded.get("settings") or {}), **overrides}
             experiment = cls(name=path.stem, **loaded)
-            experiment.runs()
+            experiment.runs()  # each run's settings are checked, too
         except yaml.YAMLError as error:
             raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
         except ValidationError as error:
             raise ValueError(f"{path}: {_one_line(error, list(cls.model_fields))}") from None
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{path}: {error}") from None
+        if not experiment.runs():
+            raise ValueError(f"{path}: categories, seeds and models: each needs at least one entry")
         return experiment
 
     def runs(self) -> list[RunConfig]:
@@ -252,6 +275,47 @@ class Experiment(BaseModel):
         own = {"experiment": self.name, "model": model, "category": category, "seed": seed}
         left_out = {"leave_out": self.leave_out[category]} if category in self.leave_out else {}
         return RunConfig(**{**self.settings, **left_out, **(self.models[model] or {}), **own})
+
+
+def _check_plain(value: Any, name: str) -> None:
+    """Refuse an option that JSON cannot hold, by name: what is not plain could not be written into `metrics.json`."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"{name}: {key!r} is no option's name; use text")
+            _check_plain(part, f"{name}.{key}")
+    elif isinstance(value, list | tuple):
+        for part in value:
+            _check_plain(part, name)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number, got {value}")
+    elif isinstance(value, int) and abs(value) > LARGEST:
+        raise ValueError(f"{name}: expected a whole number up to {LARGEST}, got {value}")
+    elif not isinstance(value, str | int | float | None):
+        raise ValueError(f"{name}: expected a number, text, a list or nothing, got {type(value).__name__}")
+
+
+def check_options(model: str, options: dict[str, Any]) -> None:
+    """Hold a model's options against the annotations of its constructor.
+
+    Raises:
+        ValueError: naming the option whose type does not fit, or which is negative: none of the suite's own may be.
+    """
+    constructor = find_model(model).__init__
+    try:
+        kinds = get_type_hints(constructor)
+    except NameError:  # a reader's own model with annotations of its own kind
+        kinds = {}
+    for name, value in options.items():
+        try:
+            TypeAdapter(kinds.get(name, Any)).validate_json(json.dumps(value), strict=True)
+        except ValidationError as error:
+            message = error.errors()[0]["msg"]
+            raise ValueError(f"options.{name}: {message[0].lower()}{message[1:]}, got {value!r}") from None
+        except PydanticUserError:  # annotated with a type that pydantic cannot check
+            continue
+        if model in MODELS and isinstance(value, int | float) and value < 0:
+            raise ValueError(f"options.{name}: expected a number >= 0, got {value}")
 
 
 def _one_line(error: ValidationError, known: list[str]) -> str:

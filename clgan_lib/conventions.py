@@ -37,7 +37,8 @@ def measure(results_root: str | Path, frame: pd.DataFrame, model: str) -> pd.Dat
         ValueError: if none of its runs has maps.
     """
     runs = runs_with_maps(results_root, frame, model)
-    return pd.DataFrame([row for run in runs for row in rows(Path(results_root) / run["folder"], run)])
+    found = pd.DataFrame([row for run in runs for row in rows(Path(results_root) / run["folder"], run)])
+    return found.assign(provenance=provenance(frame))
 
 
 def rows(folder: Path, run: Mapping[Any, Any]) -> Iterator[dict[str, Any]]:

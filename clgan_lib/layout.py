@@ -5,7 +5,6 @@ What stands in the cells is decided in `clgan_lib.tables`; here nothing is compu
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Literal
 
 import pandas as pd
 from markupsafe import Markup, escape
+
+from clgan_lib.training import replacing
 
 HOLE = "—"  # a run that is expected and not there
 NOT_APPLICABLE = "n/a"  # the run is there, the number cannot be: a method without a detector of its own, say
@@ -136,9 +137,8 @@ def from_frame(name: str, caption: str, frame: pd.DataFrame, notes: Sequence[str
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all, so that a reader never meets half of it; makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 # --- looks ----------------------------------------------------------------------------------------------------------

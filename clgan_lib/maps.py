@@ -5,7 +5,10 @@ Which images are shown is a rule, not a choice: see `examples`.
 
 from __future__ import annotations
 
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,10 @@ from numpy.typing import NDArray
 
 from clgan_lib.detection import detect
 from clgan_lib.tidy import read_scores, select
+
+# What a file cut short, edited or of another kind provokes in zipfile and NumPy; a huge shape is a MemoryError.
+BROKEN = (OSError, EOFError, KeyError, ValueError, TypeError, SyntaxError, MemoryError, OverflowError, RuntimeError,
+          zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError)  # fmt: skip
 
 
 def read_maps(folder: str | Path, names: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
@@ -34,10 +41,17 @@ def read_maps(folder: str | Path, names: Sequence[str] = ()) -> dict[str, NDArra
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: figures need the maps; copy them here or run again")
     try:
-        with np.load(path) as file:
-            return {name: file[name] for name in names or file.files}
-    except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is damaged or incomplete ({error}); run again") from error
+        with zipfile.ZipFile(path):  # np.load would take any file, a pickle too, and refuse it less clearly
+            pass
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in names or file.files}
+    except BROKEN as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} is damaged or incomplete ({reason}); run again") from error
+    counts = {name: len(array) for name, array in arrays.items() if name != "holdout" and array.ndim}
+    if len(counts) < len(arrays.keys() - {"holdout"}) or len(set(counts.values())) > 1:
+        raise ValueError(f"{path} is damaged: its arrays hold different numbers of images ({counts}); run again")
+    return arrays
 
 
 def runs_with_maps(results_root: str | Path, frame: pd.DataFrame, model: str) -> list[dict[Any, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,8 +19,10 @@ def safe_name(value: str, what: str) -> str:
         what: how the error calls it, such as ``"category"``.
 
     Raises:
-        ValueError: if the name is empty, hidden, or could lead out of its parent folder.
+        ValueError: if the name is empty or hidden, could lead out of its parent folder, or holds what a shell, Snakemake or
+            Windows reads as more than a name. Letters of any script, spaces and dots inside are fine.
     """
-    if not value or value.startswith(".") or set(value) & set('/\\:*?"<>|\0\n\r'):
+    odd = any(c in '/\\:*?"<>|{}$`;&' or unicodedata.category(c)[0] == "C" for c in value)
+    if not value or odd or value != value.strip(" .") or value[0] in "-~":
         raise ValueError(f"{what}: {value!r} cannot name a folder; use letters, digits, '.', '_' and '-'")
     return value

@@ -6,7 +6,7 @@ by running it again; a run that fails leaves no ``metrics.json``.
 
 from __future__ import annotations
 
-import json
+import math
 import platform
 import random
 import subprocess
@@ -19,18 +19,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from clgan_lib import evaluation
-from clgan_lib.config import RunConfig
+from clgan_lib.config import RunConfig, check_options
 from clgan_lib.data import Category, load_category
+from clgan_lib.folders import FORMAT, claim, first_line, read_metrics, within_memory, write_json, writing
 from clgan_lib.model import ReconstructionModel, build_model
 from clgan_lib.paths import CACHE, ROOT
 from clgan_lib.training import Budget, Progress, peak_bytes, pick_device, replacing, set_threads, train
 
-FORMAT = 1
 EMBEDDED_SIZE = 256
+AGAIN = "free space or make it writable, then run again: it goes on from its checkpoint"
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "pandas", "scikit-learn", "safetensors")
 
 
@@ -58,6 +60,7 @@ class Run:
     lock: FileLock
     found: evaluation.Evaluation | None = None
     evaluate_s: float = 0.0
+    begun: bool = False  # whether the model has been trained, or begun to be
 
 
 def data_root(config: RunConfig) -> Path:
@@ -78,27 +81,63 @@ def start_run(config: RunConfig) -> Run:
         ValueError, OSError: naming what is wrong with the config or the data, before anything is written.
         RuntimeError: if another run holds the folder.
     """
-    device = pick_device(config.device)
+    pick_device(config.device)
     set_threads(config.threads)
-    seed_everything(config.seed)
-    model = build_model(config.model, image_size=config.image_size, options=config.options)
-    root = data_root(config)
-    category = load_category(root, config.category, evaluation.SIZE)
-    unknown = set(config.leave_out) - set(category.defects)
-    if unknown:
-        there = ", ".join(sorted(set(category.defects) - {"good"}))
-        raise ValueError(f"leave_out: category {config.category!r} has no type {sorted(unknown)}; it has {there}")
-    small = (
-        category if config.image_size == evaluation.SIZE else load_category(root, config.category, config.image_size)
-    )
+    model = fresh_model(config)
+    with writing(CACHE, "set the environment variable CLGAN_CACHE to a folder that can be written"):
+        root = data_root(config)
+        category = load_category(root, config.category, evaluation.SIZE)
+        other_size = config.image_size != evaluation.SIZE
+        small = load_category(root, config.category, config.image_size) if other_size else category
+    check_scorable(config, category)
     held_out = torch.arange(len(category.train)) % config.holdout == config.holdout - 1
     if not held_out.any():
         raise ValueError(f"holdout: {len(held_out)} good images leave none to calibrate on; lower holdout")
-    model = model.to(device)
-    if device.type == "cuda":
-        model = model.to(memory_format=torch.channels_last)
     lock = claim(config.folder)
     return Run(config, category, small.train[~held_out], category.train[held_out], model, Progress(), lock)
+
+
+def fresh_model(config: RunConfig) -> ReconstructionModel:
+    """The run's model before its first step, after everything is seeded; on its device.
+
+    Raises:
+        ValueError: in one line, naming the option that cannot be.
+    """
+    device = pick_device(config.device)
+    seed_everything(config.seed)
+    check_options(config.model, config.options)
+    try:
+        model = build_model(config.model, image_size=config.image_size, options=config.options).to(device)
+    except (ValueError, TypeError, ArithmeticError, LookupError, AssertionError, RuntimeError, MemoryError) as error:
+        named = "" if isinstance(error, ValueError) else f"options of model {config.model!r}: "
+        raise ValueError(named + first_line(error)) from error
+    return model.to(memory_format=torch.channels_last) if device.type == "cuda" else model
+
+
+def check_scorable(config: RunConfig, category: Category) -> None:
+    """Refuse before any training what could not be scored after it.
+
+    Raises:
+        ValueError: naming the defect type, or what is missing.
+    """
+    types = set(category.defects) - {"good"}
+    unknown = set(config.leave_out) - set(category.defects)
+    if unknown:
+        there = ", ".join(sorted(types))
+        raise ValueError(f"leave_out: category {config.category!r} has no type {sorted(unknown)}; it has {there}")
+    listed = [kind for kind in types if ", " in kind]
+    if listed:
+        raise ValueError(
+            f"category {config.category!r}: rename the defect type {listed[0]!r}: tables list types with ', '"
+        )
+    kept = torch.tensor([kind not in config.leave_out for kind in category.defects])
+    masks = category.masks[kept]
+    if not masks.any() or masks.all():
+        lacks = "no defective pixel" if not masks.any() else "no good pixel"
+        raise ValueError(
+            f"category {config.category!r}: {lacks} at {evaluation.SIZE}x{evaluation.SIZE} in the {int(kept.sum())} test "
+            "images that count; add test images, or leave out fewer types"
+        )
 
 
 def seed_everything(seed: int) -> None:
@@ -108,30 +147,28 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def claim(folder: Path) -> FileLock:
-    """Hold a run folder for this process, and take its old sign of success away.
-
-    Raises:
-        RuntimeError: if another run holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RuntimeError(
-            f"{folder} is in use by another run; wait for it, or choose another experiment or seed"
-        ) from None
-    (folder / "metrics.json").unlink(missing_ok=True)
-    return lock
-
-
 def train_run(run: Run) -> Progress:
-    """Train within the budget, resuming from the folder's checkpoint; writes checkpoint, weights and history.
+    """Train within the budget, resuming from the folder's checkpoint; writes config, checkpoint and history.
+
+    Called again on one run (a notebook's cell after an interruption), it begins with a fresh model, and so ends as if it had
+    been called once.
 
     Raises:
         NonFiniteLoss: the last good checkpoint stays.
+        OSError, MemoryError: in one line; the last checkpoint stays.
     """
+    config, folder = run.config, run.config.folder
+    if run.begun:
+        run.model, run.found = fresh_model(config), None
+    if not run.lock.is_locked:
+        run.lock = claim(folder)
+    run.begun = True
+    with writing(folder, AGAIN), within_memory(config):
+        _train(run)
+    return run.progress
+
+
+def _train(run: Run) -> None:
     config, folder = run.config, run.config.folder
     precision = config.precision
     if precision == "auto":
@@ -152,13 +189,15 @@ def train_run(run: Run) -> Progress:
     with replacing(folder / "history.csv") as part:
         columns = None if run.progress.history else ["step", "images", "seconds"]  # a control has no history
         pd.DataFrame(run.progress.history, columns=columns).to_csv(part, index=False)
-    return run.progress
 
 
 def evaluate_run(run: Run) -> evaluation.Evaluation:
     """The model's answers on the test images at 256x256, in float32."""
     begin = time.monotonic()
-    run.found = evaluation.evaluate(run.model, run.category, run.holdout, k=run.config.k, quantile=run.config.quantile)
+    with within_memory(run.config):
+        run.found = evaluation.evaluate(
+            run.model, run.category, run.holdout, k=run.config.k, quantile=run.config.quantile
+        )
     run.evaluate_s = time.monotonic() - begin
     return run.found
 
@@ -167,11 +206,29 @@ def finish_run(run: Run) -> dict[str, Any]:
     """Write maps, scores, environment and weights, then ``metrics.json``, and drop the checkpoint.
 
     Returns:
-        What ``metrics.json`` holds.
+        What ``metrics.json`` holds; there, a mean residual that does not exist (masks that cover their images) is null.
+
+    Raises:
+        RuntimeError: if the run was not evaluated, or no longer holds its folder.
+        OSError: naming the folder, if it can't be written.
     """
-    assert run.found is not None, "evaluate_run comes first"
-    folder, found, done = run.config.folder, run.found, run.progress
-    metrics = {
+    if run.found is None or not run.lock.is_locked:
+        lacks = "is not evaluated" if run.found is None else "is finished, or another has taken its folder"
+        raise RuntimeError(
+            f"{run.config.folder}: this run {lacks}; start_run, train_run, evaluate_run, then finish_run"
+        )
+    metrics = summarise(run)
+    with writing(run.config.folder, AGAIN):
+        _write(run, metrics)
+    run.lock.release()
+    return metrics
+
+
+def summarise(run: Run) -> dict[str, Any]:
+    """All that ``metrics.json`` says of an evaluated run."""
+    assert run.found is not None
+    found, done = run.found, run.progress
+    return {
         "format": FORMAT,
         "config": run.config.model_dump(),
         "env": environment(run.model.device),
@@ -193,6 +250,12 @@ def finish_run(run: Run) -> dict[str, Any]:
             "peak_bytes": peak_bytes(run.model.device),
         },
     }
+
+
+def _write(run: Run, metrics: dict[str, Any]) -> None:
+    """The files of a finished run; ``metrics.json``, the sign of success, last."""
+    assert run.found is not None
+    folder, found = run.config.folder, run.found
     arrays = {name: getattr(found, name) for name in ("images", "reconstructions", "scores", "holdout")}
     arrays |= {"masks": found.truths, "names": np.array(found.names), "defects": np.array(found.defects)}
     if "native" in found.masks:
@@ -204,45 +267,34 @@ def finish_run(run: Run) -> dict[str, Any]:
     with replacing(folder / "weights.safetensors") as part:
         save_file({name: value.cpu().contiguous() for name, value in run.model.state_dict().items()}, part)
     write_json(folder / "env.json", metrics["env"])
-    write_json(folder / "metrics.json", metrics)
+    residual = {name: value if math.isfinite(value) else None for name, value in metrics["residual"].items()}
+    write_json(folder / "metrics.json", metrics | {"residual": residual})
     (folder / "checkpoint" / "last.safetensors").unlink(missing_ok=True)
     if (folder / "checkpoint").is_dir() and not any((folder / "checkpoint").iterdir()):
         (folder / "checkpoint").rmdir()
-    run.lock.release()
-    return metrics
 
 
 def load_model(folder: str | Path) -> ReconstructionModel:
     """The trained model of a finished run, on the CPU, ready to reconstruct.
 
     Raises:
-        FileNotFoundError: if the folder holds no finished run.
-        ValueError: if its files are not readable.
+        FileNotFoundError: if the folder holds no finished run, or not its weights.
+        ValueError: naming the file that is damaged or of another model.
     """
-    config = RunConfig(**read_metrics(folder)["config"])
-    model = build_model(config.model, image_size=config.image_size, options=config.options)
-    model.load_state_dict(load_file(Path(folder) / "weights.safetensors"))
-    return model.eval()
-
-
-def read_metrics(folder: str | Path) -> dict[str, Any]:
-    """``metrics.json`` of a finished run.
-
-    Raises:
-        FileNotFoundError: if there is none: the run is missing or did not finish.
-        ValueError: if it is damaged or of another format.
-    """
-    path = Path(folder) / "metrics.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: this run is missing or did not finish; run it (again)")
+    path = Path(folder) / "weights.safetensors"
+    content = read_metrics(folder)
     try:
-        metrics = json.loads(path.read_text(encoding="utf8"))
-        found = metrics["format"]
+        config = RunConfig(**content["config"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it and run again") from None
-    if found != FORMAT:
-        raise ValueError(f"{path} has format {found!r}, this version reads {FORMAT}; run it again")
-    return metrics
+        raise ValueError(f"{path.with_name('metrics.json')}: its config is not one ({error}); run it again") from None
+    model = build_model(config.model, image_size=config.image_size, options=config.options)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: copy it here or run again")
+    try:
+        model.load_state_dict(load_file(path))
+    except (SafetensorError, OSError, RuntimeError, KeyError) as error:
+        raise ValueError(f"{path} is damaged or of another model ({first_line(error)}); run it again") from None
+    return model.eval()
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -270,13 +322,6 @@ def commit() -> dict[str, Any]:
         return {"commit": head, "dirty": bool(changes.stdout.strip())}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": "unknown", "dirty": False}
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON, whole or not at all; NaN is refused rather than written."""
-    text = json.dumps(content, indent=2, allow_nan=False)
-    with replacing(path) as part:
-        part.write_text(text + "\n", encoding="utf8")
 
 
 def execute(config: RunConfig) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def differences(
             estimate = dict(zip(("difference", "low", "high"), paired_bootstrap(group), strict=True))
             images = sum(map(len, group))
             rows.append({"reference": reference, "model": model, "category": category, "images": images, **estimate})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(provenance=provenance(frame))
 
 
 def difference_table(frame: pd.DataFrame, found: pd.DataFrame) -> Table:

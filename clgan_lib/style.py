@@ -6,7 +6,6 @@ and seed, so that it can leave the report and still be understood. Colours: Okab
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,8 @@ import matplotlib as mpl
 from cycler import cycler
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+
+from clgan_lib.training import replacing
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*"
@@ -52,11 +53,10 @@ def save(figure: Figure, path: Path, kinds: Sequence[str] = ("svg", "pdf")) -> l
     path.parent.mkdir(parents=True, exist_ok=True)
     written = []
     for kind in kinds:
-        target, partial = path.with_name(f"{path.name}.{kind}"), path.with_name(f".{path.name}.{os.getpid()}.{kind}")
+        target = path.with_name(f"{path.name}.{kind}")
         undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-        with mpl.rc_context(STYLE):
-            figure.savefig(partial, metadata=undated)
-        partial.replace(target)
+        with mpl.rc_context(STYLE), replacing(target) as part:
+            figure.savefig(part, format=kind, metadata=undated)
         written.append(target)
     return written
 

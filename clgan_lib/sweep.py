@@ -144,7 +144,7 @@ def sweep_experiment(results_root: str | Path, frame: pd.DataFrame, model: str =
     rows: list[dict[str, Any]] = []
     for run in runs_with_maps(results_root, frame, model):
         rows += sweep_run(Path(results_root) / run["folder"], run)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(provenance=provenance(frame))
 
 
 def table4(frame: pd.DataFrame, found: pd.DataFrame, paper: pd.DataFrame | None = None) -> Table:

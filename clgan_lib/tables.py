@@ -6,6 +6,7 @@ fewer runs than expected says so and is never the best.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -248,7 +249,7 @@ def _notes(rows: pd.DataFrame, frame: pd.DataFrame, paper: pd.DataFrame | None) 
 
 
 def provenance(frame: pd.DataFrame) -> str:
-    """Where the numbers come from, in one line: data, size, commit, device, versions, seeds, how many runs."""
+    """Where the numbers come from, in one line: runs, data, size, seeds, commit, device, versions, config hash."""
     runs = frame.drop_duplicates(["model", "category", "seed"])
     done = runs[runs["found"].astype(bool)]
     parts = [f"Experiment {frame['experiment'].iloc[0]}: {len(done)} of {len(runs)} runs"]
@@ -259,7 +260,13 @@ def provenance(frame: pd.DataFrame) -> str:
         parts += [f"data {_list(done['data'])}", f"trained at {_list(map(int, done['image_size']))} px"]
         parts += [f"seed {_list(done['seed'])}", f"commit {_list(commits)}", f"device {_list(devices)}"]
         parts += [f"{name} {_list(done[name])}" for name in ("python", "torch", "torchvision", "numpy", "opencv")]
+        parts += [f"config hash {config_hash(done['fingerprint'])}"]
     return "; ".join(parts) + "."
+
+
+def config_hash(fingerprints: Iterable[str]) -> str:
+    """One short hash for many runs: of their fingerprints (settings and training code each), in any order."""
+    return hashlib.sha256("\n".join(sorted(map(str, fingerprints))).encode()).hexdigest()[:12]
 
 
 def _list(values: Iterable[object]) -> str:

@@ -6,6 +6,7 @@ Nothing else is read: maps and weights may be on another machine. `clgan_lib.tab
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,13 +14,14 @@ from typing import Any
 
 import pandas as pd
 
-from clgan_lib.config import EMBEDDED, Experiment
+from clgan_lib.config import EMBEDDED, Experiment, model_folder
+from clgan_lib.folders import read_metrics
 from clgan_lib.layout import write_text
 from clgan_lib.metrics import AVERAGES
 from clgan_lib.paths import RESULTS, ROOT, safe_name
-from clgan_lib.ranking import RANKING
-from clgan_lib.runs import read_metrics
+from clgan_lib.ranking import ORACLE, RANKING
 
+MODERN = set(RANKING) - {"AUROC", "AP"}  # absent in runs of older versions
 METRICS = ("P", "R", "ACC", "F1", "IoU")  # in the order of the paper's Table 3
 MODEL_NAMES = {
     "udcae": "UDCAE",
@@ -51,6 +53,7 @@ COLUMNS = (
     "left_out",
     *COSTS,
     *ENVIRONMENT,
+    "fingerprint",
     "folder",
 )
 
@@ -97,7 +100,7 @@ def collect(results_root: str | Path, experiment: str, expected: Expected = ()) 
     notes: list[str] = []
     for path in sorted(folder.glob("*/*/seed*/metrics.json")):
         try:
-            rows += _rows(read_metrics(path.parent), path.parent)
+            rows += list(_rows(read_metrics(path.parent), path.parent))  # all of them or none
         except ValueError as error:
             notes.append(f"{path.relative_to(folder).as_posix()} is not used: {str(error).replace(str(path), 'it')}")
     found = {(row["model"], row["category"], row["seed"]): True for row in rows}
@@ -117,36 +120,64 @@ def _rows(content: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
     """The tidy rows of one run."""
     try:
         config, env, time = content["config"], content["env"], content["time"]
-        base = {key: config[key] for key in ("experiment", "model", "category", "seed", "image_size")}
-        place = (folder.parents[2].name, folder.parent.name, folder.name)
-        if place != (base["experiment"], base["category"], f"seed{base['seed']}"):
-            raise ValueError(
-                f"it belongs to {base['experiment']}, {base['category']}, seed {base['seed']}; move it back"
-            )
+        base: dict[str, Any] = {key: _typed(config, key, str) for key in ("experiment", "model", "category")}
+        base |= {key: _typed(config, key, int) for key in ("seed", "image_size")}
+        place = tuple(folder.parts[-4:])
+        if place != (base["experiment"], model_folder(base["model"]), base["category"], f"seed{base['seed']}"):
+            owner = ", ".join(str(base[key]) for key in ("experiment", "model", "category"))
+            raise ValueError(f"it belongs to {owner}, seed {base['seed']}; move it back")
         left_out = ", ".join(content.get("left_out", []))
         base |= {
-            "data": Path(config["data_root"]).name or EMBEDDED,
+            "data": Path(_typed(config, "data_root", str)).name or EMBEDDED,
             "left_out": left_out,
-            "k": config["k"],
-            "threshold": content["thresholds"]["calibrated"],
-            "quantile": content["thresholds"]["quantile"],
+            "k": _typed(config, "k", float),
+            "threshold": _typed(content["thresholds"], "calibrated", float),
+            "quantile": _typed(content["thresholds"], "quantile", float, 1),
             "found": True,
-            **{key: content["residual"][key] for key in ("inside", "outside")},
-            **{f"{key}_images": value for key, value in content["images"].items()},
-            **{key: time.get(key) for key in COSTS},
+            **{key: _typed(content["residual"], key, float, 1, missing=True) for key in ("inside", "outside")},
+            **{f"{key}_images": _typed(content["images"], key, int) for key in content["images"]},
+            **{key: _typed(time, key, float, missing=True) for key in COSTS},
             **{key: env.get(key) for key in ENVIRONMENT},
+            "fingerprint": content.get("fingerprint", "unknown"),
             "folder": "/".join(folder.parts[-4:]),
         }
         blocks = {f"without {left_out}" if left_out else "every type": content, **content.get("subsets", {})}
         for subset, block in blocks.items():
             for postprocess, averages in block["scores"].items():
                 alarms = content.get("false_alarms", {}).get(postprocess, {})  # absent in runs of older versions
-                marked = {f"false_{name}": value for name, value in alarms.items()}
+                marked = {f"false_{name}": _typed(alarms, name, float, 100) for name in alarms}
                 for average, scores in averages.items():
                     key = {"subset": subset, "scored": block is content, "postprocess": postprocess, "average": average}
-                    yield base | key | marked | block["ranking"] | {name: float(scores[name]) for name in METRICS}
+                    ranking = {
+                        name: _typed(
+                            block["ranking"], name, float, 100 if name in ORACLE else 1, missing=name in MODERN
+                        )
+                        for name in RANKING
+                    }
+                    numbers = {name: _typed(scores, name, float, 100) for name in METRICS}
+                    yield base | key | marked | ranking | numbers
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it lacks {error}; evaluate the run again") from error
+
+
+def _typed(block: dict[str, Any], key: str, kind: type, most: float = math.inf, missing: bool = False) -> Any:
+    """A value of `metrics.json`, of the type and range it must have: an edited file is refused rather than averaged.
+
+    Args:
+        block: what holds it.
+        key: its name.
+        kind: `str`, `int` or `float`; a whole number is a float, too.
+        most: a number lies in [0, most].
+        missing: whether it may be null, or not there.
+    """
+    value: Any = block.get(key) if missing else block[key]
+    if missing and value is None:
+        return None
+    fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
+    if not fits or (kind is not str and not 0 <= value <= most):
+        wanted = "text" if kind is str else f"a number from 0 to {most:g}"
+        raise ValueError(f"{key} is {str(value)[:40]!r}, expected {wanted}; evaluate the run again")
+    return value
 
 
 def _nth(keys: Iterable[tuple[str, str, int]], index: int) -> list[Any]:
@@ -243,7 +274,12 @@ def read_scores(results_root: str | Path, frame: pd.DataFrame) -> pd.DataFrame:
     for run in frame[frame["found"].astype(bool)].drop_duplicates("folder").to_dict("records"):
         path = Path(results_root) / run["folder"] / "scores.csv"
         if path.is_file():
-            scores = pd.read_csv(path)
+            try:
+                scores = pd.read_csv(path)
+                scores = scores.astype({"name": str, "defect": str, "postprocess": str, "F1": float})
+            except (ValueError, KeyError) as error:
+                reason = " ".join(str(error).split())
+                raise ValueError(f"{path} is damaged ({reason}); evaluate the run again") from None
             ignored = ["good", *run["left_out"].split(", ")]
             key = {name: run[name] for name in ("model", "category", "seed")}
             parts.append(scores[~scores["defect"].isin(ignored)].assign(**key))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -14,14 +15,20 @@ torch.set_num_threads(1)
 cv2.setNumThreads(1)
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Decoded images of a test go to a folder of the test session, never to the user's cache."""
-    monkeypatch.setattr("clgan_lib.data.CACHE", tmp_path_factory.getbasetemp() / "cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clgan_lib.data.CACHE", tmp_path_factory.getbasetemp() / "cache")
+        yield
 
 
 @pytest.fixture
 def tiny_root(tmp_path: Path) -> Path:
+    return draw_nuts(tmp_path)
+
+
+def draw_nuts(root: Path) -> Path:
     """A data root with one category, ``nut``: 8 good images to train on; 2 good, 3 ``dent`` and 2 ``rust`` to test on.
 
     32x32, a bright disc on a dark ground with a little noise; a defect is a dark square with an exact mask.
@@ -37,9 +44,9 @@ def tiny_root(tmp_path: Path) -> Path:
                 top, left = rng.integers(8, 18, 2)
                 image[top : top + 5, left : left + 5] = 10
                 mask[top : top + 5, left : left + 5] = 255
-                save(tmp_path / "nut/ground_truth" / folder.split("/")[1] / f"{i:03}_mask.png", mask)
-            save(tmp_path / "nut" / folder / f"{i:03}.png", image)
-    return tmp_path
+                save(root / "nut/ground_truth" / folder.split("/")[1] / f"{i:03}_mask.png", mask)
+            save(root / "nut" / folder / f"{i:03}.png", image)
+    return root
 
 
 def save(path: Path, image: np.ndarray) -> None:

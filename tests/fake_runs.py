@@ -73,7 +73,7 @@ def fake_run(
     config = {"experiment": experiment, "model": model, "category": category, "seed": seed, "image_size": size}
     config |= {"data_root": data_root, "k": 3.0, "leave_out": list(left_out), "quantile": 0.99}
     config |= {"embedded_train": 4, "embedded_test": 8}  # little to draw where a figure asks for the data
-    content = _metrics(arrays, scores, left_out) | {"config": config, "env": ENVIRONMENT}
+    content = _metrics(arrays, scores, left_out) | {"config": config, "env": ENVIRONMENT, "fingerprint": f"{seed:064x}"}
     content["thresholds"] = {"calibrated": threshold, "quantile": 0.99}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "metrics.json").write_text(json.dumps(content))

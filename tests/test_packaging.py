@@ -79,7 +79,7 @@ def test_arrows_point_one_way() -> None:
     floors = [
         {"networks", "losses", "augment", "data", "synthetic", "paths"},
         {"clgan", "model", "checks", "config"},
-        {"training", "detection", "metrics", "evaluation", "runs"},
+        {"training", "folders", "detection", "metrics", "evaluation", "runs"},
     ]
     level = {name: number for number, floor in enumerate(floors) for name in floor}
     for path in (ROOT / "clgan_lib").rglob("*.py"):

@@ -140,7 +140,7 @@ def test_unusable_files_are_noted_and_skipped(own: Path, content: str, complaint
 
 def test_a_run_copied_to_the_wrong_place_is_not_counted(own: Path) -> None:
     shutil.copytree(own / "fake" / "clgan" / "bottle" / "seed0", own / "fake" / "clgan" / "bottle" / "seed7")
-    with pytest.warns(UserWarning, match="belongs to fake, bottle, seed 0"):
+    with pytest.warns(UserWarning, match="belongs to fake, clgan, bottle, seed 0"):
         frame = tables.collect(own, "fake")
     assert set(frame["seed"]) == {0, 1}
 

@@ -1,0 +1,529 @@
+"""Bad input, a table of it: what can be used is used, and all else ends in one line that names the file or the field."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import draw_nuts, save
+from fake_runs import fake_run
+from faults import in_child
+from PIL import Image
+
+from clgan_lib import data, maps, runs, tables, tidy
+from clgan_lib.checks import check_dataset
+from clgan_lib.config import Experiment, RunConfig, check_options
+from clgan_lib.data import load_category
+from clgan_lib.folders import read_metrics
+from clgan_lib.model import MODELS, find_model
+from clgan_lib.paths import safe_name
+
+GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
+RGB = np.stack([GREY] * 3, 2)
+
+
+def one_line(error: BaseException) -> str:
+    text = str(error)
+    assert text and "\n" not in text.strip(), text
+    return text
+
+
+def config(root: Path, **fields: object) -> RunConfig:
+    base = {"model": "blur", "category": "nut", "image_size": 32, "holdout": 3, "budget": 4.0}
+    return RunConfig(**{**base, "data_root": str(root), "results_root": str(root / "results"), **fields})
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+
+def jpeg_named_png(path: Path) -> None:
+    Image.fromarray(RGB).save(path.with_suffix(".jpg"), quality=95)
+    path.with_suffix(".jpg").rename(path)
+
+
+def animated(path: Path) -> None:
+    frames = [Image.fromarray(RGB), Image.fromarray(255 - RGB)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+
+
+USABLE: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "CMYK": ("a.jpg", lambda p: Image.fromarray(RGB).convert("CMYK").save(p, quality=95)),
+    "palette": ("a.png", lambda p: Image.fromarray(RGB).convert("P", palette=Image.Palette.ADAPTIVE).save(p)),
+    "grey": ("a.png", lambda p: Image.fromarray(GREY).save(p)),
+    "16 bit": ("a.png", lambda p: Image.fromarray(GREY.astype(np.uint16) * 257).save(p)),
+    "16-bit TIFF": ("a.tif", lambda p: Image.fromarray(GREY.astype(np.uint16) * 257).save(p)),
+    "grey with alpha": ("a.png", lambda p: Image.fromarray(GREY).convert("LA").save(p)),
+    "a JPEG named .png": ("a.png", jpeg_named_png),
+    "animated PNG, its first frame": ("a.png", animated),
+    "TIFF of several pages, its first": ("a.tiff", animated),
+    "a name with spaces and dots": ("a b..c .d.png", lambda p: Image.fromarray(GREY).save(p)),
+    "a name in other scripts": ("тест-試験-çé.png", lambda p: Image.fromarray(GREY).save(p)),
+    "a suffix in capitals": ("A.PNG", lambda p: Image.fromarray(GREY).save(p)),
+}
+
+
+@pytest.mark.parametrize("kind", USABLE)
+def test_images_of_every_kind_are_read(kind: str, tiny_root: Path) -> None:
+    folder = tiny_root / "nut/train/good"
+    shutil.rmtree(folder)
+    folder.mkdir()
+    name, write = USABLE[kind]
+    write(folder / name)
+    train = load_category(tiny_root, "nut", 16).train
+    lossy = 12 if kind in ("CMYK", "a JPEG named .png") else 1 if kind == "palette" else 0
+    assert train.shape == (1, 3, 16, 16)
+    assert (train[0].int() - torch.from_numpy(RGB).permute(2, 0, 1)).abs().max() <= lossy
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (20000, 10), (10, 20000), (1, 3000)])
+def test_images_of_any_shape_are_read(width: int, height: int, tiny_root: Path) -> None:
+    save(tiny_root / "nut/train/good/odd.png", np.full((height, width, 3), 77, np.uint8))
+    assert (load_category(tiny_root, "nut", 16).train[-1] == 77).all()
+
+
+def test_one_bit_is_black_and_white(tiny_root: Path) -> None:
+    Image.fromarray(GREY > 100).save(tiny_root / "nut/train/good/odd.png")
+    assert (load_category(tiny_root, "nut", 16).train[-1, 0].numpy() == np.where(GREY > 100, 255, 0)).all()
+
+
+def bomb(path: Path) -> None:
+    """A PNG that says it is 60000 x 60000."""
+    import struct
+    import zlib
+
+    head = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    chunk = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))  # noqa: E731
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+
+
+UNUSABLE: dict[str, Callable[[Path], object]] = {
+    "truncated": lambda p: (Image.fromarray(RGB).save(p), p.write_bytes(p.read_bytes()[:-30])),
+    "zero bytes": lambda p: p.write_bytes(b""),
+    "text": lambda p: p.write_text("no image"),
+    "a web page": lambda p: p.write_text("<!doctype html><html><body>404</body></html>"),
+    "noise": lambda p: p.write_bytes(np.random.default_rng(0).bytes(4000)),
+    "a folder": lambda p: p.mkdir(),
+    "larger than memory": bomb,
+    "a header and nothing else": lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n"),
+}
+
+
+@pytest.mark.parametrize("place", ["train/good/003.png", "test/dent/000.png", "ground_truth/dent/000_mask.png"])
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_what_is_no_image_is_named_and_the_check_finds_it(kind: str, place: str, tiny_root: Path) -> None:
+    path = tiny_root / "nut" / place
+    path.unlink()
+    UNUSABLE[kind](path)
+    with pytest.raises(ValueError, match="replace or remove it") as caught:
+        runs.start_run(config(tiny_root))
+    assert str(path) in one_line(caught.value)
+    row = check_dataset(tiny_root).loc["nut"]
+    assert row["unreadable"] == 1 and place in row["advice"]
+    assert not (tiny_root / "results").exists()  # refused before anything is written
+
+
+# --- masks ------------------------------------------------------------------------------------------------------------
+
+
+def masked(root: Path, values: np.ndarray, name: str = "000_mask.png") -> Path:
+    path = root / "nut/ground_truth/dent" / name
+    path.unlink(missing_ok=True)
+    Image.fromarray(values).save(path)
+    return path
+
+
+def test_masks_of_many_levels_and_kinds_mark_all_that_is_not_zero(tiny_root: Path) -> None:
+    levels = np.zeros((32, 32), np.uint8)
+    levels[4:8, 4:8], levels[20:24, 20:24] = 1, 200
+    for values in (levels, np.dstack([levels] * 3), levels > 0):
+        masked(tiny_root, values)
+        assert (load_category(tiny_root, "nut", 32).masks[0].numpy() == (levels > 0)).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.zeros((32, 32), np.uint8), "marks no pixel"),
+        (np.ones((31, 32), np.uint8), "is 32x31 but its image is 32x32"),
+        (np.ones((1, 1), np.uint8), "is 1x1"),
+    ],
+)
+def test_masks_that_cannot_be_are_named(values: np.ndarray, words: str, tiny_root: Path) -> None:
+    path = masked(tiny_root, values)
+    with pytest.raises(ValueError, match=words) as caught:
+        runs.start_run(config(tiny_root))
+    assert str(path) in one_line(caught.value)
+
+
+def test_masks_that_cover_everything_are_scored_but_have_no_residual_outside(tiny_root: Path) -> None:
+    for path in (tiny_root / "nut/ground_truth").rglob("*.png"):
+        save(path, np.full((32, 32), 255, np.uint8))
+    metrics = runs.execute(config(tiny_root))
+    assert np.isnan(metrics["residual"]["outside"]) and metrics["scores"]["dual_threshold"]["image"]["R"] < 100
+    stored = read_metrics(config(tiny_root).folder)
+    assert stored["residual"] == {"inside": None, "outside": None}
+    frame = tables.collect(tiny_root / "results", "scratch")
+    assert tables.NOT_APPLICABLE in [cell.text for cell in tables.summary(frame).rows[0].cells]
+
+
+def test_masks_without_an_image_and_files_that_are_not_read_are_mentioned(tiny_root: Path) -> None:
+    masked(tiny_root, np.ones((32, 32), np.uint8), "777_mask.png")
+    (tiny_root / "nut/train/good/new.webp").write_bytes(b"")
+    advice = check_dataset(tiny_root).loc["nut", "advice"]
+    assert "no image has the mask nut/ground_truth/dent/777_mask.png" in advice
+    assert "convert to one of" in advice and "nut/train/good/new.webp" in advice
+    assert len(load_category(tiny_root, "nut", 16).test) == 7  # and neither is in the way
+
+
+@pytest.mark.parametrize(("emptied", "words"), [(("dent", "rust"), "no defective pixel"), (("good",), "no good pixel")])
+def test_what_could_not_be_scored_is_refused_before_training(
+    emptied: tuple[str, ...], words: str, tiny_root: Path
+) -> None:
+    for kind in emptied:
+        shutil.rmtree(tiny_root / "nut/test" / kind)
+    if "good" in emptied:
+        for path in (tiny_root / "nut/ground_truth").rglob("*.png"):
+            save(path, np.full((32, 32), 255, np.uint8))
+    with pytest.raises(ValueError, match=words) as caught:
+        runs.start_run(config(tiny_root))
+    assert "'nut'" in one_line(caught.value) and not (tiny_root / "results").exists()
+
+
+def test_a_defect_type_that_tables_could_not_list_is_refused(tiny_root: Path) -> None:
+    for split in ("test", "ground_truth"):
+        (tiny_root / "nut" / split / "dent").rename(tiny_root / "nut" / split / "dent, deep")
+    with pytest.raises(ValueError, match="rename the defect type 'dent, deep'"):
+        runs.start_run(config(tiny_root))
+
+
+# --- names and places -------------------------------------------------------------------------------------------------
+
+GOOD_NAMES = ["wing nut (2)", "гайка-螺母", "o'ring n.u.t=1,5+#@!%"]
+BAD_NAMES = ["", ".", "..", "../x", "a/b", "a\\b", "/etc", ".hidden", "a\0b", "a\nb", "C:x", "$(id)", "`id`", "a;b", "a&b",
+             "a|b", "{x}", "-rf", "~root", "nut ", " nut", "nut.", "a\x1bb", "a\u202eb"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GOOD_NAMES)
+def test_categories_of_any_script_run(name: str, tiny_root: Path) -> None:
+    (tiny_root / "nut").rename(tiny_root / name)
+    settings = config(tiny_root, category=name, experiment=name)
+    runs.execute(settings)
+    assert settings.folder.parent.parent.parent == tiny_root / "results" / name
+    frame = tables.collect(tiny_root / "results", name)
+    assert list(frame["category"].unique()) == [name]
+    assert tables.table3(frame).markdown() and tables.table3(frame).latex()
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_no_name_leads_out_of_its_folder(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot name a folder"):
+        safe_name(name, "category")
+    for field in ("category", "experiment"):
+        with pytest.raises(ValueError, match=f"{field}: .* cannot name a folder") as caught:
+            RunConfig(**{field: name})
+        one_line(caught.value)
+    with pytest.raises(ValueError, match="cannot name a folder"):
+        tidy.collect(tmp_path, name)
+    with pytest.raises(ValueError, match="model: .* is no name"):
+        RunConfig(model=f"{name}:Model")
+
+
+@pytest.mark.parametrize("model", ["../../x:Y", "a.b:c:d", "os;x:Y", ".x:Y", "x:", "a-b:C", "x:Y.Z", "/x:Y", "a..b:C"])
+def test_a_model_s_path_is_a_path_of_python(model: str) -> None:
+    with pytest.raises(ValueError, match="is no name") as caught:
+        RunConfig(model=model)
+    one_line(caught.value)
+
+
+def test_links_are_followed_for_reading(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    outside = tmp_path_factory.mktemp("outside")
+    expected = load_category(tiny_root, "nut", 16)
+    (tiny_root / "nut/train/good/000.png").rename(outside / "a.png")
+    (tiny_root / "nut/train/good/000.png").symlink_to(outside / "a.png")
+    (tiny_root / "nut").rename(outside / "nut")
+    (tiny_root / "nut").symlink_to(outside / "nut")
+    found = load_category(tiny_root, "nut", 16)
+    assert (found.train == expected.train).all() and found.test_names == expected.test_names
+    before = sorted(outside.rglob("*"))
+    runs.execute(config(tiny_root))
+    assert sorted(outside.rglob("*")) == before  # and nothing is written behind one
+
+
+@pytest.mark.parametrize("target", ["nowhere.png", "loop.png"])
+def test_a_link_to_nowhere_is_named(target: str, tiny_root: Path) -> None:
+    path = tiny_root / "nut/train/good/loop.png"
+    path.symlink_to(path if target == "loop.png" else tiny_root / target)
+    with pytest.raises((ValueError, OSError)) as caught:
+        load_category(tiny_root, "nut", 16)
+    assert str(path) in one_line(caught.value)
+
+
+def as_nobody(work: Callable[[], object]) -> Callable[[], object]:
+    """Root may write anywhere: drop that right first. It is a child process that does this."""
+
+    def unprivileged() -> object:
+        if os.getuid() == 0:
+            os.setgid(65534)
+            os.setuid(65534)
+        return work()
+
+    return unprivileged
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="drops root's rights in a forked process")
+def test_folders_that_cannot_be_written_are_named(tiny_root: Path) -> None:
+    for folder in [tiny_root, *tiny_root.parents]:  # pytest's own folders are the user's alone
+        if folder.stat().st_uid == os.getuid() and folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | stat.S_IROTH | stat.S_IXOTH)
+    results = tiny_root / "results"
+    results.mkdir(mode=0o555)
+    runs.start_run(config(tiny_root, results_root=str(tiny_root / "warm"))).lock.release()  # decoded, lock files made
+    for path in [data.CACHE, *data.CACHE.rglob("*"), *data.CACHE.parents[:2]]:
+        path.chmod(0o777)
+    ended = in_child(as_nobody(lambda: runs.execute(config(tiny_root))))
+    assert ended.code == 1 and ended.error.startswith(f"OSError: {results}/scratch/blur/nut/seed0 cannot be written")
+    assert "choose another results_root" in ended.error and "\n" not in ended.error
+    cache = tiny_root / "cache"
+    cache.mkdir(mode=0o555)
+
+    def with_cache() -> None:
+        data.CACHE = runs.CACHE = cache
+        runs.execute(config(tiny_root))
+
+    ended = in_child(as_nobody(with_cache))
+    assert f"{cache} cannot be written" in ended.error and "CLGAN_CACHE" in ended.error, ended.error
+    fake_run(tiny_root, maps=False)
+    (tiny_root / "fake").chmod(0o555)
+    frame = tables.collect(tiny_root, "fake")
+    ended = in_child(as_nobody(lambda: tables.write_tables(frame, tiny_root / "fake/tables")))
+    assert ended.code == 1 and str(tiny_root / "fake/tables") in ended.error and "\n" not in ended.error
+
+
+# --- parameters and experiments ---------------------------------------------------------------------------------------
+
+IMPOSSIBLE = {
+    "seed": [-1, 2**32, 10**30, 0.5, "0", None, True],
+    "image_size": [-1, 0, 15, 1025, 10**12, 64.0, "64", None],
+    "budget": [-1, float("nan"), float("inf"), "much", None],
+    "holdout": [-1, 0, 1, 2.5, None],
+    "quantile": [-1, 0, 1, 1e308, float("nan")],
+    "k": [-1, float("nan"), float("inf"), "3"],
+    "threads": [-1, 10**9, 1.5],
+    "embedded_train": [-1, 0, 1, 10**9],
+    "embedded_test": [-1, 0, 10**9],
+    "checkpoint_seconds": [-1, float("nan")],
+    "budget_unit": ["years", "", None, 3],
+    "precision": ["float8", None],
+    "symmetry": ["", "mirror", None],
+    "options": [
+        [],
+        "x",
+        None,
+        {"a": float("nan")},
+        {"a": {"b": float("inf")}},
+        {"a": object()},
+        {1: 2},
+        {"a": [10**9]},
+    ],
+    "leave_out": ["flip", None, [1]],
+    "data_root": ["\0", "a\nb", None, 3],
+    "results_root": ["\0", None],
+    "crop": ["yes", 1, None],
+    "device": [None, 0],
+    "model": ["", None, 3],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in IMPOSSIBLE.items() for v in values], ids=str)
+def test_impossible_parameters_are_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=name) as caught:
+        RunConfig(**{name: value})
+    one_line(caught.value)
+
+
+def options() -> list[tuple[str, str, object]]:
+    """Every option of every model with values it can't have."""
+    wrong: list[tuple[str, str, object]] = []
+    for model in MODELS:
+        for name in set(inspect.signature(find_model(model).__init__).parameters) - {"self", "image_size"}:
+            wrong += [(model, name, value) for value in (-1, -0.5, "text", [1], {"a": 1})]
+    return sorted(wrong, key=str)
+
+
+def test_impossible_options_of_every_model_are_refused_by_name() -> None:
+    cases = options()
+    assert len(cases) > 150
+    for model, name, value in cases:
+        with pytest.raises(ValueError, match=f"options.{name}: ") as caught:
+            check_options(model, {name: value})
+        one_line(caught.value)
+
+
+@pytest.mark.parametrize("fields", [{"options": {"width": 2**16}}, {"options": {"width": 0}}, {"options": {"patches": 0}},
+                                    {"options": {"learning_rate": 1e30}}, {"image_size": 33}])  # fmt: skip
+def test_what_only_building_or_training_shows_is_one_line_too(fields: dict, tiny_root: Path) -> None:
+    small = {"width": 4, "blocks": 1, "patches": 8, "batch_size": 2}
+    settings = config(tiny_root, **{"model": "clgan", **fields, "options": {**small, **fields.get("options", {})}})
+    with pytest.raises((ValueError, ArithmeticError, MemoryError)) as caught:
+        runs.execute(settings)
+    one_line(caught.value)
+    assert not (settings.folder / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "expected fields"),
+        ("categories: []\nmodels: {blur: {}}", "at least one entry"),
+        ("categories: [a]\nmodels: {}", "at least one entry"),
+        ("categories: [a]\nseeds: []\nmodels: {blur: {}}", "at least one entry"),
+        ("categories: [a]\nseeds: [-1]\nmodels: {blur: {}}", "seed"),
+        ("categories: [a]\nseeds: ['0']\nmodels: {blur: {}}", "seeds"),
+        ("categories: [1]\nmodels: {blur: {}}", "categories"),
+        ("categories: ['$(id)']\nmodels: {blur: {}}", "cannot name a folder"),
+        ("categories: [a]\nmodels: [blur]", "models"),
+        ("categories: [a]\nmodels: {blur: 3}", "models.blur"),
+        ("categories: [a]\nmodels: {'../x:Y': {}}", "is no name"),
+        ("categories: [a]\nmodels: {blur: {}}\nsettings: {k: .nan}", "k: "),
+        ("categories: [a]\nmodels: {blur: {}}\nsettings: 3", "bad.yaml"),
+        ("categories: [a]\nmodels: {blur: {}}\nleave_out: {a: dent}", "leave_out"),
+        ("categories: !!python/object/apply:os.system ['true']\nmodels: {blur: {}}", "is not valid YAML"),
+        ("[" * 1500, "bad.yaml"),
+        ("a: \x07", "bad.yaml"),
+    ],
+)
+def test_bad_experiments_name_the_file(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(ValueError, match=words) as caught:
+        Experiment.load(tmp_path / "bad.yaml")
+    assert "bad.yaml" in one_line(caught.value)
+
+
+def test_an_experiment_in_another_encoding_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_bytes("categories: [Gewürz]".encode("utf-16"))
+    with pytest.raises(ValueError, match="bad.yaml") as caught:
+        Experiment.load(tmp_path / "bad.yaml")
+    one_line(caught.value)
+
+
+# --- run folders ------------------------------------------------------------------------------------------------------
+
+EDITS: dict[str, tuple[Callable[[dict], object], str]] = {
+    "another format": (lambda m: m.update(format=2), "format 2"),
+    "no format": (lambda m: m.pop("format"), "damaged"),
+    "no scores": (lambda m: m.pop("scores"), "lacks 'scores'"),
+    "scores of another kind": (lambda m: m.update(scores=[1]), "lacks"),
+    "F1 as text": (lambda m: m["scores"]["calibrated"]["pooled"].update(F1="99"), "F1 is '99'"),
+    "F1 above 100": (lambda m: m["scores"]["dual_threshold"]["image"].update(F1=101.0), "F1 is '101.0'"),
+    "F1 null": (lambda m: m["scores"]["dual_threshold"]["image"].update(F1=None), "F1 is 'None'"),
+    "F1 NaN": (lambda m: m["scores"]["dual_threshold"]["image"].update(F1=float("nan")), "NaN is no number"),
+    "AUROC above 1": (lambda m: m["ranking"].update(AUROC=1.01), "AUROC is '1.01'"),
+    "another seed": (lambda m: m["config"].update(seed=5), "belongs to fake, clgan, bottle, seed 5"),
+    "another model": (lambda m: m["config"].update(model="blur"), "belongs to fake, blur"),
+    "a seed as text": (lambda m: m["config"].update(seed="0"), "seed is '0'"),
+    "a model as a list": (lambda m: m["config"].update(model=["clgan"]), "model is"),
+    "no environment": (lambda m: m.pop("env"), "lacks 'env'"),
+    "a negative time": (lambda m: m["time"].update(train_s=-1), "train_s is '-1'"),
+    "left_out as a number": (lambda m: m.update(left_out=3), "lacks"),
+}
+
+
+@pytest.mark.parametrize("how", EDITS)
+def test_edited_metrics_are_refused_and_the_others_still_count(how: str, tmp_path: Path) -> None:
+    fake_run(tmp_path, "template", "bottle", maps=False)
+    path = fake_run(tmp_path, "clgan", "bottle", maps=False) / "metrics.json"
+    content = json.loads(path.read_text())
+    edit, words = EDITS[how]
+    edit(content)
+    path.write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match="clgan/bottle/seed0/metrics.json is not used"):
+        frame = tables.collect(tmp_path, "fake")
+    (note,) = frame.attrs["notes"]
+    assert words in note and "\n" not in note and str(tmp_path) not in note
+    assert frame.loc[frame["found"], "model"].unique().tolist() == ["template"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of one small run."""
+    root = draw_nuts(tmp_path_factory.mktemp("finished"))
+    runs.execute(config(root, model="template", options={"neighbours": 2}))
+    return Path(root / "results")
+
+
+@pytest.fixture
+def own(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may damage: the run's folder."""
+    return Path(shutil.copytree(finished, tmp_path / "results")) / "scratch/template/nut/seed0"
+
+
+@pytest.mark.parametrize("lost", ["maps.npz", "scores.csv", "weights.safetensors", "history.csv", "metrics.json"])
+def test_half_of_a_run_folder_serves_for_what_it_can(lost: str, own: Path) -> None:
+    folder, root = own, own.parents[3]
+    (folder / lost).unlink()
+    frame = tables.collect(root, "scratch", [("template", "nut", 0)])
+    assert bool(frame["found"].all()) == (lost != "metrics.json")
+    assert tables.table3(frame).markdown()
+    needs = {"maps.npz": lambda: maps.read_maps(folder), "weights.safetensors": lambda: runs.load_model(folder),
+             "metrics.json": lambda: runs.load_model(folder)}  # fmt: skip
+    for name, read in needs.items():
+        if name == lost:
+            with pytest.raises(FileNotFoundError, match=lost) as caught:
+                read()
+            one_line(caught.value)
+    if lost == "scores.csv":
+        assert tidy.read_scores(root, frame).empty
+
+
+@pytest.mark.parametrize("name", ["maps.npz", "weights.safetensors", "scores.csv"])
+@pytest.mark.parametrize("how", ["cut short", "emptied", "text", "of another run"])
+def test_damaged_files_of_a_run_are_named(name: str, how: str, own: Path) -> None:
+    path, root = own / name, own.parents[3]
+    content = path.read_bytes()
+    other = {"maps.npz": b"PK\x05\x06" + bytes(18), "weights.safetensors": b"\x02" + bytes(7) + b"{}"}.get(
+        name, b"a,b\n1,2\n"
+    )
+    damage = {
+        "cut short": content[: len(content) // 2],
+        "emptied": b"",
+        "text": b"hello\nworld\n",
+        "of another run": other,
+    }
+    path.write_bytes(damage[how])
+    frame = tables.collect(root, "scratch")
+    read = {
+        "maps.npz": lambda: maps.read_maps(own, ["names", "images"]),
+        "weights.safetensors": lambda: runs.load_model(own),
+        "scores.csv": lambda: tidy.read_scores(root, frame),
+    }[name]
+    if name == "scores.csv" and how == "cut short":
+        read()  # whole lines that are left are still whole lines
+        return
+    with pytest.raises(ValueError, match=name) as caught:
+        read()
+    one_line(caught.value)
+
+
+def test_a_pickle_where_maps_should_be_is_not_opened(tmp_path: Path) -> None:
+    import pickle
+
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch {tmp_path / 'sprung'}",)
+
+    folder = fake_run(tmp_path)
+    (folder / "maps.npz").write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(ValueError, match="maps.npz is damaged"):
+        maps.read_maps(folder)
+    np.savez(folder / "maps.npz", names=np.array([Trap()], dtype=object))
+    with pytest.raises(ValueError, match="maps.npz is damaged"):
+        maps.read_maps(folder)
+    assert not (tmp_path / "sprung").exists()

@@ -1,0 +1,148 @@
+"""`make verify`: honest tables pass, and whatever is changed by hand afterwards is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import matplotlib
+import pytest
+from fake_runs import fake_run
+
+from clgan_lib import conventions, figures, report, statistics, sweep, tables, tidy, verify
+from clgan_lib.paths import RESULTS, ROOT
+
+matplotlib.use("agg")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment with every table that the notebooks write, and its report."""
+    root = tmp_path_factory.mktemp("results")
+    for model in ("clgan", "template"):
+        for category, left_out in {"bottle": [], "metal_nut": ["flip"]}.items():
+            fake_run(root, model, category, experiment="e", left_out=left_out)
+    folder, frame = root / "e" / "tables", tables.collect(root, "e")
+    written = tables.write_tables(frame, folder, tables.published("table3"))
+    compared = statistics.differences(root, frame, "template")
+    found, numbers = sweep.sweep_experiment(root, frame), conventions.measure(root, frame, "clgan")
+    for name, rows, table in (
+        ("differences_template", compared, statistics.difference_table(frame, compared)),
+        ("table4", found, sweep.table4(frame, found, tables.published("table4"))),
+        ("conventions", numbers, conventions.table(frame, numbers)),
+    ):
+        table.write(folder)
+        tidy.write_csv(rows, folder / f"{name}.csv")
+    difference_table = statistics.difference_table(frame, compared)
+    report.write_experiment(root / "e", frame, written, [difference_table], {"scores": figures.scores(frame)})
+    return root
+
+
+@pytest.fixture
+def own(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "results"))
+
+
+def test_honest_tables_pass(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify.main(["--results-root", str(made)]) == 0
+    assert "all as the runs say" in capsys.readouterr().out
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text, f"{old!r} is not in {path}"
+    path.write_text(text.replace(old, new, 1))
+
+
+def first_cell(path: Path, column: str) -> str:
+    header, row = path.read_text().splitlines()[:2]
+    return row.split(",")[header.split(",").index(column)]
+
+
+@pytest.mark.parametrize("name", ["table3.md", "summary.tex", "table4.md", "differences_template.md"])
+def test_an_edited_cell_is_named_with_its_line(own: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = own / "e/tables" / name
+    lines = path.read_text().splitlines()
+    number = next(i for i, line in enumerate(lines) if line.count("|") + line.count("&") > 2 and "." in line)
+    digit = lines[number].rindex(".") + 1
+    lines[number] = lines[number][:digit] + str((int(lines[number][digit]) + 1) % 10) + lines[number][digit + 1 :]
+    path.write_text("\n".join(lines) + "\n")
+    assert verify.main(["--results-root", str(own), "e"]) == 1
+    assert f"e/tables/{name}, line {number + 1}: there is" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["table3", "conventions", "differences_template", "table4"])
+def test_an_edited_number_in_a_csv_is_named(own: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = own / "e/tables" / f"{name}.csv"
+    if name == "table4":  # the row of this run's own k
+        frame = verify._read(path)
+        row = frame[(frame["source"] == sweep.OURS) & (frame["rule"] == sweep.GRID) & (frame["k"] == 3.0)].index[0]
+        frame.loc[row, "F1"] += 1
+        frame.to_csv(path, index=False)
+    else:
+        value = first_cell(path, "difference" if name.startswith("diff") else "IoU")
+        edit(path, value, str(float(value) + 1))
+    assert verify.main(["--results-root", str(own), "e"]) >= 1
+    assert f"e/tables/{name}.csv" in capsys.readouterr().out
+
+
+def test_a_run_edited_after_its_tables_were_made_is_noticed(own: Path) -> None:
+    path = own / "e/clgan/bottle/seed0/metrics.json"
+    content = json.loads(path.read_text())
+    content["scores"]["dual_threshold"]["image"]["F1"] += 0.5
+    path.write_text(json.dumps(content))
+    problems = list(verify.check_experiment(own, "e"))
+    for name in ("table3.csv", "table3.md", "summary.md", "table4.csv", "conventions.csv", "report.html"):
+        assert any(name in problem for problem in problems), name
+    assert all("\n" not in problem for problem in problems)
+    assert any(problem.startswith("metrics.json: scores.dual_threshold.image.F1") for problem in
+               verify.check_run(path.parent))  # fmt: skip
+
+
+def test_runs_tables_and_pages_that_are_missing_or_too_many(own: Path) -> None:
+    (own / "e/tables/summary.md").unlink()
+    (own / "e/tables/best_of_ten.csv").write_text("F1\n99\n")
+    (own / "e/tables/table4.csv").write_bytes(b"\xff\x00 no table")
+    edit(own / "e/report.html", "<td", "<td ")
+    problems = " | ".join(verify.check_experiment(own, "e"))
+    assert "summary.md is missing" in problems and "best_of_ten.csv: no code makes this file" in problems
+    assert "table4.csv cannot be read" in problems and "report.html does not show" in problems
+    (own / "e/clgan/bottle/seed0/metrics.json").write_text("{")
+    assert any("clgan/bottle/seed0/metrics.json is not used" in p for p in verify.check_experiment(own, "e"))
+    assert verify.main(["--results-root", str(own), "nosuch"]) == 1
+
+
+def test_every_run_s_numbers_recompute_from_its_maps(made: Path) -> None:
+    folder = made / "e/clgan/metal_nut/seed0"
+    content = json.loads((folder / "metrics.json").read_text())
+    problems = [
+        p for p in verify.check_run(folder) if not p.startswith(("metrics.json: defects", "metrics.json: residual"))
+    ]
+    # A fake run's AP is made up, and its residual is a mean over pixels; all else must agree.
+    assert {p.split(" is ")[0] for p in problems} <= {
+        "metrics.json: ranking.AP",
+        "metrics.json: subsets.every type.ranking.AP",
+    }
+    assert content["left_out"] == ["flip"]
+
+
+def test_the_committed_results_verify() -> None:
+    tracked = subprocess.run(["git", "-C", str(ROOT), "ls-files", "results"], capture_output=True, text=True)
+    experiments = {Path(line).parts[1] for line in tracked.stdout.splitlines() if "/tables/" in line}
+    if not experiments:
+        pytest.skip("no checkout, or no committed tables")
+    for name in sorted(experiments):
+        assert list(verify.check_experiment(RESULTS, name)) == []
+
+
+def test_every_table_says_where_it_comes_from(made: Path) -> None:
+    words = ("commit 0123456", "torch 2.15.0", "device cpu", "seed 0", "config hash ")
+    for path in (made / "e/tables").iterdir():
+        text = path.read_text()
+        if path.name == "table3.csv":
+            header = text.splitlines()[0].split(",")
+            assert {"commit", "torch", "device", "seed", "fingerprint", "dirty"} <= set(header)
+        else:
+            assert all(word in text for word in words), path.name

@@ -108,7 +108,11 @@ def test_a_deleted_run_is_a_hole(own: Path) -> None:
 def test_an_experiment_without_any_run_is_all_holes(tmp_path: Path) -> None:
     frame = tables.collect(tmp_path, "fake", [("clgan", "bottle", 0), ("blur", "bottle", 0)])
     assert [c.text for c in tables.table3(frame).rows[0].cells[2:]] == [HOLE, HOLE]
-    assert len(tables.write_tables(frame, tmp_path / "tables")) == 2
+    assert [t.name for t in tables.write_tables(frame, tmp_path / "tables")] == [
+        "table3",
+        "summary_by_category",
+        "summary",
+    ]
     with pytest.raises(FileNotFoundError, match="no runs of 'nothing'"):
         tables.collect(tmp_path, "nothing")
 
@@ -224,6 +228,12 @@ def test_summary_averages_and_counts_costs(root: Path) -> None:
     row = next(row for row in table.rows if row.cells[0].text == "CLGAN")
     values = dict(zip(table.header, (c.text for c in row.cells), strict=True))
     assert values["memory MiB"] == "512" and values["images seen"] == "2 000" and values["training s"] == "12.5"
+    nuts = next(
+        r for r in tables.summary(tables.collect(root, "fake"), by_category=True).rows if r.cells[0].text == "metal_nut"
+    )
+    own = [json.loads(path.read_text()) for path in (root / "fake" / "clgan" / "metal_nut").rglob("metrics.json")]
+    mean = python_statistics.mean(m["scores"]["dual_threshold"]["image"]["F1"] for m in own)
+    assert nuts.opens and nuts.cells[1].text == "CLGAN" and nuts.cells[2].text.split()[0] == f"{mean:.1f}"
     stored = [json.loads(path.read_text()) for path in (root / "fake" / "clgan").rglob("metrics.json")]
     assert (
         values["residual in %"].split()[0]

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from clgan_lib import evaluation
+from clgan_lib.checks import refuse_odd_files
 from clgan_lib.config import RunConfig, check_options
 from clgan_lib.data import Category, load_category
 from clgan_lib.folders import FORMAT, claim, first_line, read_metrics, within_memory, write_json, writing
@@ -86,6 +87,7 @@ def start_run(config: RunConfig) -> Run:
     model = fresh_model(config)
     with writing(CACHE, "set the environment variable CLGAN_CACHE to a folder that can be written"):
         root = data_root(config)
+        refuse_odd_files(root, config.category)
         category = load_category(root, config.category, evaluation.SIZE)
         other_size = config.image_size != evaluation.SIZE
         small = load_category(root, config.category, config.image_size) if other_size else category

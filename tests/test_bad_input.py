@@ -528,3 +528,24 @@ def test_a_pickle_where_maps_should_be_is_not_opened(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="maps.npz is damaged"):
         maps.read_maps(folder)
     assert not (tmp_path / "sprung").exists()
+
+
+def head_without(field: str) -> Callable[[bytes], bytes]:
+    """A checkpoint whose head names that field otherwise; its length stays, so safetensors can read it."""
+    return lambda content: content.replace(field.encode(), field[::-1].encode(), 1)
+
+
+@pytest.mark.parametrize(
+    "field", ["steps", "weights/generator", "training/", "random/cpu", "history", "fingerprint", "format"]
+)
+def test_an_edited_checkpoint_is_left_and_the_run_starts_afresh(field: str, tiny_root: Path) -> None:
+    small = {"width": 4, "blocks": 1, "patches": 8, "batch_size": 2}
+    settings = config(tiny_root, model="clgan", options=small, checkpoint_seconds=0.0)
+    expected = runs.train_run(first := runs.start_run(settings))
+    path = settings.folder / "checkpoint/last.safetensors"
+    path.write_bytes(head_without(field)(path.read_bytes()))
+    again = runs.start_run(settings)
+    assert runs.train_run(again).steps == expected.steps
+    for a, b in zip(first.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    again.lock.release()

@@ -28,8 +28,9 @@ report: $(READY) ## tables, figures and results/EXPERIMENT/report.html from the 
 test: $(READY) ## style, types, and every test
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/pytest -n 2 --dist loadfile
 
-test-full: $(READY) ## `make test`, and hundreds of kills, full disks and memory limits (about half an hour)
-	@$(MAKE) --no-print-directory test && $(BIN)/pytest -m full tests
+test-full: $(READY) ## `make test`, and hundreds of kills, full disks and memory limits
+	@$(MAKE) --no-print-directory test && $(BIN)/pytest -m full
+	@HYPOTHESIS_PROFILE=full $(BIN)/pytest -q tests/test_properties.py
 
 test-oldest: ## the tests on the oldest versions that pyproject.toml allows, in .venv-oldest/
 	@test -x .venv-oldest/bin/uv || { $(PYTHON) -m venv .venv-oldest && .venv-oldest/bin/python -m pip install --quiet uv; }

@@ -91,6 +91,29 @@ def _check_category(root: Path, name: str) -> dict[str, object]:
     return {"category": name, **columns, **numbers}
 
 
+def refuse_odd_files(root: str | Path, category: str) -> None:
+    """Refuse what decoding would misread or not name well: links to nowhere, and masks whose 16 bits would be cut to 8.
+
+    Raises:
+        ValueError: naming the file and what to do with it.
+        FileNotFoundError: from `find_files`.
+    """
+    files = find_files(root, category)
+    for path in files.all():
+        try:
+            path.stat()
+        except OSError as error:
+            raise ValueError(f"{path} is a link that leads nowhere ({error.strerror}); replace or remove it") from None
+    for mask in (mask for _, _, mask in files.test if mask):
+        try:
+            with Image.open(mask) as opened:
+                deep = opened.mode.startswith(("I", "F"))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            continue  # decoding says more
+        if deep:
+            raise ValueError(f"{mask} has more than 8 bits; save it with 8, defect 255 and the rest 0")
+
+
 def _left_over(folder: Path, files: Files) -> list[str]:
     """Advice on files that nothing reads: masks without an image, and images of a kind that is not read."""
     used = set(files.all())

@@ -24,12 +24,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from clgan_lib import evaluation
+from clgan_lib.checks import refuse_odd_files
 from clgan_lib.config import RunConfig, check_options
 from clgan_lib.data import Category, load_category
 from clgan_lib.folders import FORMAT, claim, first_line, read_metrics, within_memory, write_json, writing
 from clgan_lib.model import ReconstructionModel, build_model
 from clgan_lib.paths import CACHE, ROOT
-from clgan_lib.training import Budget, Progress, peak_bytes, pick_device, replacing, set_threads, train
+from clgan_lib.training import Budget, Progress, load_checkpoint, peak_bytes, pick_device, replacing, set_threads, train
 
 EMBEDDED_SIZE = 256
 AGAIN = "free space or make it writable, then run again: it goes on from its checkpoint"
@@ -86,6 +87,7 @@ def start_run(config: RunConfig) -> Run:
     model = fresh_model(config)
     with writing(CACHE, "set the environment variable CLGAN_CACHE to a folder that can be written"):
         root = data_root(config)
+        refuse_odd_files(root, config.category)
         category = load_category(root, config.category, evaluation.SIZE)
         other_size = config.image_size != evaluation.SIZE
         small = load_category(root, config.category, config.image_size) if other_size else category
@@ -174,6 +176,10 @@ def _train(run: Run) -> None:
     if precision == "auto":
         precision = "bf16" if run.model.device.type == "cuda" else "float32"
     write_json(folder / "config.json", config.model_dump())
+    checkpoint = folder / "checkpoint" / "last.safetensors"
+    if checkpoint.is_file() and not _resumable(run, checkpoint):
+        checkpoint.unlink()
+        run.model = fresh_model(config)
     run.progress = train(
         run.model,
         run.train_images,
@@ -182,13 +188,23 @@ def _train(run: Run) -> None:
         symmetry=config.resolved_symmetry,
         crop=config.crop,
         precision=precision,
-        checkpoint=folder / "checkpoint" / "last.safetensors",
+        checkpoint=checkpoint,
         checkpoint_seconds=config.checkpoint_seconds,
         fingerprint=config.fingerprint(),
     )
     with replacing(folder / "history.csv") as part:
         columns = None if run.progress.history else ["step", "images", "seconds"]  # a control has no history
         pd.DataFrame(run.progress.history, columns=columns).to_csv(part, index=False)
+
+
+def _resumable(run: Run, checkpoint: Path) -> bool:
+    """Whether a checkpoint that bears this run's fingerprint also fits its model: an edited one need not."""
+    run.model.fit(run.train_images.to(run.model.device), run.config.resolved_symmetry)
+    try:
+        load_checkpoint(checkpoint, run.model, run.config.fingerprint())
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
+        return False
+    return True
 
 
 def evaluate_run(run: Run) -> evaluation.Evaluation:

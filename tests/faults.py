@@ -40,7 +40,7 @@ class Outcome:
 
 
 def in_child(work: Callable[[], Any], watched: Path | None = None, at: int = 0, fault: str = "", after: float = 0.0,
-             patience: float = 120.0) -> Outcome:  # fmt: skip
+             patience: float = 280.0) -> Outcome:  # fmt: skip
     """Do `work` in a forked child that meets `fault` at its `at`-th change under `watched`, or SIGKILL `after` seconds."""
     reader, writer = os.pipe()
     child = os.fork()

@@ -73,8 +73,8 @@ def essence(folder: Path) -> str:
     digest.update((folder / "scores.csv").read_bytes())
     digest.update(pd.read_csv(folder / "history.csv").drop(columns="seconds").to_csv().encode())
     content = json.loads((folder / "metrics.json").read_text())
-    content["config"].pop("results_root")
-    content = {key: value for key, value in content.items() if key not in ("time", "env")}  # clocks, and the commit
+    aside = ("time", "env", "config")  # clocks, the commit, and where results go; the fingerprint holds the settings
+    content = {key: value for key, value in content.items() if key not in aside}
     digest.update(json.dumps(content, sort_keys=True).encode())
     return digest.hexdigest()
 

@@ -93,9 +93,36 @@ def test_arrows_point_one_way() -> None:
 
 def test_what_readme_and_makefile_promise_exists() -> None:
     makefile, readme = (ROOT / "Makefile").read_text(), (ROOT / "README.md").read_text()
-    for target in ("benchmark", "test", "lab", "report", "clean", "help"):
+    for target in (
+        "benchmark",
+        "test",
+        "test-full",
+        "test-oldest",
+        "verify",
+        "mutants",
+        "lab",
+        "report",
+        "clean",
+        "help",
+    ):
         assert re.search(rf"^{target}:", makefile, re.M), target
     first_screen = readme[:2500]
     assert "make benchmark" in first_screen and "make test" in first_screen
     for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", readme):
         assert (ROOT / link).exists(), f"README points to {link}, which is not there"
+
+
+def test_the_workflow_tests_what_is_supported() -> None:
+    """Tests and the smoke grid on both versions of Python, executed notebooks kept; it calls what there is."""
+    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
+    job, makefile = workflow["jobs"]["test"], (ROOT / "Makefile").read_text()
+    assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12"] and workflow[True] == ["push", "pull_request"]
+    commands = [step["run"] for each in workflow["jobs"].values() for step in each["steps"] if "run" in step]
+    targets = {word for command in commands for word in re.findall(r"make ([a-z-]+)", command)}
+    assert {"test", "verify", "benchmark", "test-oldest"} <= targets
+    assert all(re.search(rf"^{target}:", makefile, re.M) for target in targets)
+    assert any("EXPERIMENT=smoke" in command for command in commands) and (ROOT / "config/smoke.yaml").is_file()
+    (upload,) = (step for step in job["steps"] if "upload-artifact" in step.get("uses", ""))
+    assert "results/smoke/log/*.ipynb" in upload["with"]["path"].split() and upload["if"] == "always()"
+    for step in (step for each in workflow["jobs"].values() for step in each["steps"]):
+        assert set(step) <= {"uses", "run", "with", "if", "name", "env"} and ("uses" in step) != ("run" in step)

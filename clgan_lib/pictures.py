@@ -30,7 +30,7 @@ def reconstructions(chosen: Sequence[Example], title: str = "") -> Figure:
         chosen: from `clgan_lib.maps.examples`.
         title: beginning of the caption; how the images were chosen is added.
     """
-    models = _models(chosen)
+    models = [m for m in _models(chosen) if any(e.reconstructions.get(m) is not None for e in chosen)]
     with mpl.rc_context(STYLE):
         figure, axes = _grid(len(chosen), 1 + len(models))
         for line, example in zip(axes, chosen, strict=True):

@@ -193,14 +193,7 @@ def finish_run(run: Run) -> dict[str, Any]:
             "peak_bytes": peak_bytes(run.model.device),
         },
     }
-    arrays = {name: getattr(found, name) for name in ("images", "reconstructions", "scores", "holdout")}
-    arrays |= {"masks": found.truths, "names": np.array(found.names), "defects": np.array(found.defects)}
-    if "native" in found.masks:
-        arrays["native"] = found.masks["native"]
-    with replacing(folder / "maps.npz") as part, open(part, "wb") as file:
-        np.savez_compressed(file, **arrays)
-    with replacing(folder / "scores.csv") as part:
-        pd.DataFrame(evaluation.image_rows(found)).to_csv(part, index=False)
+    write_answers(folder, found)
     with replacing(folder / "weights.safetensors") as part:
         save_file({name: value.cpu().contiguous() for name, value in run.model.state_dict().items()}, part)
     write_json(folder / "env.json", metrics["env"])
@@ -210,6 +203,23 @@ def finish_run(run: Run) -> dict[str, Any]:
         (folder / "checkpoint").rmdir()
     run.lock.release()
     return metrics
+
+
+def write_answers(folder: Path, found: evaluation.Evaluation) -> None:
+    """Write ``maps.npz`` and ``scores.csv``: all that tables and figures need of a method's answers."""
+    arrays = {name: getattr(found, name) for name in ("images", "scores", "holdout")}
+    arrays |= {"masks": found.truths, "names": np.array(found.names), "defects": np.array(found.defects)}
+    if len(found.reconstructions):
+        arrays["reconstructions"] = found.reconstructions
+    else:  # nothing to compute it from again
+        arrays["dual_threshold"] = found.masks["dual_threshold"]
+    if found.image_scores is not None:
+        arrays["image_scores"] = found.image_scores
+    arrays |= {"native": found.masks["native"]} if "native" in found.masks else {}
+    with replacing(folder / "maps.npz") as part, open(part, "wb") as file:
+        np.savez_compressed(file, **arrays)
+    with replacing(folder / "scores.csv") as part:
+        pd.DataFrame(evaluation.image_rows(found)).to_csv(part, index=False)
 
 
 def load_model(folder: str | Path) -> ReconstructionModel:

@@ -52,6 +52,7 @@ COLUMNS = (
     *COSTS,
     *ENVIRONMENT,
     "folder",
+    "imported",
 )
 
 Expected = Sequence[tuple[str, str, int]]
@@ -104,7 +105,7 @@ def collect(results_root: str | Path, experiment: str, expected: Expected = ()) 
     known = list(expected) or list(found)
     extra = [model for model in _nth(found, 0) if model not in _nth(known, 0)] if expected else _nth(found, 0)
     wanted = [*expected, *itertools.product(extra, _nth(known, 1), _nth(known, 2))]
-    blank = {"experiment": experiment, "found": False, "scored": True, "left_out": ""}
+    blank = {"experiment": experiment, "found": False, "scored": True, "left_out": "", "imported": ""}
     rows += [blank | {"model": m, "category": c, "seed": s} for m, c, s in wanted if (m, c, s) not in found]
     frame = _with_gain(_in_order(pd.DataFrame(rows), wanted))
     frame.attrs["notes"] = notes
@@ -136,6 +137,7 @@ def _rows(content: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
             **{key: time.get(key) for key in COSTS},
             **{key: env.get(key) for key in ENVIRONMENT},
             "folder": "/".join(folder.parts[-4:]),
+            "imported": _imported(content.get("imported")),
         }
         blocks = {f"without {left_out}" if left_out else "every type": content, **content.get("subsets", {})}
         for subset, block in blocks.items():
@@ -147,6 +149,11 @@ def _rows(content: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
                     yield base | key | marked | block["ranking"] | {name: float(scores[name]) for name in METRICS}
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"it lacks {error}; evaluate the run again") from error
+
+
+def _imported(origin: dict[str, Any] | None) -> str:
+    """Where maps of another program come from, and how many of the test images they are; empty for our own."""
+    return "" if origin is None else f"{origin['source']}; {origin['scored']} of {origin['of']} test images"
 
 
 def _nth(keys: Iterable[tuple[str, str, int]], index: int) -> list[Any]:

@@ -122,6 +122,11 @@ def _answers(
     return joined, np.concatenate(shown), np.concatenate(redrawn), np.concatenate(native) if native else None
 
 
+def anomaly_maps(model: ReconstructionModel, images: Tensor) -> NDArray[np.float32]:
+    """The model's maps of uint8 ``(M, 3, 256, 256)``, float32 ``(M, 256, 256)``, as `evaluate` has them."""
+    return _answers(model.eval(), images)[0]
+
+
 def _picture(images: Tensor) -> NDArray[np.uint8]:
     """Float ``(B, 3, S, S)`` as 8-bit pictures at 256, channels last."""
     return np.ascontiguousarray(to_uint8(_enlarge(images)).permute(0, 2, 3, 1).cpu().numpy())

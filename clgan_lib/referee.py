@@ -1,6 +1,7 @@
 """The referee: score maps of any method become a run, measured like ours.
 
     python -m clgan_lib.referee import MAPS --method PaDiM --source "anomalib 2.7.0" --category bottle --data ROOT
+    python -m clgan_lib.referee native MAPS --category bottle --data ROOT   at the images' own size, in flat memory
     python -m clgan_lib.referee measure EXPERIMENT              measure finished runs again, from their maps
     python -m clgan_lib.referee export EXPERIMENT ARCHIVE.zip   what `clgan_lib.deposit` packs
     python -m clgan_lib.referee restore ARCHIVE.zip [--data ROOT]
@@ -33,6 +34,7 @@ from clgan_lib.evaluation import SIZE, Evaluation
 from clgan_lib.mapfiles import Entry, Reader, Shelf, key_of, scan, to_size
 from clgan_lib.maps import read_evaluation
 from clgan_lib.paths import RESULTS, safe_name
+from clgan_lib.stream import native_measures
 
 NO_TIME = dict.fromkeys(("train_s", "images_seen", "steps", "images_per_s", "evaluate_s", "peak_bytes"))
 
@@ -229,6 +231,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }.items():
         add.add_argument(f"--{name}", default=default, required=default is None)
     add.add_argument("--leave-out", nargs="*", default=[])
+    own = commands.add_parser("native", help="rank maps at the images' own size, in flat memory")
+    own.add_argument("maps")
+    own.add_argument("--category", required=True)
+    own.add_argument("--data", required=True)
+    own.add_argument("--leave-out", nargs="*", default=[])
     commands.add_parser("measure", help="measure finished runs again, from their maps").add_argument("experiment")
     out = commands.add_parser("export", help="pack an experiment for deposit")
     out.add_argument("experiment")
@@ -243,6 +250,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             settings = {"category": given.category, "data_root": given.data, "experiment": given.experiment}
             settings |= {"results_root": str(root), "leave_out": given.leave_out}
             print(import_maps(given.maps, method=given.method, source=given.source, **settings))
+        elif given.command == "native":
+            for name, value in native_measures(given.maps, given.data, given.category, given.leave_out).items():
+                print(f"{name}: {value}")
         elif given.command == "measure":
             for path in sorted((root / safe_name(given.experiment, "experiment")).glob("*/*/seed*/maps.npz")):
                 ranking = measure(path.parent)["ranking"]

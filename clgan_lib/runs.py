@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from clgan_lib import evaluation
 from clgan_lib.config import RunConfig
 from clgan_lib.data import Category, load_category
+from clgan_lib.layouts import arrange
 from clgan_lib.model import ReconstructionModel, build_model
 from clgan_lib.paths import CACHE, ROOT
 from clgan_lib.training import Budget, Progress, peak_bytes, pick_device, replacing, set_threads, train
@@ -61,9 +62,9 @@ class Run:
 
 
 def data_root(config: RunConfig) -> Path:
-    """The data a run is on; the embedded data is drawn if it is not there yet."""
+    """The data a run is on, in MVTec AD's layout; the embedded data is drawn if it is not there yet."""
     if config.data_root:
-        return Path(config.data_root)
+        return arrange(config.data_root, config.category)
     from clgan_lib.synthetic import VERSION, write_dataset  # only who needs them pays for drawing tools
 
     counts = {"train": config.embedded_train, "test": config.embedded_test}

@@ -6,6 +6,7 @@ Fig. 2 to 5 are pictures and live in `clgan_lib.pictures`; they can be had from 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -142,14 +143,21 @@ def thresholds(found: pd.DataFrame, title: str = "") -> Figure:
             for i, (model, mine) in enumerate(found.groupby("model", sort=False)):
                 means = mine.groupby("rule")[column].mean().reindex(rules)
                 colour, marker = OKABE_ITO[i % len(OKABE_ITO)], MARKERS[i % len(MARKERS)]
-                axis.plot(means, range(len(rules)), marker, color=colour, markersize=5, label=display(str(model)))
+                fill: Any = "full" if mine["category"].nunique() == found["category"].nunique() else "none"
+                name = display(str(model))
+                axis.plot(means, range(len(rules)), marker, color=colour, markersize=5, label=name, fillstyle=fill)
             axis.set_xlabel(head)
             axis.set_xlim(left=0)
         axes[0].set_yticks(range(len(rules)), rules)
         axes[0].invert_yaxis()
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=6, fontsize=8)
         head = title or "Thresholds without labels, means over categories"
-        return captioned(figure, f"{head}. Last row: the one threshold that is best on the test labels.")
+        fewer = (
+            " Hollow: a mean over fewer categories."
+            if found.groupby("model")["category"].nunique().nunique() > 1
+            else ""
+        )
+        return captioned(figure, f"{head}. Last row: the one threshold that is best on the test labels.{fewer}")
 
 
 def _curves(axis: Axes, rows: pd.DataFrame) -> None:

@@ -214,8 +214,7 @@ def write_answers(folder: Path, found: evaluation.Evaluation) -> None:
         arrays["reconstructions"] = found.reconstructions
     else:  # nothing to compute it from again
         arrays["dual_threshold"] = found.masks["dual_threshold"]
-    if found.image_scores is not None:
-        arrays["image_scores"] = found.image_scores
+    arrays |= {} if found.image_scores is None else {"image_scores": found.image_scores}
     arrays |= {"native": found.masks["native"]} if "native" in found.masks else {}
     with replacing(folder / "maps.npz") as part, open(part, "wb") as file:
         np.savez_compressed(file, **arrays)

@@ -112,10 +112,10 @@ def variance(results_root: str | Path, frame: pd.DataFrame, reference: str, *, p
         metric: a column of ``scores.csv``, percent.
 
     Returns:
-        reference, model, images, seeds, difference, low, high (95 %, by drawing the images again), image_error (standard
-        error by these draws), seed_error (standard error of the mean over seeds; NaN with one seed, where it is unknown),
-        image_share (of the two errors' squares, percent), lowest and highest difference over the thresholds that both have,
-        thresholds (their names). In points.
+        reference, model, postprocess, categories, images, seeds, difference, low, high (95 %, by drawing the images again),
+        image_error (standard error by these draws), seed_error (standard error of the mean over seeds; NaN with one
+        seed, where it is unknown), image_share (of the two errors' squares, percent), lowest and highest difference
+        over the thresholds that both have, thresholds (their names). In points.
     """
     scores = read_scores(results_root, frame)
     rows: list[dict[str, Any]] = []
@@ -139,7 +139,9 @@ def variance(results_root: str | Path, frame: pd.DataFrame, reference: str, *, p
             100 * image_error**2 / (image_error**2 + seed_error**2) if image_error + seed_error > 0 else float("nan")
         )
         rows.append({
-            "reference": reference, "model": model, "images": len(images), "seeds": len(per_seed), "difference": difference,
+            "reference": reference, "model": model, "postprocess": postprocess, "images": len(images),
+            "categories": ", ".join(sorted({str(c) for c, _ in images.index})), "seeds": len(per_seed),
+            "difference": difference,
             "low": low, "high": high, "image_error": image_error, "seed_error": seed_error, "image_share": share,
             "lowest": float(per_level.min()), "highest": float(per_level.max()), "thresholds": ", ".join(per_level.index),
         })  # fmt: skip
@@ -163,9 +165,10 @@ def sentence(row: Mapping[Any, Any], metric: str = "F1") -> str:
         else "only one threshold is there for both"
     )
     return (
-        f"{display(str(row['model']))} minus {display(str(row['reference']))}: {number(row['difference'], 1, True)} points "
-        f"of {metric}; 95 % interval {number(row['low'], 1, True)} to {number(row['high'], 1, True)} over the choice of "
-        f"{row['images']} test images, which {verdict}; {seeds}; {levels}."
+        f"{display(str(row['model']))} minus {display(str(row['reference']))} on {row['categories']}: "
+        f"{number(row['difference'], 1, True)} points of {metric} ({row['postprocess'].replace('_', ' ')}); 95 % interval "
+        f"{number(row['low'], 1, True)} to {number(row['high'], 1, True)} over the choice of {row['images']} test images, "
+        f"which {verdict}; {seeds}; {levels}."
     )
 
 

@@ -86,8 +86,11 @@ class Streamed:
 
 def _count(total: NDArray[Any], bins: NDArray[np.int64], weights: NDArray[np.float64] | None = None) -> None:
     """Add one (or its weight) to the bin of each pixel."""
-    used, place = np.unique(bins, return_inverse=True)
-    total[used] += np.bincount(place, weights)
+    if len(bins) > len(total) // 16:  # a pass over all bins costs less than sorting the pixels
+        total += np.bincount(bins, weights, len(total))
+    else:
+        used, place = np.unique(bins, return_inverse=True)
+        total[used] += np.bincount(place, weights)
 
 
 def _bins(scores: NDArray[np.float32]) -> NDArray[np.int64]:

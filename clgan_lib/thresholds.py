@@ -226,7 +226,7 @@ def table(frame: pd.DataFrame, found: pd.DataFrame) -> Table:
         mine = found[found["model"] == model]
         for i, name in enumerate(names):
             part = mine[mine["rule"] == name]
-            cells = [_mean(part, column, mine["category"].nunique()) for column in COLUMNS]
+            cells = [_mean(part, column, found["category"].nunique()) for column in COLUMNS]
             lines.append(
                 Row([Cell(display(model) if i == 0 else "", "label"), Cell(name, "label"), *cells], opens=i == 0)
             )
@@ -234,7 +234,7 @@ def table(frame: pd.DataFrame, found: pd.DataFrame) -> Table:
     notes = [
         "Oracle: the one threshold of the highest mean F1 on these very test labels. A rule with a threshold for each image "
         f"can beat it. {SYNTHETIC}: the highest F1 on held-out good images with painted defects of a family of their own. "
-        f"{NOT_APPLICABLE}: nothing was held out, or weights or data are not here."
+        f"(1/2): a mean over fewer categories. {NOT_APPLICABLE}: nothing was held out, or weights or data are not here."
     ]
     return Table("thresholds", caption, ["model", "rule", *COLUMNS.values()], lines, labels=2, notes=notes,
                  source=provenance(frame))  # fmt: skip

@@ -122,7 +122,11 @@ def test_variance_is_split_into_images_seeds_and_thresholds(root: Path, tmp_path
     assert row["image_share"] == pytest.approx(100 * error**2 / (error**2 + row["seed_error"] ** 2))
     assert row["thresholds"] == "calibrated, dual_threshold" and row["lowest"] <= row["difference"] <= row["highest"]
     quoted = statistics.sentence(row.to_dict() | {"model": "clgan"})
-    assert quoted.startswith("CLGAN minus template: ") and "over 2 seeds" in quoted and "2 thresholds" in quoted
+    assert (
+        quoted.startswith("CLGAN minus template on bottle, metal_nut: ")
+        and "over 2 seeds" in quoted
+        and "2 thresholds" in quoted
+    )
     one = fake_run(tmp_path, "clgan"), fake_run(tmp_path, "template")
     single = statistics.variance(tmp_path, tables.collect(tmp_path, "fake"), "template").iloc[0]
     assert len(one) == 2 and np.isnan(single["seed_error"]) and "is unknown" in statistics.sentence(single.to_dict())

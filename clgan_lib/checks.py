@@ -1,6 +1,6 @@
 """A look at a data set before any training: what is there, what is missing, and what to do about it.
 
-The official counts are those of MVTec AD's Table 1 (Bergmann et al., CVPR 2019).
+The official counts are those of MVTec AD's Table 1 (Bergmann et al., CVPR 2019), of VisA's split and of MPDD.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from clgan_lib.data import SUFFIXES, Files, find_files, list_categories
+from clgan_lib.data import SUFFIXES, Files, find_files
+from clgan_lib.layouts import arrange
+from clgan_lib.layouts import categories as list_categories
 
 WHERE = (
     "MVTec AD can be had from https://www.mvtec.com/company/research/datasets/mvtec-ad (CC BY-NC-SA 4.0, not for commercial "
@@ -39,17 +41,44 @@ OFFICIAL = {
 }
 
 
+# VisA's one-class split, as in its split_csv/1cls.csv (Zou et al., ECCV 2022).
+VISA = {
+    "candle": (900, 100, 100),
+    "capsules": (542, 60, 100),
+    "cashew": (450, 50, 100),
+    "chewinggum": (453, 50, 100),
+    "fryum": (450, 50, 100),
+    "macaroni1": (900, 100, 100),
+    "macaroni2": (900, 100, 100),
+    "pcb1": (904, 100, 100),
+    "pcb2": (901, 100, 100),
+    "pcb3": (905, 101, 100),
+    "pcb4": (904, 101, 100),
+    "pipe_fryum": (450, 50, 100),
+}
+# MPDD's Table (Jezek et al., ICUMT 2021).
+MPDD = {
+    "bracket_black": (289, 32, 47),
+    "bracket_brown": (185, 26, 51),
+    "bracket_white": (110, 30, 30),
+    "connector": (128, 30, 14),
+    "metal_plate": (54, 26, 71),
+    "tubes": (122, 32, 69),
+}
+EXPECTED = OFFICIAL | VISA | MPDD
+
+
 def check_dataset(root: str | Path, categories: Sequence[str] | None = None) -> pd.DataFrame:
     """Count what is there, beside what MVTec AD has, and try every file.
 
     Args:
-        root: folder in the MVTec AD layout.
+        root: folder in a layout that `clgan_lib.layouts` knows.
         categories: which to check; all that are there by default.
 
     Returns:
         A row per category: ``category``, then ``train good``, ``test good`` and ``defective`` as "found / expected" (the
-        expected number only for MVTec AD's own categories), ``missing masks``, ``unreadable`` files, and ``advice`` in
-        words, "ready" where there is nothing to do.
+        expected number only for the categories of MVTec AD, VisA and MPDD), ``missing masks``, ``unreadable`` files, and
+        ``advice`` in words, "ready" where there is nothing to do.
 
     Raises:
         FileNotFoundError: if the root is no folder or holds no category, saying where data can be had.
@@ -65,12 +94,13 @@ def check_dataset(root: str | Path, categories: Sequence[str] | None = None) -> 
 
 def _check_category(root: Path, name: str) -> dict[str, object]:
     try:
+        root = arrange(root, name)
         files = find_files(root, name)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         return {"category": name, "advice": str(error)}
     good = sum(kind == "good" for _, kind, _ in files.test)
     found = (len(files.train), good, len(files.test) - good)
-    expected = OFFICIAL.get(name)
+    expected = EXPECTED.get(name)
     missing = [str(image.relative_to(root)) for image, kind, mask in files.test if kind != "good" and mask is None]
     broken = [str(path.relative_to(root)) for path in files.all() if not _readable(path)]
     advice = []
@@ -80,7 +110,7 @@ def _check_category(root: Path, name: str) -> dict[str, object]:
         advice.append(f"replace {_some(broken)}")
     advice += _left_over(root / name, files)
     if expected and found != expected and not _embedded(root):
-        advice.append("other counts than MVTec AD's: not comparable with published numbers")
+        advice.append("other counts than published: not comparable with published numbers")
     columns = {
         column: f"{count} / {wanted}" if expected and not _embedded(root) else str(count)
         for column, count, wanted in zip(

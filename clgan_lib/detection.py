@@ -120,6 +120,16 @@ def threshold(
     return Detection(residual, mean, std, thresholds, channels, gray, binary, _close(binary, closing))
 
 
+def detect_map(scores: NDArray[np.floating], k: float = 3.0) -> NDArray[np.bool_]:
+    """The paper's detector on a score map in place of ID1, for a method that shows no reconstruction: bool ``(H, W)``.
+
+    One channel instead of three, stretched to [0, 1], which the rule does not feel; a constant map marks nothing.
+    """
+    span = float(np.ptp(scores)) or 1.0
+    stretched = ((scores - scores.min()) / span).astype(np.float32)
+    return threshold(np.repeat(stretched[..., None], 3, 2), k).mask
+
+
 def _close(binary: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
     """ID5, eq. 10: dilation, then erosion, with zeros outside the image."""
     element, margin = np.ones((size, size), np.uint8), size // 2

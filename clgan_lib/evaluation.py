@@ -34,11 +34,13 @@ class Evaluation:
     Attributes:
         images: what the model was shown, brought back to 256, uint8 ``(M, 256, 256, 3)``.
         reconstructions: rounded to 8 bits, like the images, ``(M, 256, 256, 3)``; all residuals are taken from these.
+            ``(0, 256, 256, 3)`` for a method from elsewhere that shows none.
         scores: anomaly maps, float32 ``(M, 256, 256)``.
         truths: bool ``(M, 256, 256)``.
         masks: found, by post-processing, bool ``(M, 256, 256)`` each.
         holdout: anomaly maps of the held-out good images, float32 ``(H, 256, 256)``.
-        threshold: the calibrated threshold on `scores`.
+        threshold: the calibrated threshold on `scores`; None without held-out maps.
+        image_scores: ``(M,)`` where the method gives its own; else an image's score is the largest of its map.
     """
 
     images: NDArray[np.uint8]
@@ -47,9 +49,10 @@ class Evaluation:
     truths: NDArray[np.bool_]
     masks: dict[str, NDArray[np.bool_]]
     holdout: NDArray[np.float32]
-    threshold: float
+    threshold: float | None
     names: tuple[str, ...] = ()
     defects: tuple[str, ...] = field(default=())
+    image_scores: NDArray[np.float64] | None = None
 
 
 def evaluate(
@@ -119,6 +122,11 @@ def _answers(
     return joined, np.concatenate(shown), np.concatenate(redrawn), np.concatenate(native) if native else None
 
 
+def anomaly_maps(model: ReconstructionModel, images: Tensor) -> NDArray[np.float32]:
+    """The model's maps of uint8 ``(M, 3, 256, 256)``, float32 ``(M, 256, 256)``, as `evaluate` has them."""
+    return _answers(model.eval(), images)[0]
+
+
 def _picture(images: Tensor) -> NDArray[np.uint8]:
     """Float ``(B, 3, S, S)`` as 8-bit pictures at 256, channels last."""
     return np.ascontiguousarray(to_uint8(_enlarge(images)).permute(0, 2, 3, 1).cpu().numpy())
@@ -126,7 +134,7 @@ def _picture(images: Tensor) -> NDArray[np.uint8]:
 
 def image_rows(found: Evaluation) -> Iterator[dict[str, Any]]:
     """The rows of ``scores.csv``: each image under each post-processing, with counts, percent and its largest score."""
-    largest = found.scores.max((1, 2))
+    largest = found.scores.max((1, 2)) if found.image_scores is None else found.image_scores
     for postprocess, masks in found.masks.items():
         table = counts(masks, found.truths)
         percent = metrics_of_counts(table)
@@ -153,7 +161,8 @@ def scores_block(found: Evaluation, left_out: list[str]) -> dict[str, Any]:
         for name, masks in found.masks.items()
     }
     defective = [defect != "good" for defect in np.array(found.defects)[kept]]
-    return {"scores": scores, "ranking": ranking_metrics(found.scores[kept], found.truths[kept], defective)}
+    own = None if found.image_scores is None else found.image_scores[kept]
+    return {"scores": scores, "ranking": ranking_metrics(found.scores[kept], found.truths[kept], defective, own)}
 
 
 def measure(found: Evaluation, left_out: list[str]) -> dict[str, Any]:
@@ -179,15 +188,20 @@ def measure(found: Evaluation, left_out: list[str]) -> dict[str, Any]:
     }
 
 
-def residual_in_and_out(found: Evaluation) -> tuple[float, float]:
+def residual_in_and_out(found: Evaluation) -> tuple[float | None, float | None]:
     """Mean ID1 (eq. 7, channel mean, in [0, 1]) inside and outside the defect, averaged over the defective images.
 
-    A generator that removes defects has a large one inside; one that copies its input has two small ones.
+    A generator that removes defects has a large one inside; one that copies its input has two small ones. None where there
+    is no reconstruction, or no image with both kinds of pixels.
     """
     pairs = []
+    if not len(found.reconstructions):
+        return None, None
     for image, picture, truth in zip(found.images, found.reconstructions, found.truths, strict=True):
         if truth.any() and not truth.all():
             difference = cv2.transform(residual(image, picture), np.full((1, 3), 1 / 3, np.float32))
             pairs.append((float(difference[truth].mean()), float(difference[~truth].mean())))
-    inside, outside = np.mean(pairs, 0) if pairs else (float("nan"), float("nan"))
+    if not pairs:
+        return None, None
+    inside, outside = np.mean(pairs, 0)
     return float(inside), float(outside)

@@ -6,6 +6,7 @@ Fig. 2 to 5 are pictures and live in `clgan_lib.pictures`; they can be had from 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -17,10 +18,11 @@ from matplotlib.figure import Figure
 from clgan_lib.pictures import detections, outline, pipeline, reconstructions, run_gallery, samples
 from clgan_lib.style import MARKERS, OKABE_ITO, STYLE, captioned, save
 from clgan_lib.sweep import GRID, LABEL_FREE, ORACLE, OURS, PERFECT
+from clgan_lib.thresholds import ORACLE as ORACLE_RULE
 from clgan_lib.tidy import credit, display, select
 
 __all__ = ["detections", "losses", "outline", "pipeline", "reconstructions", "run_gallery", "samples"]
-__all__ += ["save", "scores", "sweep"]
+__all__ += ["save", "scores", "sweep", "thresholds"]
 
 
 def losses(history: pd.DataFrame | Sequence[Mapping[str, float]], title: str = "") -> Figure:
@@ -123,6 +125,39 @@ def sweep(found: pd.DataFrame, paper: pd.DataFrame | None = None, title: str = "
         return captioned(
             figure, f"{head}. Shaded: the range of k that the paper tried.{points} {credit(found['data'])}"
         )
+
+
+def thresholds(found: pd.DataFrame, title: str = "") -> Figure:
+    """What each label-free rule gets of F1, and on how many good images it marks anything: a marker per model.
+
+    Args:
+        found: from `clgan_lib.thresholds.measure`, not empty.
+        title: beginning of the caption.
+    """
+    rules = [name for name in found["rule"].unique() if name != ORACLE_RULE] + [ORACLE_RULE]
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(8.2, 0.34 * len(rules) + 1.6), sharey=True)
+        for axis, (column, head) in zip(
+            axes, {"F1": "F1 %", "false_images": "good images marked %"}.items(), strict=True
+        ):
+            for i, (model, mine) in enumerate(found.groupby("model", sort=False)):
+                means = mine.groupby("rule")[column].mean().reindex(rules)
+                colour, marker = OKABE_ITO[i % len(OKABE_ITO)], MARKERS[i % len(MARKERS)]
+                fill: Any = "full" if mine["category"].nunique() == found["category"].nunique() else "none"
+                name = display(str(model))
+                axis.plot(means, range(len(rules)), marker, color=colour, markersize=5, label=name, fillstyle=fill)
+            axis.set_xlabel(head)
+            axis.set_xlim(left=0)
+        axes[0].set_yticks(range(len(rules)), rules)
+        axes[0].invert_yaxis()
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=6, fontsize=8)
+        head = title or "Thresholds without labels, means over categories"
+        fewer = (
+            " Hollow: a mean over fewer categories."
+            if found.groupby("model")["category"].nunique().nunique() > 1
+            else ""
+        )
+        return captioned(figure, f"{head}. Last row: the one threshold that is best on the test labels.{fewer}")
 
 
 def _curves(axis: Axes, rows: pd.DataFrame) -> None:

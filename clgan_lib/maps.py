@@ -19,6 +19,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clgan_lib.detection import detect
+from clgan_lib.evaluation import Evaluation
+from clgan_lib.runs import read_metrics
 from clgan_lib.tidy import read_scores, select
 
 # What a file cut short, edited or of another kind provokes in zipfile and NumPy; a huge shape is a MemoryError.
@@ -52,6 +54,43 @@ def read_maps(folder: str | Path, names: Sequence[str] = ()) -> dict[str, NDArra
     if len(counts) < len(arrays.keys() - {"holdout"}) or len(set(counts.values())) > 1:
         raise ValueError(f"{path} is damaged: its arrays hold different numbers of images ({counts}); run again")
     return arrays
+
+
+def arrays_in(folder: str | Path) -> list[str]:
+    """Names of the arrays in a run's ``maps.npz``: ``reconstructions`` and ``native`` are not in each."""
+    try:
+        with np.load(Path(folder) / "maps.npz") as file:
+            return list(file.files)
+    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+        raise ValueError(f"{folder}/maps.npz is damaged ({error}); run again") from error
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """A finished run's answers, as `clgan_lib.evaluation.evaluate` gave them.
+
+    The paper's mask is left to `detect`, and is among the masks only where there is no reconstruction to detect on.
+
+    Raises:
+        FileNotFoundError: if the run is not finished or kept no maps.
+        ValueError: if its files are damaged.
+    """
+    metrics, maps = read_metrics(folder), read_maps(folder)
+    threshold = metrics["thresholds"]["calibrated"]
+    masks: dict[str, NDArray[np.bool_]] = {name: maps[name] for name in ("dual_threshold", "native") if name in maps}
+    if threshold is not None:
+        masks["calibrated"] = maps["scores"] > threshold
+    return Evaluation(
+        images=maps["images"],
+        reconstructions=maps.get("reconstructions", maps["images"][:0]),
+        scores=maps["scores"],
+        truths=maps["masks"].astype(bool),
+        masks=masks,
+        holdout=maps.get("holdout", np.zeros((0, *maps["scores"].shape[1:]), np.float32)),
+        threshold=threshold,
+        names=tuple(map(str, maps["names"])),
+        defects=tuple(map(str, maps["defects"])),
+        image_scores=maps.get("image_scores"),
+    )
 
 
 def runs_with_maps(results_root: str | Path, frame: pd.DataFrame, model: str) -> list[dict[Any, Any]]:
@@ -150,17 +189,21 @@ def _example(root: Path, first: dict[Any, Any], runs: list[dict[Any, Any]], name
 
 def _answer(
     root: Path, run: dict[Any, Any], name: str, postprocess: str
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
-    """One run's reconstruction and mask of one image."""
+) -> tuple[NDArray[np.uint8] | None, NDArray[np.bool_] | None]:
+    """One run's reconstruction and mask of one image; None for what this method does not give."""
+    there = arrays_in(root / run["folder"])
     wanted = {"dual_threshold": ["images"], "calibrated": ["scores"]}.get(postprocess, [])
-    maps = read_maps(root / run["folder"], ["names", "reconstructions", *wanted])
-    index = list(maps["names"]).index(name)
-    picture = maps["reconstructions"][index]
+    redrawn = ["reconstructions"] if "reconstructions" in there else []
+    stored = [postprocess] if postprocess in there else []
+    maps = read_maps(root / run["folder"], ["names", *redrawn, *wanted, *stored])
+    index = list(maps["names"]).index(name) if name in maps["names"] else None
+    if index is None:  # maps from elsewhere may lack an image
+        return None, None
+    picture = maps["reconstructions"][index] if redrawn else None
+    if stored:
+        return picture, maps[postprocess][index]
     if postprocess == "dual_threshold":
-        return picture, detect(maps["images"][index], picture, run["k"]).mask
-    if postprocess == "calibrated":
+        return picture, None if picture is None else detect(maps["images"][index], picture, run["k"]).mask
+    if postprocess == "calibrated" and pd.notna(run["threshold"]):
         return picture, maps["scores"][index] > run["threshold"]
-    try:
-        return picture, read_maps(root / run["folder"], ["native"])["native"][index]
-    except ValueError:  # this method has no detector of its own
-        return picture, None
+    return picture, None  # this method has no detector of its own, or nothing to calibrate on

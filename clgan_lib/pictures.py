@@ -30,7 +30,7 @@ def reconstructions(chosen: Sequence[Example], title: str = "") -> Figure:
         chosen: from `clgan_lib.maps.examples`.
         title: beginning of the caption; how the images were chosen is added.
     """
-    models = _models(chosen)
+    models = [m for m in _models(chosen) if any(e.reconstructions.get(m) is not None for e in chosen)]
     with mpl.rc_context(STYLE):
         figure, axes = _grid(len(chosen), 1 + len(models))
         for line, example in zip(axes, chosen, strict=True):
@@ -40,7 +40,7 @@ def reconstructions(chosen: Sequence[Example], title: str = "") -> Figure:
                 _picture(axis, example.reconstructions.get(model))
         for axis, head in zip(axes[0], ["input", *map(display, models)], strict=True):
             axis.set_title(head)
-        return captioned(figure, _choice(title or "Fig. 4: reconstructions of defective images", chosen))
+        return captioned(figure, _choice(title or "Fig. 4: reconstructions of defective images", chosen, models))
 
 
 def detections(chosen: Sequence[Example], title: str = "") -> Figure:
@@ -61,7 +61,7 @@ def detections(chosen: Sequence[Example], title: str = "") -> Figure:
                 _picture(axis, example.masks.get(model))
         for axis, head in zip(axes[:, 0], ["image", "truth", *map(display, models)], strict=True):
             axis.set_ylabel(head)
-        return captioned(figure, _choice(title or "Fig. 5: what each model marks as defective", chosen))
+        return captioned(figure, _choice(title or "Fig. 5: what each model marks as defective", chosen, []))
 
 
 def pipeline(
@@ -179,13 +179,18 @@ def _models(chosen: Sequence[Example]) -> list[str]:
     return list(dict.fromkeys(model for example in chosen for model in example.reconstructions))
 
 
-def _choice(caption: str, chosen: Sequence[Example]) -> str:
-    """The caption, with the rule by which the images were chosen and whether something is missing."""
+def _choice(caption: str, chosen: Sequence[Example], drawn: Sequence[str]) -> str:
+    """The caption, with the rule by which the images were chosen and whether a picture (`drawn`) or mask is missing."""
     seeds = ", ".join(sorted({str(example.seed) for example in chosen}))
     judge = chosen[0].reference
     others = [f"{e.category}: {display(e.reference)}" for e in chosen if e.reference != judge]
     judges = display(judge) + (f" ({', '.join(others)})" if others else "")
-    hole = any(picture is None for example in chosen for picture in example.reconstructions.values())
+    pictures = (
+        [e.reconstructions.get(m) for e in chosen for m in drawn]
+        if drawn
+        else [mask for e in chosen for mask in e.masks.values()]
+    )
+    hole = any(picture is None for picture in pictures)
     rule = f"Shown of each category: the defective image of median F1 under {judges}."
     data = credit(example.data for example in chosen)
     return f"{caption}. Seed {seeds}. {rule}{' Hatched: no such run.' if hole else ''} {data}"

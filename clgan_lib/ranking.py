@@ -127,14 +127,18 @@ def image_auroc(scores: NDArray[np.floating], defective: NDArray[np.bool_]) -> f
 
 
 def ranking_metrics(
-    scores: NDArray[np.floating], truths: NDArray[np.bool_], defective: Sequence[bool] | None = None
+    scores: NDArray[np.floating],
+    truths: NDArray[np.bool_],
+    defective: Sequence[bool] | None = None,
+    image_scores: NDArray[np.floating] | None = None,
 ) -> dict[str, float | None]:
     """Every measure without a threshold: AUROC and AP over pixels, AUPRO at 0.3 and 0.05, F1 and IoU oracle, image AUROC.
 
     Args:
-        scores: finite, larger is stranger, ``(N, H, W)``. An image's own score is the largest of its map.
+        scores: finite, larger is stranger, ``(N, H, W)``.
         truths: bool, of the same shape.
         defective: which images are, ``(N,)``; by default those with a defective pixel.
+        image_scores: of the images, ``(N,)``; by default the largest of each map.
 
     Returns:
         By the names of `RANKING`: in [0, 1], the oracles in percent; ``image_AUROC`` is None without good images.
@@ -144,7 +148,7 @@ def ranking_metrics(
     """
     found = curve(scores, truths).measures()
     kinds = np.array(truths.any((1, 2)) if defective is None else defective, bool)
-    return {**found, "image_AUROC": image_auroc(scores.max((1, 2)), kinds)}
+    return {**found, "image_AUROC": image_auroc(scores.max((1, 2)) if image_scores is None else image_scores, kinds)}
 
 
 def false_alarms(masks: NDArray[np.bool_]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from clgan_lib import conventions, exhibits, figures, modern, sweep
+from clgan_lib import conventions, exhibits, figures, modern, sweep, thresholds
 from clgan_lib.exhibits import Section
 from clgan_lib.layout import Table, write_text
 from clgan_lib.maps import Example
@@ -116,6 +116,10 @@ def write_experiment(
         numbers = pd.read_csv(folder / "tables" / "conventions.csv")
         table = conventions.table(frame, numbers)
         sections.append(Section("One set of maps, many numbers", PROSE["conventions"], [table]))
+    if (folder / "tables" / "thresholds.csv").is_file():
+        levels = pd.read_csv(folder / "tables" / "thresholds.csv")
+        drawn, table = figures.thresholds(levels), thresholds.table(frame, levels)
+        sections.append(Section("Thresholds without labels", PROSE["thresholds"], [drawn, table]))
     data, steps = exhibits.samples(folder.parent, frame, folder), exhibits.pipelines(chosen, folder)
     sections += [exhibits.networks(folder), *filter(None, (steps, data)), exhibits.paper_audit()]
     sections.append(Section("Category by category: scores, time and memory", (), [written[-2]], folded=True))
@@ -158,6 +162,11 @@ PROSE = {
     "conventions": [
         "The same maps of the same run, scored as different papers score. Nothing was trained again: the distance between "
         "two rows is what convention alone moves.",
+    ],
+    "thresholds": [
+        "The same maps of the same runs under every rule in use that needs no test label. A model is only as good as the "
+        "threshold that can be had for it: rules that leave good images alone lose most of the defect, and rules that find "
+        "the defect mark every good image somewhere.",
     ],
     "others": ["The same runs averaged and thresholded otherwise; numbers of two conventions can't be compared."],
 }

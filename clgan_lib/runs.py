@@ -28,6 +28,7 @@ from clgan_lib.checks import refuse_odd_files
 from clgan_lib.config import RunConfig, check_options
 from clgan_lib.data import Category, load_category
 from clgan_lib.folders import FORMAT, claim, first_line, read_metrics, within_memory, write_json, writing
+from clgan_lib.layouts import arrange
 from clgan_lib.model import ReconstructionModel, build_model
 from clgan_lib.paths import CACHE, ROOT
 from clgan_lib.training import Budget, Progress, load_checkpoint, peak_bytes, pick_device, replacing, set_threads, train
@@ -65,9 +66,9 @@ class Run:
 
 
 def data_root(config: RunConfig) -> Path:
-    """The data a run is on; the embedded data is drawn if it is not there yet."""
+    """The data a run is on, in MVTec AD's layout; the embedded data is drawn if it is not there yet."""
     if config.data_root:
-        return Path(config.data_root)
+        return arrange(config.data_root, config.category)
     from clgan_lib.synthetic import VERSION, write_dataset  # only who needs them pays for drawing tools
 
     counts = {"train": config.embedded_train, "test": config.embedded_test}
@@ -272,14 +273,7 @@ def _write(run: Run, metrics: dict[str, Any]) -> None:
     """The files of a finished run; ``metrics.json``, the sign of success, last."""
     assert run.found is not None
     folder, found = run.config.folder, run.found
-    arrays = {name: getattr(found, name) for name in ("images", "reconstructions", "scores", "holdout")}
-    arrays |= {"masks": found.truths, "names": np.array(found.names), "defects": np.array(found.defects)}
-    if "native" in found.masks:
-        arrays["native"] = found.masks["native"]
-    with replacing(folder / "maps.npz") as part, open(part, "wb") as file:
-        np.savez_compressed(file, **arrays)
-    with replacing(folder / "scores.csv") as part:
-        pd.DataFrame(evaluation.image_rows(found)).to_csv(part, index=False)
+    write_answers(folder, found)
     with replacing(folder / "weights.safetensors") as part:
         save_file({name: value.cpu().contiguous() for name, value in run.model.state_dict().items()}, part)
     write_json(folder / "env.json", metrics["env"])
@@ -288,6 +282,22 @@ def _write(run: Run, metrics: dict[str, Any]) -> None:
     (folder / "checkpoint" / "last.safetensors").unlink(missing_ok=True)
     if (folder / "checkpoint").is_dir() and not any((folder / "checkpoint").iterdir()):
         (folder / "checkpoint").rmdir()
+
+
+def write_answers(folder: Path, found: evaluation.Evaluation) -> None:
+    """Write ``maps.npz`` and ``scores.csv``: all that tables and figures need of a method's answers."""
+    arrays = {name: getattr(found, name) for name in ("images", "scores", "holdout")}
+    arrays |= {"masks": found.truths, "names": np.array(found.names), "defects": np.array(found.defects)}
+    if len(found.reconstructions):
+        arrays["reconstructions"] = found.reconstructions
+    else:  # nothing to compute it from again
+        arrays["dual_threshold"] = found.masks["dual_threshold"]
+    arrays |= {} if found.image_scores is None else {"image_scores": found.image_scores}
+    arrays |= {"native": found.masks["native"]} if "native" in found.masks else {}
+    with replacing(folder / "maps.npz") as part, open(part, "wb") as file:
+        np.savez_compressed(file, **arrays)
+    with replacing(folder / "scores.csv") as part:
+        pd.DataFrame(evaluation.image_rows(found)).to_csv(part, index=False)
 
 
 def load_model(folder: str | Path) -> ReconstructionModel:

@@ -7,8 +7,9 @@ B. Efron, "Bootstrap methods: another look at the jackknife", Annals of Statisti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -94,6 +95,101 @@ def differences(
             images = sum(map(len, group))
             rows.append({"reference": reference, "model": model, "category": category, "images": images, **estimate})
     return pd.DataFrame(rows).assign(provenance=provenance(frame))
+
+
+def variance(results_root: str | Path, frame: pd.DataFrame, reference: str, *, postprocess: str = "dual_threshold",
+             metric: str = "F1") -> pd.DataFrame:  # fmt: skip
+    """Where the uncertainty of each headline difference comes from: the test images, the seed, the threshold.
+
+    The difference is the mean over categories of the mean over images; only categories that both models have count, and
+    images count once, with their mean over seeds.
+
+    Args:
+        results_root: the folder that holds experiments.
+        frame: from `collect`.
+        reference: a model.
+        postprocess: of the headline number.
+        metric: a column of ``scores.csv``, percent.
+
+    Returns:
+        reference, model, postprocess, categories, images, seeds, difference, low, high (95 %, by drawing the images again),
+        image_error (standard error by these draws), seed_error (standard error of the mean over seeds; NaN with one
+        seed, where it is unknown), image_share (of the two errors' squares, percent), lowest and highest difference
+        over the thresholds that both have, thresholds (their names). In points.
+    """
+    scores = read_scores(results_root, frame)
+    rows: list[dict[str, Any]] = []
+    if scores.empty:
+        return pd.DataFrame(rows)
+    wide = scores.pivot_table(index=["postprocess", "seed", "category", "name"], columns="model", values=metric)
+    for model in [m for m in frame["model"].unique() if m != reference and m in wide and reference in wide]:
+        gaps = (wide[model] - wide[reference]).dropna()
+        if postprocess not in gaps.index.get_level_values("postprocess"):
+            continue
+        means = gaps.groupby(["postprocess", "seed", "category"]).mean()
+        per_level = means.groupby(["postprocess", "category"]).mean().groupby("postprocess").mean()
+        here = gaps.loc[postprocess]
+        images = here.groupby(["category", "name"]).mean()
+        groups = [part.to_numpy() for _, part in images.groupby("category")]
+        difference, low, high = paired_bootstrap(groups)
+        per_seed = means.loc[postprocess].groupby("seed").mean()
+        image_error = float(np.sqrt(sum(g.var(ddof=1) / len(g) for g in groups if len(g) > 1)) / len(groups))
+        seed_error = float(per_seed.std(ddof=1) / np.sqrt(len(per_seed))) if len(per_seed) > 1 else float("nan")
+        share = (
+            100 * image_error**2 / (image_error**2 + seed_error**2) if image_error + seed_error > 0 else float("nan")
+        )
+        rows.append({
+            "reference": reference, "model": model, "postprocess": postprocess, "images": len(images),
+            "categories": ", ".join(sorted({str(c) for c, _ in images.index})), "seeds": len(per_seed),
+            "difference": difference,
+            "low": low, "high": high, "image_error": image_error, "seed_error": seed_error, "image_share": share,
+            "lowest": float(per_level.min()), "highest": float(per_level.max()), "thresholds": ", ".join(per_level.index),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def sentence(row: Mapping[Any, Any], metric: str = "F1") -> str:
+    """One row of `variance` as a referee could quote it."""
+    seeds = (
+        f"over {row['seeds']} seeds the mean has a standard error of {number(row['seed_error'], 1)}, and the test images "
+        f"are {number(row['image_share'], 0)} % of the variance of both"
+        if row["seeds"] > 1
+        else "one seed was trained, so what another would change is unknown"
+    )
+    verdict = "does not tell the two apart" if row["low"] <= 0 <= row["high"] else "excludes zero"
+    names = row["thresholds"].replace("_", " ").split(", ")
+    levels = (
+        f"between {number(row['lowest'], 1, True)} and {number(row['highest'], 1, True)} under {len(names)} thresholds "
+        f"({', '.join(names)})"
+        if len(names) > 1
+        else "only one threshold is there for both"
+    )
+    return (
+        f"{display(str(row['model']))} minus {display(str(row['reference']))} on {row['categories']}: "
+        f"{number(row['difference'], 1, True)} points of {metric} ({row['postprocess'].replace('_', ' ')}); 95 % interval "
+        f"{number(row['low'], 1, True)} to {number(row['high'], 1, True)} over the choice of {row['images']} test images, "
+        f"which {verdict}; {seeds}; {levels}."
+    )
+
+
+def variance_table(frame: pd.DataFrame, found: pd.DataFrame) -> Table:
+    """`variance` in print, with a sentence to quote per model below.
+
+    Args:
+        frame: from `collect`, for the provenance.
+        found: from `variance`, not empty.
+    """
+    reference = str(found["reference"].iloc[0])
+    lines = []
+    for row in found.to_dict("records"):
+        seed = number(row["seed_error"], 1) if row["seeds"] > 1 else NOT_APPLICABLE
+        levels = f"{number(row['lowest'], 1, True)} to {number(row['highest'], 1, True)}"
+        texts = [number(row["difference"], 1, True), number(row["image_error"], 1), seed, levels]
+        lines.append(Row([Cell(display(str(row["model"])), "label"), *map(Cell, texts)]))
+    caption = f"F1 minus that of {display(reference)}, in points: how sure, and by what."
+    header = ["model", "difference", "error by images", "error by seeds", "over thresholds"]
+    notes = [sentence(row) for row in found.to_dict("records")]
+    return Table(f"variance_{reference}", caption, header, lines, notes=notes, source=provenance(frame))
 
 
 def difference_table(frame: pd.DataFrame, found: pd.DataFrame) -> Table:

@@ -238,6 +238,11 @@ def _notes(rows: pd.DataFrame, frame: pd.DataFrame, paper: pd.DataFrame | None) 
         notes.append(
             f"{row.category}: {row.subset} (left out of the score by this experiment's settings: {row.left_out})."
         )
+    for row in rows[rows["imported"].fillna("").astype(bool)].itertuples():
+        notes.append(
+            f"{display(str(row.model))} on {row.category}: score maps from elsewhere ({row.imported}), the paper's rule "
+            "applied to the map in place of ID1."
+        )
     if paper is not None and set(rows["model"]) & set(paper["model"]):
         data = [name for name in frame["data"].dropna().unique()]
         notes.append(

@@ -55,6 +55,7 @@ COLUMNS = (
     *ENVIRONMENT,
     "fingerprint",
     "folder",
+    "imported",
 )
 
 Expected = Sequence[tuple[str, str, int]]
@@ -107,7 +108,7 @@ def collect(results_root: str | Path, experiment: str, expected: Expected = ()) 
     known = list(expected) or list(found)
     extra = [model for model in _nth(found, 0) if model not in _nth(known, 0)] if expected else _nth(found, 0)
     wanted = [*expected, *itertools.product(extra, _nth(known, 1), _nth(known, 2))]
-    blank = {"experiment": experiment, "found": False, "scored": True, "left_out": ""}
+    blank = {"experiment": experiment, "found": False, "scored": True, "left_out": "", "imported": ""}
     rows += [blank | {"model": m, "category": c, "seed": s} for m, c, s in wanted if (m, c, s) not in found]
     frame = _with_gain(_in_order(pd.DataFrame(rows), wanted))
     frame.attrs["notes"] = notes
@@ -140,6 +141,7 @@ def _rows(content: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
             **{key: env.get(key) for key in ENVIRONMENT},
             "fingerprint": content.get("fingerprint", "unknown"),
             "folder": "/".join(folder.parts[-4:]),
+            "imported": _imported(content.get("imported")),
         }
         blocks = {f"without {left_out}" if left_out else "every type": content, **content.get("subsets", {})}
         for subset, block in blocks.items():
@@ -178,6 +180,11 @@ def _typed(block: dict[str, Any], key: str, kind: type, most: float = math.inf, 
         wanted = "text" if kind is str else f"a number from 0 to {most:g}"
         raise ValueError(f"{key} is {str(value)[:40]!r}, expected {wanted}; evaluate the run again")
     return value
+
+
+def _imported(origin: dict[str, Any] | None) -> str:
+    """Where maps of another program come from, and how many of the test images they are; empty for our own."""
+    return "" if origin is None else f"{origin['source']}; {origin['scored']} of {origin['of']} test images"
 
 
 def _nth(keys: Iterable[tuple[str, str, int]], index: int) -> list[Any]:

@@ -103,6 +103,37 @@ def test_label_free_k_lets_the_stated_share_pass() -> None:
     assert passed == pytest.approx(0.02, abs=1e-3)
 
 
+def test_variance_is_split_into_images_seeds_and_thresholds(root: Path, tmp_path: Path) -> None:
+    frame = tables.collect(root, "fake")
+    row = statistics.variance(root, frame, "template").set_index("model").loc["clgan"]
+    gaps: dict[int, list[np.ndarray]] = {}
+    for seed in (0, 1):
+        for category, left_out in (("bottle", ""), ("metal_nut", "flip")):
+            ours, theirs = (
+                image_scores(root / f"fake/{m}/{category}/seed{seed}", left_out) for m in ("clgan", "template")
+            )
+            gaps.setdefault(seed, []).append(np.array([ours[name]["F1"] - theirs[name]["F1"] for name in ours]))
+    seeds = [np.mean([g.mean() for g in gaps[s]]) for s in (0, 1)]
+    assert row["difference"] == pytest.approx(np.mean(seeds)) and row["seeds"] == 2
+    assert row["seed_error"] == pytest.approx(abs(seeds[0] - seeds[1]) / 2)  # of the mean of two
+    each = [(a + b) / 2 for a, b in zip(gaps[0], gaps[1], strict=True)]
+    error = np.sqrt(sum(g.var(ddof=1) / len(g) for g in each)) / 2
+    assert row["image_error"] == pytest.approx(error) and row["images"] == sum(map(len, each))
+    assert row["image_share"] == pytest.approx(100 * error**2 / (error**2 + row["seed_error"] ** 2))
+    assert row["thresholds"] == "calibrated, dual_threshold" and row["lowest"] <= row["difference"] <= row["highest"]
+    quoted = statistics.sentence(row.to_dict() | {"model": "clgan"})
+    assert (
+        quoted.startswith("CLGAN minus template on bottle, metal_nut: ")
+        and "over 2 seeds" in quoted
+        and "2 thresholds" in quoted
+    )
+    one = fake_run(tmp_path, "clgan"), fake_run(tmp_path, "template")
+    single = statistics.variance(tmp_path, tables.collect(tmp_path, "fake"), "template").iloc[0]
+    assert len(one) == 2 and np.isnan(single["seed_error"]) and "is unknown" in statistics.sentence(single.to_dict())
+    table = statistics.variance_table(frame, statistics.variance(root, frame, "template"))
+    assert [r.cells[0].text for r in table.rows] == ["UDCAE", "CLGAN"] and quoted in table.notes
+
+
 def test_table4_has_the_papers_columns(root: Path, swept: pd.DataFrame) -> None:
     table = sweep.table4(tables.collect(root, "fake"), swept, tables.published("table4"))
     assert list(table.header[3:14]) == [f"{k / 10:.1f}" for k in range(20, 31)]

@@ -65,10 +65,11 @@ def _draw_model(
     i = found.names.index(name)
     image, truth = found.images[i], found.truths[i]
     top = float(np.quantile(found.scores[i], 0.999)) or 1.0
-    if postprocess == DUAL:
-        mask = detect(image, found.reconstructions[i], k).mask
-    elif postprocess in found.masks:
-        mask = found.masks[postprocess][i]
+    redrawn = found.reconstructions[i] if len(found.reconstructions) else None
+    if postprocess == DUAL and redrawn is not None:
+        mask = detect(image, redrawn, k).mask
+    elif postprocess.replace(" ", "_") in found.masks:
+        mask = found.masks[postprocess.replace(" ", "_")][i]
     else:
         board.text(x, 60 + 2 * side + 20, "has no detector of its own", size=10.5, fill=SOFT)
         mask = None
@@ -77,7 +78,7 @@ def _draw_model(
         x,
         38,
         side,
-        found.reconstructions[i],
+        np.full_like(image, 244) if redrawn is None else redrawn,
         title,
         f"F1 {scores['F1']:.1f}, IoU {scores['IoU']:.1f}" if scores else " ",
     )

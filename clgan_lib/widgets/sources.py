@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from clgan_lib.evaluation import Evaluation
-from clgan_lib.maps import read_maps
+from clgan_lib.maps import read_evaluation
 from clgan_lib.model import MODELS
-from clgan_lib.runs import read_metrics
 
 Runs = dict[str, dict[str, Path]]  # category -> model -> run folder
 
@@ -31,31 +28,6 @@ def finished_runs(results_root: str | Path, experiment: str) -> Runs:
         if (folder / "maps.npz").is_file():
             found.setdefault(folder.parts[-2], {}).setdefault(folder.parts[-3], folder)
     return found
-
-
-def read_evaluation(folder: Path) -> Evaluation:
-    """A finished run's answers, as `clgan_lib.evaluation.evaluate` gave them; the paper's mask is left to `detect`.
-
-    Raises:
-        FileNotFoundError: if the run is not finished or kept no maps.
-        ValueError: if its files are damaged.
-    """
-    metrics, maps = read_metrics(folder), read_maps(folder)
-    threshold = float(metrics["thresholds"]["calibrated"])
-    masks = {"calibrated": maps["scores"] > threshold}
-    if "native" in maps:
-        masks["native"] = maps["native"]
-    return Evaluation(
-        images=maps["images"],
-        reconstructions=maps["reconstructions"],
-        scores=maps["scores"],
-        truths=maps["masks"].astype(bool),
-        masks=masks,
-        holdout=maps.get("holdout", np.zeros((0, *maps["scores"].shape[1:]), np.float32)),
-        threshold=threshold,
-        names=tuple(map(str, maps["names"])),
-        defects=tuple(map(str, maps["defects"])),
-    )
 
 
 class Shelf:

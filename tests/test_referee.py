@@ -1,0 +1,274 @@
+"""Maps from elsewhere: what is understood, what is refused and why, and that an archive gives the same tables."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fake_runs import fake_run
+from sklearn.metrics import roc_auc_score
+
+from clgan_lib import deposit, figures, mapfiles, maps, modern, referee, runs, tables
+from clgan_lib.config import RunConfig
+from clgan_lib.data import Category, load_category
+from clgan_lib.detection import detect_map, threshold
+from clgan_lib.metrics import pixel_metrics
+
+NAMES = [f"{kind}/{i:03}" for kind, count in {"dent": 3, "good": 2, "rust": 2}.items() for i in range(count)]
+
+
+def scores_of(root: Path, size: int = 64) -> dict[str, np.ndarray]:
+    """A plausible method: the truth, smeared, in noise."""
+    rng, category = np.random.default_rng(0), load_category(root, "nut", size)
+    noise = rng.random((len(NAMES), size, size)).astype(np.float32)
+    return {n: cv2.GaussianBlur(m.numpy().astype(np.float32), (0, 0), 2) + 0.5 * noise[i]
+            for i, (n, m) in enumerate(zip(NAMES, category.masks, strict=True))}  # fmt: skip
+
+
+def save(folder: Path, name: str, values: np.ndarray, kind: str = "npy") -> None:
+    path = folder / f"{name}.{kind}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    {"npy": np.save, "npz": lambda p, v: np.savez(p, anomaly_map=v), "tiff": lambda p, v: cv2.imwrite(str(p), v)}[kind](
+        path, values
+    )
+
+
+def take(folder: Path, root: Path, **settings: object) -> referee.Imported:
+    base = {"method": "Stranger", "source": "a test", "category": "nut", "experiment": "e"}
+    return referee.import_maps(folder, **{**base, "data_root": str(root), "results_root": str(root / "r"), **settings})
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "tiff"])
+def test_maps_of_each_kind_are_scored_as_our_own_numbers_are(tiny_root: Path, kind: str) -> None:
+    scores = scores_of(tiny_root)
+    for name, values in scores.items():
+        save(tiny_root / "maps", name, values, kind)
+    for i in range(3):
+        save(tiny_root / "maps", f"holdout/{i}", 0.5 * np.random.default_rng(i).random((64, 64), np.float32), kind)
+    found = take(tiny_root / "maps", tiny_root)
+    assert found.scored == found.expected == 7 and found.problems.empty
+    content, stored = runs.read_metrics(found.folder), maps.read_maps(found.folder)
+    large = np.stack([cv2.resize(scores[n], (256, 256), interpolation=cv2.INTER_LINEAR) for n in NAMES])
+    np.testing.assert_allclose(stored["scores"], large, atol=1e-6)
+    truths = load_category(tiny_root, "nut", 256).masks.numpy()
+    assert content["ranking"]["AUROC"] == pytest.approx(roc_auc_score(truths.ravel(), large.ravel()))
+    dual = np.stack([detect_map(values) for values in large])
+    assert content["scores"]["dual_threshold"]["image"] == pytest.approx(pixel_metrics(dual, truths))
+    level = np.quantile(stored["holdout"], 0.99)
+    assert content["scores"]["calibrated"]["image"] == pytest.approx(pixel_metrics(large > level, truths))
+    assert content["residual"] == {"inside": None, "outside": None} and content["imported"]["source"] == "a test"
+
+
+def test_anomalib_s_batches_with_their_image_scores(tiny_root: Path) -> None:
+    scores, own = scores_of(tiny_root, 32), np.arange(7.0)
+    for first in (0, 4):
+        part = NAMES[first : first + 4]
+        paths = [f"/data/train/nut/test/{name}.png" for name in part]  # a root that is called train holds nothing out
+        batch = {"image_path": paths, "pred_score": own[first : first + 4, None]}
+        batch["anomaly_map"] = np.stack([scores[n] for n in part])[:, None]  # (B, 1, H, W)
+        (tiny_root / "maps").mkdir(exist_ok=True)
+        np.savez(tiny_root / "maps" / f"{first}.npz", **batch)
+    found = take(tiny_root / "maps", tiny_root)
+    assert found.scored == 7 and found.problems.empty
+    expected = roc_auc_score([not n.startswith("good") for n in NAMES], own)
+    assert runs.read_metrics(found.folder)["ranking"]["image_AUROC"] == pytest.approx(expected)
+    table = pd.read_csv(found.folder / "scores.csv").drop_duplicates("name")
+    assert list(table["image_score"]) == list(own)
+    assert "calibrated" not in runs.read_metrics(found.folder)["scores"]  # nothing was held out
+    again = take(tiny_root / "maps", tiny_root, image_scores=False)
+    largest = [cv2.resize(scores[n], (256, 256)).max() for n in NAMES]
+    expected = roc_auc_score([not n.startswith("good") for n in NAMES], largest)
+    assert runs.read_metrics(again.folder)["ranking"]["image_AUROC"] == pytest.approx(expected)
+
+
+def test_a_stranger_s_mess_is_reported_and_the_rest_is_scored(tiny_root: Path) -> None:
+    scores, folder = scores_of(tiny_root), tiny_root / "maps"
+    for name in ("dent/001", "good/000", "rust/000"):
+        save(folder, name, scores[name])
+    save(folder, "dent_002", scores["dent/002"])  # flat names are understood
+    save(folder, "dent/000", np.where(np.eye(64) > 0, np.nan, scores["dent/000"]))
+    save(folder, "good/001", np.zeros((64, 64, 2, 2)))
+    save(folder, "rust/001", np.zeros((64, 40), np.float32))
+    save(folder, "burr/007", scores["dent/001"])
+    (folder / "broken.npz").write_bytes(b"PK no zip")
+    (folder / "secret.npy").write_bytes(b"\x93NUMPY\x01\x00 pickled?")
+    found = take(folder, tiny_root)
+    words = dict(found.problems.itertuples(index=False, name=None))
+    assert found.scored == 4 and "4 of 7 test images scored" in str(found)
+    assert "64 NaN" in words["dent/000"] and "(64, 64, 2, 2)" in words["good/001"]
+    assert words["rust/001"] == "the map is 40x64; the others are 64x64"
+    assert "no test image of nut has this name" in words["burr/007"]
+    assert "unreadable" in words["broken.npz"] and "no test image" in words["secret"]
+    assert set(pd.read_csv(found.folder / "import.csv")["name"]) == set(words)
+    assert list(maps.read_maps(found.folder)["names"]) == [
+        "dent/001.png",
+        "dent/002.png",
+        "good/000.png",
+        "rust/000.png",
+    ]
+    note = next(n for n in tables.table3(tables.collect(tiny_root / "r", "e")).notes if "from elsewhere" in n)
+    assert "4 of 7 test images" in note and "a test" in note
+
+
+def test_a_pickle_is_not_opened(tiny_root: Path) -> None:
+    save(tiny_root / "maps", "good/000", np.zeros((8, 8)))
+    np.save(tiny_root / "maps" / "dent_000.npy", np.array([{"a": 1}], object), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"no defective image of nut has a usable map .*dent"):
+        take(tiny_root / "maps", tiny_root)
+    assert not list((tiny_root / "r").rglob("*"))
+
+
+def test_what_cannot_be_imported_at_all_is_said(tiny_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [
+        "--results",
+        str(tiny_root / "r"),
+        "import",
+        str(tiny_root / "nothing"),
+        "--method",
+        "M",
+        "--source",
+        "s",
+    ]
+    assert referee.main([*command, "--category", "nut", "--data", str(tiny_root)]) == 1
+    assert "holds no .npy" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="method"):
+        take(tiny_root, tiny_root, method="../up")
+
+
+def test_an_import_stands_in_tables_and_figures(tiny_root: Path) -> None:
+    for name, values in scores_of(tiny_root).items():
+        save(tiny_root / "maps", name, values)
+    settings = {"data_root": str(tiny_root), "results_root": str(tiny_root / "r"), "experiment": "e", "category": "nut"}
+    runs.execute(RunConfig(model="blur", image_size=32, holdout=3, **settings))  # type: ignore[arg-type]
+    command = ["--results", str(tiny_root / "r"), "import", str(tiny_root / "maps"), "--method", "Stranger"]
+    assert (
+        referee.main([*command, "--source", "s", "--category", "nut", "--data", str(tiny_root), "--experiment", "e"])
+        == 0
+    )
+    frame = tables.collect(tiny_root / "r", "e")
+    rows = [row.cells[1].text for row in tables.table3(frame).rows]
+    assert rows[:2] == ["Stranger", "blur"]
+    assert next(row for row in modern.table(frame).rows if row.cells[1].text == "Stranger").cells[3].text != "n/a"
+    chosen = maps.examples(tiny_root / "r", frame, reference="Stranger")
+    assert chosen[0].reference == "Stranger" and chosen[0].reconstructions["Stranger"] is None
+    stored = maps.read_maps(tiny_root / "r/e/Stranger/nut/seed0")
+    index = list(stored["names"]).index(chosen[0].name)
+    np.testing.assert_array_equal(chosen[0].masks["Stranger"], detect_map(stored["scores"][index]))
+    titles = [axis.get_title() for axis in figures.reconstructions(chosen).axes]
+    assert titles == ["input", "blur"]  # nothing is drawn for who draws nothing
+    assert [a.get_ylabel() for a in figures.detections(chosen).axes] == ["image", "truth", "Stranger", "blur"]
+
+
+def test_the_paper_s_rule_on_a_map_is_the_rule_on_three_equal_channels() -> None:
+    values = np.random.default_rng(0).random((40, 40)).astype(np.float32) ** 8
+    expected = threshold(np.repeat(values[..., None], 3, 2)).mask
+    np.testing.assert_array_equal(detect_map(values), expected)
+    np.testing.assert_array_equal(detect_map(1e-9 * values - 5e-9), expected)  # scale and offset do not matter
+    assert not detect_map(np.full((8, 8), 3.0, np.float32)).any()
+
+
+def made(root: Path) -> Path:
+    for model in ("clgan", "template"):
+        referee.measure(fake_run(root, model, "bottle", native=model == "clgan", data_root="somewhere/mvtec_ad"))
+    return root / "fake"
+
+
+def everything(root: Path) -> str:
+    frame = tables.collect(root, "fake")
+    return "".join(table.markdown() for table in [tables.table3(frame), tables.summary(frame), modern.table(frame)])
+
+
+def test_an_archive_gives_the_same_tables_and_holds_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = made(tmp_path / "here")
+    archive = deposit.export(experiment, tmp_path / "out.zip")
+    with zipfile.ZipFile(archive) as pack:
+        assert "CC BY-NC-SA" in pack.read("LICENCE.txt").decode()
+        with np.load(pack.open("clgan/bottle/seed0/maps.npz")) as stored:
+            assert not set(stored.files) & {"images", "reconstructions", "masks"} and "dual_threshold" in stored.files
+    (folder, _) = deposit.restore(archive, tmp_path / "there")
+    assert everything(tmp_path / "there") == everything(tmp_path / "here")
+    assert not maps.examples(tmp_path / "there", tables.collect(tmp_path / "there", "fake"))
+    # with the data set at hand, pictures come back, and every number can be computed again
+    kept = maps.read_maps(experiment / "clgan/bottle/seed0")
+
+    tensors = {"test": kept["images"].transpose(0, 3, 1, 2), "masks": kept["masks"], "train": kept["images"][:0]}
+    category = Category(
+        name="bottle", root=tmp_path, image_size=32, defects=tuple(kept["defects"]), train_names=(),
+        test_names=tuple(kept["names"]), **{name: torch.from_numpy(a.copy()) for name, a in tensors.items()},
+    )  # fmt: skip
+    monkeypatch.setattr(deposit, "load_category", lambda *_: category)
+    deposit.restore(archive, tmp_path / "whole", "somewhere/mvtec_ad")
+    before = runs.read_metrics(experiment / "clgan/bottle/seed0")
+    after = referee.measure(tmp_path / "whole/fake/clgan/bottle/seed0")
+    assert after["scores"] == before["scores"] and after["ranking"] == pytest.approx(before["ranking"])
+
+
+def test_free_data_goes_in_whole_and_the_archive_is_reproducible(tmp_path: Path) -> None:
+    fake_run(tmp_path / "here", "clgan", "bottle")
+    first = deposit.export(tmp_path / "here/fake", tmp_path / "a.zip")
+    second = deposit.export(tmp_path / "here/fake", tmp_path / "b.zip")
+    assert first.read_bytes() == second.read_bytes()
+    assert referee.main(["--results", str(tmp_path / "there"), "restore", str(first)]) == 0
+    assert maps.examples(tmp_path / "there", tables.collect(tmp_path / "there", "fake"))[0].category == "bottle"
+
+
+def rewritten(archive: Path, change: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(archive.with_name("bad.zip"), "w") as new:
+        for name in old.namelist():
+            new.writestr(name, change.pop(name, old.read(name)))
+        for name, content in change.items():
+            new.writestr(name, content)
+    return archive.with_name("bad.zip")
+
+
+def test_an_altered_archive_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    fake_run(tmp_path / "here", "clgan", "bottle")
+    archive = deposit.export(tmp_path / "here/fake", tmp_path / "a.zip")
+    altered = rewritten(archive, {"clgan/bottle/seed0/scores.csv": b"name\n"})
+    with pytest.raises(ValueError, match=r"scores\.csv is not what the manifest says"):
+        deposit.restore(altered, tmp_path / "r")
+    with pytest.raises(ValueError, match="smuggled is not both"):
+        deposit.restore(rewritten(archive, {"smuggled": b""}), tmp_path / "r")
+    with zipfile.ZipFile(archive) as pack:
+        manifest = json.loads(pack.read("manifest.json"))
+    manifest["sha256"]["../../../out"] = deposit.hashlib.sha256(b"").hexdigest()
+    evil = {"manifest.json": json.dumps(manifest).encode(), "../../../out": b""}
+    with pytest.raises(ValueError, match="outside its run folder"):
+        deposit.restore(rewritten(archive, evil), tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+    (tmp_path / "no.zip").write_bytes(b"no zip")
+    with pytest.raises(ValueError, match="no archive of this suite"):
+        deposit.restore(tmp_path / "no.zip", tmp_path / "r")
+    with pytest.raises(FileExistsError, match="exists"):
+        deposit.restore(archive, tmp_path / "here")
+
+
+def test_measuring_again_brings_an_old_run_up_to_date(tmp_path: Path) -> None:
+    folder = fake_run(tmp_path, "clgan", "bottle")
+    old = runs.read_metrics(folder)
+    assert referee.main(["--results", str(tmp_path), "measure", "fake"]) == 0
+    new = runs.read_metrics(folder)
+    assert "AUPRO_0.3" not in old["ranking"] and "AUPRO_0.3" in new["ranking"]
+    assert new["ranking"]["AUROC"] == pytest.approx(old["ranking"]["AUROC"])
+    for name, averages in old["scores"].items():
+        assert {a: pytest.approx(v) for a, v in averages.items()} == new["scores"][name]
+    assert new["time"] == old["time"] and new["config"] == old["config"]
+
+
+def test_a_map_is_opened_once_and_only_the_last_file_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(3):
+        np.savez(tmp_path / f"{i}.npz", names=[f"a/{i}", f"b/{i}"], maps=np.full((2, 4, 4), i))
+    reader, shelf, opened = mapfiles.Reader(), mapfiles.scan(tmp_path), []
+    load = np.load
+    monkeypatch.setattr(np, "load", lambda file, **k: opened.append(file) or load(file, **k))
+    for name in sorted(shelf.maps, key=lambda n: n[-1]):
+        assert reader.read(shelf.maps[name]).mean() == int(name[-1])
+    assert len(opened) == 3 and reader.opened == 6
+    shutil.rmtree(tmp_path)

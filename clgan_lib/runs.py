@@ -6,7 +6,6 @@ by running it again; a run that fails leaves no ``metrics.json``.
 
 from __future__ import annotations
 
-import math
 import platform
 import random
 import subprocess
@@ -277,8 +276,7 @@ def _write(run: Run, metrics: dict[str, Any]) -> None:
     with replacing(folder / "weights.safetensors") as part:
         save_file({name: value.cpu().contiguous() for name, value in run.model.state_dict().items()}, part)
     write_json(folder / "env.json", metrics["env"])
-    residual = {name: value if math.isfinite(value) else None for name, value in metrics["residual"].items()}
-    write_json(folder / "metrics.json", metrics | {"residual": residual})
+    write_json(folder / "metrics.json", metrics)
     (folder / "checkpoint" / "last.safetensors").unlink(missing_ok=True)
     if (folder / "checkpoint").is_dir() and not any((folder / "checkpoint").iterdir()):
         (folder / "checkpoint").rmdir()

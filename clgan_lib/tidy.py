@@ -157,7 +157,7 @@ def _typed(block: dict[str, Any], key: str, kind: type, most: float = math.inf, 
         most: a number lies in [0, most].
         missing: whether it may be null, or not there.
     """
-    value = block.get(key) if missing else block[key]
+    value: Any = block.get(key) if missing else block[key]
     if missing and value is None:
         return None
     fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)

@@ -83,13 +83,15 @@ def import_maps(maps: str | Path, *, method: str, source: str, image_scores: boo
     category = load_category(runs.data_root(config), config.category, SIZE)
     shelf = scan(maps)
     found, problems = _answers(shelf, category, config, image_scores)
+    expected = len(category.defects)
+    del category  # its pictures are in `found` now
     lock = runs.claim(config.folder)
     try:
         content = {
             "format": runs.FORMAT,
             "config": config.model_dump(),
             "env": runs.environment(torch.device("cpu")) | {"device": "elsewhere", "device_name": source},
-            "imported": {"method": method, "source": source, "scored": len(found.names), "of": len(category.defects)},
+            "imported": {"method": method, "source": source, "scored": len(found.names), "of": expected},
             **evaluation.measure(found, config.leave_out),
             "thresholds": {"calibrated": found.threshold, "quantile": config.quantile},
             "images": {
@@ -108,7 +110,7 @@ def import_maps(maps: str | Path, *, method: str, source: str, image_scores: boo
         runs.write_json(config.folder / "metrics.json", content)
     finally:
         lock.release()
-    return Imported(config.folder, len(found.names), len(category.defects), frame)
+    return Imported(config.folder, len(found.names), expected, frame)
 
 
 def _answers(

@@ -162,7 +162,9 @@ def scores_block(found: Evaluation, left_out: list[str]) -> dict[str, Any]:
     }
     defective = [defect != "good" for defect in np.array(found.defects)[kept]]
     own = None if found.image_scores is None else found.image_scores[kept]
-    return {"scores": scores, "ranking": ranking_metrics(found.scores[kept], found.truths[kept], defective, own)}
+    every = slice(None) if kept.all() else kept  # a slice copies nothing
+    ranking = ranking_metrics(found.scores[every], found.truths[every], defective, own)
+    return {"scores": scores, "ranking": ranking}
 
 
 def measure(found: Evaluation, left_out: list[str]) -> dict[str, Any]:

@@ -103,7 +103,8 @@ def curve(scores: NDArray[np.floating], truths: NDArray[np.bool_]) -> Curve:
     if not np.isfinite(scores).all():
         raise ValueError("scores: hold NaN or infinite values; leave such maps out")
     weights = np.concatenate([region_weights(truth)[truth] for truth in truths])
-    inside, outside = scores[truths], np.sort(scores[~truths])
+    inside, outside = scores[truths], scores[~truths]
+    outside.sort()  # in place: there are many
     order = np.argsort(-inside, kind="stable")
     ranked = inside[order]
     last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # equal scores pass together

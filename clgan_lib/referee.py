@@ -83,13 +83,15 @@ def import_maps(maps: str | Path, *, method: str, source: str, image_scores: boo
     category = load_category(runs.data_root(config), config.category, SIZE)
     shelf = scan(maps)
     found, problems = _answers(shelf, category, config, image_scores)
+    expected = len(category.defects)
+    del category  # its pictures are in `found` now
     lock = runs.claim(config.folder)
     try:
         content = {
             "format": runs.FORMAT,
             "config": config.model_dump(),
             "env": runs.environment(torch.device("cpu")) | {"device": "elsewhere", "device_name": source},
-            "imported": {"method": method, "source": source, "scored": len(found.names), "of": len(category.defects)},
+            "imported": {"method": method, "source": source, "scored": len(found.names), "of": expected},
             **evaluation.measure(found, config.leave_out),
             "thresholds": {"calibrated": found.threshold, "quantile": config.quantile},
             "images": {
@@ -108,7 +110,7 @@ def import_maps(maps: str | Path, *, method: str, source: str, image_scores: boo
         runs.write_json(config.folder / "metrics.json", content)
     finally:
         lock.release()
-    return Imported(config.folder, len(found.names), len(category.defects), frame)
+    return Imported(config.folder, len(found.names), expected, frame)
 
 
 def _answers(
@@ -130,33 +132,34 @@ def _answers(
                 (key, f"no test image of {category.name} has this name; expected such as {next(iter(wanted))}")
             )
     problems += [(name, "no map") for name in wanted if name not in entries]
-    good, sizes = _read(reader, {f"holdout/{i}": e for i, e in enumerate(shelf.holdout)}, {}, problems)
-    usable, _ = _read(reader, {n: entries[n] for n in wanted if n in entries}, _image_sizes(category, wanted), problems)
+    good = _read(reader, {f"holdout/{i}": e for i, e in enumerate(shelf.holdout)}, {}, problems)
+    usable = _read(reader, {n: entries[n] for n in wanted if n in entries}, _image_sizes(category, wanted), problems)
     chosen = [wanted[name] for name in usable]
     defects = tuple(category.defects[i] for i in chosen)
     if not any(kind not in ("good", *config.leave_out) for kind in defects):
         first = "; ".join(f"{name}: {problem}" for name, problem in problems[:3])
         raise ValueError(f"maps: no defective image of {category.name} has a usable map ({first})")
-    stack, holdout = (
-        np.stack(list(usable.values())),
-        np.stack(list(good.values())) if good else np.zeros((0, SIZE, SIZE)),
-    )
+    names = list(usable)
+    stack = np.empty((len(names), SIZE, SIZE), np.float32)
+    for i, name in enumerate(names):
+        stack[i] = usable.pop(name)  # let go as the stack fills, so that memory holds the maps once
+    holdout = np.stack(list(good.values())) if good else np.zeros((0, SIZE, SIZE), np.float32)
     masks = {"dual_threshold": np.stack([detect_map(values, config.k) for values in stack])}
     threshold = float(np.quantile(holdout, config.quantile)) if len(holdout) else None
     if threshold is not None:
         masks["calibrated"] = stack > threshold
-    images = category.test.numpy().transpose(0, 2, 3, 1)[chosen]
-    given = [scores.get(name, np.nan) for name in usable]
+    images = category.test[chosen].permute(0, 2, 3, 1).contiguous().numpy()
+    given = [scores.get(name, np.nan) for name in names]
     whole = own_scores and bool(np.isfinite(given).all())
     if own_scores and scores and not whole:
         problems.append(("image scores", "not all finite, or not one for each map; the largest of each map is taken"))
     return Evaluation(
-        images=np.ascontiguousarray(images),
+        images=images,
         reconstructions=images[:0],
         scores=stack,
         truths=category.masks.numpy()[chosen],
         masks=masks,
-        holdout=holdout.astype(np.float32),
+        holdout=holdout,
         threshold=threshold,
         names=tuple(category.test_names[i] for i in chosen),
         defects=defects,
@@ -166,7 +169,7 @@ def _answers(
 
 def _read(
     reader: Reader, entries: dict[str, Entry], sizes: dict[str, tuple[int, int]], problems: list[tuple[str, str]]
-) -> tuple[dict[str, NDArray[np.float32]], Counter]:
+) -> dict[str, NDArray[np.float32]]:
     """Maps at 256x256 by name, one opened at a time; a map of neither the usual size nor its image's is left out."""
     found: dict[str, tuple[tuple[int, int], NDArray[np.float32]]] = {}
     for name, entry in entries.items():
@@ -180,7 +183,7 @@ def _read(
     for name in [n for n, (shape, _) in found.items() if shape not in (usual, sizes.get(n))]:
         shape = found.pop(name)[0]
         problems.append((name, f"the map is {shape[1]}x{shape[0]}; the others are {usual[1]}x{usual[0]}"))
-    return {name: values for name, (_, values) in found.items()}, shapes
+    return {name: values for name, (_, values) in found.items()}
 
 
 def _image_sizes(category: Category, wanted: dict[str, int]) -> dict[str, tuple[int, int]]:

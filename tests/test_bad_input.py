@@ -168,7 +168,7 @@ def test_masks_that_cover_everything_are_scored_but_have_no_residual_outside(tin
     for path in (tiny_root / "nut/ground_truth").rglob("*.png"):
         save(path, np.full((32, 32), 255, np.uint8))
     metrics = runs.execute(config(tiny_root))
-    assert np.isnan(metrics["residual"]["outside"]) and metrics["scores"]["dual_threshold"]["image"]["R"] < 100
+    assert metrics["residual"]["outside"] is None and metrics["scores"]["dual_threshold"]["image"]["R"] < 100
     stored = read_metrics(config(tiny_root).folder)
     assert stored["residual"] == {"inside": None, "outside": None}
     frame = tables.collect(tiny_root / "results", "scratch")

@@ -30,7 +30,8 @@ from clgan_lib.data import load_category
 from clgan_lib.detection import detect, threshold
 from clgan_lib.folders import read_metrics
 from clgan_lib.losses import adversarial_loss, generator_loss, patch_nce_loss
-from clgan_lib.metrics import NAMES, metrics_from_counts, metrics_of_counts, pixel_metrics, ranking_metrics
+from clgan_lib.metrics import NAMES, metrics_from_counts, metrics_of_counts, pixel_metrics
+from clgan_lib.ranking import ranking_metrics
 
 SLOW = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
 settings.register_profile(

@@ -163,7 +163,7 @@ def _unpack(content: bytes, folder: Path, name: str, data_root: str) -> None:
     if name != "maps.npz":
         (folder / name).write_bytes(content)
         return
-    with np.load(io.BytesIO(content)) as file:
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
         arrays = dict(file)
     if "images" not in arrays and data_root:
         category = load_category(data_root, folder.parent.name, SIZE)

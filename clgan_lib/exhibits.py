@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from clgan_lib.layout import Table, from_frame
 from clgan_lib.maps import Example
 from clgan_lib.paths import RESULTS
 from clgan_lib.runs import data_root, read_metrics
+from clgan_lib.tables import provenance
 from clgan_lib.tidy import credit, display
 
 DRAWN = 5  # pipelines shown at most
@@ -42,20 +43,11 @@ class Section:
     folded: bool = False
 
 
-def networks(folder: Path) -> Section:
+def networks(folder: Path, frame: pd.DataFrame) -> Section:
     """Fig. 1, Tables 1 and 2 at the paper's size, read from the live modules; the files go into `folder`."""
-    with torch.random.fork_rng():
-        model = CLGAN(image_size=SIZE)
-    drawing = diagram.architecture(model)
+    drawing = diagram.architecture(_at_paper_size())
     figures.save(drawing, folder / "figures" / "fig1")
-    tables = [
-        from_frame("table1", "Table 1: the discriminator, layer by layer, beside the sizes the paper prints.",
-                   architecture.discriminator_table(model.discriminator, SIZE)),
-        from_frame("table2", "Table 2: the projection heads, one per tap of the encoder.",
-                   architecture.head_table(model.heads)),
-        from_frame("generator", "The generator, which the paper has no table of.",
-                   architecture.generator_table(model.generator, SIZE)),
-    ]  # fmt: skip
+    tables = network_tables(frame)
     for table in tables:
         table.write(folder / "tables")
     prose = [
@@ -63,6 +55,24 @@ def networks(folder: Path) -> Section:
         "runs of this experiment may be smaller: their settings stand in config.json and metrics.json.",
     ]
     return Section("The networks: Fig. 1, Tables 1 and 2", prose, [drawing, *tables], folded=True)
+
+
+def network_tables(frame: pd.DataFrame) -> list[Table]:
+    """Tables 1 and 2, and the generator, counted on the live modules; `frame` only for the report they stand in."""
+    model = _at_paper_size()
+    frames = {
+        "table1": ("Table 1: the discriminator, layer by layer, beside the sizes the paper prints.",
+                   architecture.discriminator_table(model.discriminator, SIZE)),
+        "table2": ("Table 2: the projection heads, one per tap of the encoder.", architecture.head_table(model.heads)),
+        "generator": ("The generator, which the paper has no table of.",
+                      architecture.generator_table(model.generator, SIZE)),
+    }  # fmt: skip
+    return [replace(from_frame(n, caption, table), source=provenance(frame)) for n, (caption, table) in frames.items()]
+
+
+def _at_paper_size() -> CLGAN:
+    with torch.random.fork_rng():
+        return CLGAN(image_size=SIZE)
 
 
 def samples(root: Path, frame: pd.DataFrame, folder: Path) -> Section | None:

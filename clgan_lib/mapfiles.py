@@ -95,7 +95,7 @@ def _entries(file: Path, name: str) -> Iterator[tuple[str, Entry, float | None]]
     if file.suffix.lower() != ".npz":
         yield name, Entry(file), None
         return
-    with np.load(file) as arrays:
+    with np.load(file, allow_pickle=False) as arrays:
         array = next((a for a in MAPS if a in arrays.files), None)
         if array is None:
             raise ValueError(f"no array of maps; expected one of {', '.join(MAPS)}, found {', '.join(arrays.files)}")
@@ -155,18 +155,18 @@ class Reader:
 
     def _load(self, entry: Entry) -> NDArray:
         if entry.file.suffix.lower() == ".npy":
-            return np.load(entry.file, mmap_mode="r")
+            return np.load(entry.file, mmap_mode="r", allow_pickle=False)
         if entry.file.suffix.lower() != ".npz":
             return _tiff(entry.file)
         if self._last is None or self._last[0] != (entry.file, entry.array):
-            with np.load(entry.file) as arrays:
+            with np.load(entry.file, allow_pickle=False) as arrays:
                 self._last = (entry.file, entry.array), arrays[entry.array]
         array = self._last[1]
         return array if entry.row is None else array[entry.row]
 
 
 def _tiff(file: Path) -> NDArray:
-    """A TIFF of one channel; 16-bit floats, which MVTec AD 2 asks for, are read by tifffile where it is installed."""
+    """A TIFF of one channel; 16-bit floats, which MVTec AD 2 asks for, are read by tifffile."""
     try:
         import tifffile
 

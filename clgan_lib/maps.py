@@ -59,7 +59,7 @@ def read_maps(folder: str | Path, names: Sequence[str] = ()) -> dict[str, NDArra
 def arrays_in(folder: str | Path) -> list[str]:
     """Names of the arrays in a run's ``maps.npz``: ``reconstructions`` and ``native`` are not in each."""
     try:
-        with np.load(Path(folder) / "maps.npz") as file:
+        with np.load(Path(folder) / "maps.npz", allow_pickle=False) as file:
             return list(file.files)
     except (zipfile.BadZipFile, EOFError, ValueError) as error:
         raise ValueError(f"{folder}/maps.npz is damaged ({error}); run again") from error

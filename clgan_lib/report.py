@@ -121,7 +121,7 @@ def write_experiment(
         drawn, table = figures.thresholds(levels), thresholds.table(frame, levels)
         sections.append(Section("Thresholds without labels", PROSE["thresholds"], [drawn, table]))
     data, steps = exhibits.samples(folder.parent, frame, folder), exhibits.pipelines(chosen, folder)
-    sections += [exhibits.networks(folder), *filter(None, (steps, data)), exhibits.paper_audit()]
+    sections += [exhibits.networks(folder, frame), *filter(None, (steps, data)), exhibits.paper_audit()]
     sections.append(Section("Category by category: scores, time and memory", (), [written[-2]], folded=True))
     sections.append(Section("Table 3 by other conventions", PROSE["others"], written[1:-2], folded=True))
     title, notes = f"CLGAN benchmark: {frame['experiment'].iloc[0]}", frame.attrs.get("notes", [])

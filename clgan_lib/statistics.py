@@ -145,7 +145,7 @@ def variance(results_root: str | Path, frame: pd.DataFrame, reference: str, *, p
             "low": low, "high": high, "image_error": image_error, "seed_error": seed_error, "image_share": share,
             "lowest": float(per_level.min()), "highest": float(per_level.max()), "thresholds": ", ".join(per_level.index),
         })  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(provenance=provenance(frame))
 
 
 def sentence(row: Mapping[Any, Any], metric: str = "F1") -> str:

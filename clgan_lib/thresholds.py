@@ -209,7 +209,7 @@ def measure(results_root: str | Path, frame: pd.DataFrame, *, synthetic: bool = 
             continue
         for run in chosen:
             found += rows(Path(results_root) / run["folder"], run, synthetic=synthetic)
-    return pd.DataFrame(found)
+    return pd.DataFrame(found).assign(provenance=provenance(frame))
 
 
 def table(frame: pd.DataFrame, found: pd.DataFrame) -> Table:

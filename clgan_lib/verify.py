@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clgan_lib import conventions, evaluation, statistics, sweep, tables, tidy
+from clgan_lib import conventions, evaluation, exhibits, modern, statistics, sweep, tables, thresholds, tidy
 from clgan_lib.detection import detect
 from clgan_lib.folders import read_metrics
 from clgan_lib.layout import Table
@@ -59,6 +59,9 @@ def check_experiment(results_root: str | Path, experiment: str) -> Iterator[str]
     with tempfile.TemporaryDirectory() as scratch:
         again = Path(scratch)
         made = [*tables.write_tables(frame, again, tidy.published("table3"))]
+        for table in (modern.table(frame), *exhibits.network_tables(frame)):
+            table.write(again)
+            made.append(table)
         for table, problems in _from_csv(folder, frame):
             table.write(again)
             made.append(table)
@@ -125,6 +128,10 @@ def _from_csv(folder: Path, frame: pd.DataFrame) -> Iterator[tuple[Table, list[s
                 table, pairs = conventions.table(frame, found), _conventions_pairs(frame, found)
             elif path.stem.startswith("differences_"):
                 table, pairs = statistics.difference_table(frame, found), _differences_pairs(frame, found)
+            elif path.stem.startswith("variance_"):
+                table, pairs = statistics.variance_table(frame, pd.read_csv(path)), iter(())
+            elif path.stem == "thresholds":
+                table, pairs = thresholds.table(frame, pd.read_csv(path)), iter(())
             else:
                 continue
             wrong = [

@@ -77,9 +77,9 @@ def test_everything_imported_is_declared() -> None:
 def test_arrows_point_one_way() -> None:
     """The library never imports the baselines, and its lower floors never the upper ones."""
     floors = [
-        {"networks", "losses", "augment", "data", "synthetic", "paths"},
+        {"networks", "losses", "augment", "data", "layouts", "synthetic", "paths"},
         {"clgan", "model", "checks", "config"},
-        {"training", "folders", "detection", "metrics", "evaluation", "runs"},
+        {"training", "folders", "detection", "metrics", "ranking", "evaluation", "runs"},
     ]
     level = {name: number for number, floor in enumerate(floors) for name in floor}
     for path in (ROOT / "clgan_lib").rglob("*.py"):

@@ -76,7 +76,7 @@ def test_one_file_without_network(root: Path) -> None:
     assert all(link.startswith(("data:image/", "#", "tables/", "figures/")) for link in parsed.links), parsed.links
     assert not re.search(r"@import|url\(|<link|<iframe", page.read_text())
     assert {"tables/table3.csv", "tables/table3.tex"} <= set(parsed.links)
-    assert [link for link in parsed.links if link.startswith("#")] == [f"#s{i}" for i in range(1, 10)]
+    assert [link for link in parsed.links if link.startswith("#")] == [f"#s{i}" for i in range(1, 11)]
     titles = {"The networks: Fig. 1, Tables 1 and 2", "The data: Fig. 3", "The paper's own tables, audited"}
     assert titles <= set(parsed.words) and any(word.startswith("43.26 ✗") for word in parsed.words)
     assert any("3 of 3 runs" in word for word in parsed.words)

@@ -157,6 +157,18 @@ def test_the_explorer_shows_what_detect_and_the_metrics_say(root: Path) -> None:
     assert scores["dual threshold, as set"] == scores["dual threshold, the paper's"]
 
 
+def test_the_explorer_leaves_out_maps_without_reconstructions(root: Path, tmp_path: Path) -> None:
+    found = widgets.finished_runs(root, "fake")
+    with np.load(found["bottle"]["udcae"] / "maps.npz", allow_pickle=False) as maps:
+        np.savez(tmp_path / "maps.npz", **{name: maps[name] for name in maps.files if name != "reconstructions"})
+    explorer = widgets.PipelineExplorer(
+        {"bottle": {**found["bottle"], "udcae": tmp_path}, "grid": {"theirs": tmp_path}}
+    )
+    assert {model for models in explorer.runs.values() for model in models} == {"clgan", "template"}
+    with pytest.raises(ValueError, match="no finished run with maps"):
+        widgets.PipelineExplorer({"grid": {"theirs": tmp_path}})
+
+
 def test_the_explorer_changes_run_and_keeps_the_image(root: Path) -> None:
     explorer = widgets.PipelineExplorer(widgets.finished_runs(root, "fake"))
     assert (explorer.category.value, explorer.model.value, explorer.image.label) == ("bottle", "clgan", "dent/002.png")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from clgan_lib.detection import Detection, detect, threshold
 from clgan_lib.evaluation import Evaluation
+from clgan_lib.maps import arrays_in
 from clgan_lib.metrics import NAMES, pixel_metrics
 from clgan_lib.tidy import display
 from clgan_lib.widgets.common import Live, choice, judged, legend, outlined, slider
@@ -143,17 +144,21 @@ class PipelineExplorer(ipw.VBox):
     """Every knob of eq. 7 to 10 on any image of any finished run.
 
     Args:
-        runs: category -> model -> run folder, from `finished_runs`.
+        runs: category -> model -> run folder, from `finished_runs`; maps imported without reconstructions are left out.
 
     Raises:
-        ValueError: if there is no run.
+        ValueError: if there is no run with reconstructions.
     """
 
     def __init__(self, runs: Mapping[str, Mapping[str, Path]]) -> None:
-        if not runs:
+        redrawn = {
+            category: {model: folder for model, folder in models.items() if "reconstructions" in arrays_in(folder)}
+            for category, models in runs.items()
+        }
+        self.runs, self.shelf = {category: models for category, models in redrawn.items() if models}, Shelf()
+        if not self.runs:
             raise ValueError("runs: no finished run with maps; train one with notebooks/10_train or `make benchmark`")
-        self.runs, self.shelf = runs, Shelf()
-        self.category = choice(list(runs), "category", width="230px")
+        self.category = choice(list(self.runs), "category", width="230px")
         self.model = choice([], "model", width="230px")
         self.image = choice([], "image", width="320px")
         self.k = slider(ipw.FloatSlider, PAPER["k"], 0, 8, 0.1, "k1")

@@ -159,10 +159,10 @@ def test_the_explorer_shows_what_detect_and_the_metrics_say(root: Path) -> None:
 
 def test_the_explorer_leaves_out_maps_without_reconstructions(root: Path, tmp_path: Path) -> None:
     found = widgets.finished_runs(root, "fake")
-    with np.load(found["bottle"]["udcae"] / "maps.npz", allow_pickle=False) as maps:
+    with np.load(found["bottle"]["template"] / "maps.npz", allow_pickle=False) as maps:
         np.savez(tmp_path / "maps.npz", **{name: maps[name] for name in maps.files if name != "reconstructions"})
     explorer = widgets.PipelineExplorer(
-        {"bottle": {**found["bottle"], "udcae": tmp_path}, "grid": {"theirs": tmp_path}}
+        {"bottle": {**found["bottle"], "theirs": tmp_path}, "grid": {"theirs": tmp_path}}
     )
     assert {model for models in explorer.runs.values() for model in models} == {"clgan", "template"}
     with pytest.raises(ValueError, match="no finished run with maps"):

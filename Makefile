@@ -5,10 +5,12 @@ DATA ?=
 VERIFY ?=
 CORES ?= all
 BIN := .venv/bin
+# 23_ablation only where the experiment lists what to compare; 20_compare last: it writes the report
+NOTEBOOKS = 21_threshold_sweep $(if $(shell grep -s '^ablation:' config/$(EXPERIMENT).yaml),23_ablation) 20_compare
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help benchmark report test test-full test-oldest verify mutants lab clean
+.PHONY: help benchmark cluster report test test-full test-oldest verify mutants lab clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,9 +20,14 @@ benchmark: $(READY) ## train every run of EXPERIMENT that is missing, then make 
 	@$(BIN)/snakemake --cores $(CORES) --config experiment=$(EXPERIMENT) data_root="$(DATA)"; status=$$?; \
 	$(MAKE) --no-print-directory report && exit $$status
 
+cluster: $(READY) ## the same as jobs of a Slurm cluster, see docs/cluster.md
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[cluster]" -c constraints.txt
+	@$(BIN)/snakemake --profile profiles/slurm --config experiment=$(EXPERIMENT) data_root="$(DATA)"; status=$$?; \
+	$(MAKE) --no-print-directory report && exit $$status
+
 report: $(READY) ## tables, figures and results/EXPERIMENT/report.html from the runs that are there
 	@mkdir -p results/$(EXPERIMENT)/log
-	@status=0; for notebook in 21_threshold_sweep 20_compare; do \
+	@status=0; for notebook in $(NOTEBOOKS); do \
 	  $(BIN)/papermill notebooks/$$notebook.ipynb results/$(EXPERIMENT)/log/$$notebook.ipynb -p experiment $(EXPERIMENT) \
 	    --kernel python3 --execution-timeout 3600 --no-progress-bar --log-level ERROR || status=1; \
 	done; echo "results/$(EXPERIMENT)/report.html"; exit $$status
@@ -47,7 +54,7 @@ lab: $(READY) ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks
 
 clean: ## remove caches and the results that git does not track; .venv/ stays
-	rm -rf .cache .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info results/quick results/smoke results/scratch results/start_here
+	rm -rf .cache .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info results/quick results/smoke results/scratch results/start_here results/own
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=python3.12")'

@@ -1,8 +1,12 @@
-"""The grid: one papermill execution of notebooks/10_train.ipynb per model, category and seed.
+"""The grid: one papermill execution of notebooks/10_train.ipynb per model (or variant), category and seed.
 
     snakemake --cores all --config experiment=quick                              the embedded data
     snakemake --cores all --config experiment=mvtec data_root=/data/mvtec_ad     MVTec AD
     snakemake -n --config experiment=quick                                       what is missing
+    snakemake --profile profiles/slurm --config experiment=mvtec data_root=...   on a cluster, see docs/cluster.md
+
+A run without a number of threads of its own gets the machine's cores; where there are GPUs, each GPU takes one such run at a
+time, or runs_per_gpu of them (--config runs_per_gpu=4), and the cores are divided among them.
 
 A run is redone when its settings, the training code or the code of the training notebook changed; prose and figures
 redo nothing. Interrupted runs go on from their checkpoint.
@@ -10,20 +14,32 @@ redo nothing. Interrupted runs go on from their checkpoint.
 
 import hashlib
 import json
+import os
 import shlex
 import sys
+
+import torch
 
 from clgan_lib.config import Experiment, model_folder
 
 overrides = {"data_root": config["data_root"]} if config.get("data_root") else {}
 experiment = Experiment.load(config.get("experiment", "quick"), **overrides)
-RUNS = {(model_folder(run.model), run.category, str(run.seed)): run for run in experiment.runs()}
+RUNS = {(model_folder(run.row), run.category, str(run.seed)): run for run in experiment.runs()}
 NOTEBOOK = "notebooks/10_train.ipynb"
 PAPERMILL = f"{shlex.quote(sys.executable)} -m papermill"  # of this environment, activated or not
+
+SEEN = range(torch.cuda.device_count())  # what CUDA_VISIBLE_DEVICES leaves, if a scheduler or the user has set it
+GPUS = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, SEEN))).replace(",", " ") if SEEN else ""
+AT_ONCE = max(1, len(SEEN) * int(config.get("runs_per_gpu", 1)))
+CLUSTER_CORES = 4  # of a run whose executor does not say how many there are
 
 
 def run_of(wildcards):
     return RUNS[wildcards.model, wildcards.category, wildcards.seed]
+
+
+def threads_of(wildcards):
+    return run_of(wildcards).threads or max(1, (workflow.cores or CLUSTER_CORES) // AT_ONCE)
 
 
 def notebook_code():
@@ -48,11 +64,14 @@ rule train:
     params:
         settings=lambda wildcards: json.dumps(run_of(wildcards).model_dump()),
         fingerprint=lambda wildcards: run_of(wildcards).fingerprint() + notebook_code(),
-    threads: lambda wildcards: run_of(wildcards).threads or workflow.cores
+    threads: threads_of
     message:
         "{wildcards.model} on {wildcards.category}, seed {wildcards.seed}"
     shell:
         """
+        gpus=({GPUS})  # each run sees one GPU: they take turns
+        [ -z "{GPUS}" ] || export CUDA_VISIBLE_DEVICES=${{gpus[$(({jobid} % ${{#gpus[@]}}))]}}
+        export OMP_NUM_THREADS={threads}
         {PAPERMILL} {input:q} {log.notebook:q} -y {params.settings:q} --kernel python3 --execution-timeout 604800 \
             --no-progress-bar > {log.text:q} 2>&1 || {{
             echo FAILED: model {wildcards.model:q}, category {wildcards.category:q}, seed {wildcards.seed:q}: \

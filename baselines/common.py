@@ -7,7 +7,6 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 
 def to_unit(images: Tensor) -> Tensor:
@@ -24,29 +23,6 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float, pr
     """Constant for the first half of training, then linear to 0: CLGAN's schedule, so that no rival ends on a noisy step."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * min(1.0, 2 * (1 - progress))
-
-
-def ssim_map(images: Tensor, reconstructions: Tensor) -> Tensor:
-    r"""Structural similarity around each pixel, 11x11 Gaussian window with sigma 1.5, reflecting borders.
-
-    $$ SSIM(x, y) = \frac{(2\mu_x\mu_y + c_1)(2\sigma_{xy} + c_2)}
-       {(\mu_x^2 + \mu_y^2 + c_1)(\sigma_x^2 + \sigma_y^2 + c_2)}, \; c_1 = 0.01^2, \; c_2 = 0.03^2 $$
-
-    Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to structural similarity", IEEE
-    Transactions on Image Processing 13(4), 2004.
-
-    Args:
-        images: ``(B, C, H, W)`` in [0, 1], H and W above 5; each channel by itself.
-        reconstructions: of the same shape.
-
-    Returns:
-        ``(B, C, H, W)`` in [-1, 1]; 1 where both agree.
-    """
-    with torch.autocast(images.device.type, enabled=False):  # in bf16 the variances would drown in rounding
-        _, full = structural_similarity_index_measure(
-            reconstructions.float(), images.float(), sigma=1.5, kernel_size=11, data_range=1.0, return_full_image=True
-        )
-    return full
 
 
 def random_patches(images: Tensor, size: int, count: int) -> Tensor:
@@ -103,14 +79,3 @@ def require_positive(**options: float) -> None:
 def pixel_quantile(maps: Tensor, share: float) -> float:
     """The value that a share of all pixels stays at or below; maps of any shape and number of pixels."""
     return float(np.quantile(maps.float().cpu().numpy(), share))
-
-
-def calibrated(value: Tensor) -> Tensor:
-    """The buffer, once it is set.
-
-    Raises:
-        RuntimeError: while it is still NaN.
-    """
-    if bool(value.isnan().any()):
-        raise RuntimeError("the native detector is not calibrated yet; call calibrate(held-out good images) first")
-    return value

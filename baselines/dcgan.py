@@ -37,7 +37,6 @@ from torch.nn import functional as F
 
 from baselines.common import (
     adam,
-    calibrated,
     from_tiles,
     paste,
     pixel_quantile,
@@ -46,7 +45,7 @@ from baselines.common import (
     to_tiles,
 )
 from clgan_lib.losses import adversarial_loss
-from clgan_lib.model import ReconstructionModel, load_optimizer_state, optimizer_state
+from clgan_lib.model import ReconstructionModel, calibrated, load_optimizer_state, optimizer_state
 
 LARGEST_PATCH = 64  # the paper's
 

@@ -31,15 +31,14 @@ from torch.nn import functional as F
 
 from baselines.common import (
     adam,
-    calibrated,
     pixel_quantile,
     random_patches,
     require_positive,
     set_learning_rate,
-    ssim_map,
     to_unit,
 )
-from clgan_lib.model import ReconstructionModel, load_optimizer_state, optimizer_state
+from clgan_lib.model import ReconstructionModel, calibrated, load_optimizer_state, optimizer_state
+from clgan_lib.similarity import ssim_map
 
 LOGVAR = 10.0  # beyond exp(+-10) a variance is a runaway, and one overflow would end the training
 FIRST_LOGVAR = -4.0  # codes start with a sigma of 0.14: with the usual 1 the decoder first learns to ignore them

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from clgan_lib.losses import GanLoss, adversarial_loss, generator_loss, patch_nce_loss
+from clgan_lib.losses import GanLoss, adversarial_loss, generator_loss, patch_nce_losses
 from clgan_lib.model import ReconstructionModel, load_optimizer_state, optimizer_state
 from clgan_lib.networks import (
     Generator,
@@ -82,13 +82,17 @@ class CLGAN(ReconstructionModel):
         self.gan, self.patches, self.temperature = gan, patches, temperature
         self.lambda_x, self.lambda_y, self.lambda_gan = lambda_x, lambda_y, lambda_gan
         self.learning_rate = learning_rate
-        self.generator = Generator(width, blocks, norm=norm, downs=downs)
+        self.generator = self.make_generator(width, blocks, norm, downs)
         self.discriminator = PatchDiscriminator(width, norm=d_norm, first_norm=d_first_norm)
         layers, relu = (4, last_relu) if head == "fc4" else (2, False)
         self.heads = nn.ModuleList(ProjectionHead(c, layers=layers, last_relu=relu) for c in self.generator.channels)
         # CUT has an Adam of its own for H; with equal settings that is one Adam over both.
         self.g_optimizer = _adam([*self.generator.parameters(), *self.heads.parameters()], learning_rate)
         self.d_optimizer = _adam(list(self.discriminator.parameters()), learning_rate)
+
+    def make_generator(self, width: int, blocks: int, norm: Norm, downs: int) -> Generator:
+        """G; a variant may have another, with `encode` and `channels`."""
+        return Generator(width, blocks, norm=norm, downs=downs)
 
     def training_step(self, images: Tensor, progress: float) -> dict[str, Tensor]:
         """D's update, then G's and H's (Fig. 1), on ``(draws * B, 3, S, S)``; see `ReconstructionModel`."""
@@ -153,8 +157,7 @@ class CLGAN(ReconstructionModel):
             with torch.no_grad():
                 target = head(take_locations(key, places))
             found = head(take_locations(query, places))
-            pairs = zip(found.split(1), target.split(1), strict=True)
-            losses.append(torch.stack([patch_nce_loss(q, k, self.temperature) for q, k in pairs]))
+            losses.append(patch_nce_losses(found, target, self.temperature))
         return torch.stack(losses).mean(0)
 
     @torch.no_grad()

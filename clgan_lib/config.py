@@ -37,7 +37,9 @@ from clgan_lib.paths import RESULTS, ROOT, safe_name
 # What every training runs through, beside the model's own module; see `training_code`.
 TRAINING_MODULES = ("augment", "data", "model", "training")
 EMBEDDED = "embedded"
+LONGEST = 100  # bytes of a name: model, category and seed together name a log file, and a file's name has 255 at most
 LARGEST = 2**16  # of a whole number among the options: more layers, channels or patches than fit any machine
+RESERVED = ("tables", "figures", "log")  # folders of an experiment beside its runs
 MODEL_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*)?")  # a name, or package.module:Class
 
 
@@ -54,6 +56,8 @@ class RunConfig(BaseModel):
     """Folder under the results that gathers the runs of one table."""
     model: str = "clgan"
     """A name from `clgan_lib.model.MODELS`, or ``package.module:Class``."""
+    variant: str = ""
+    """What folder and tables call this run, where a model is run with several settings; empty for `model`."""
     category: str = "bottle"
     seed: int = Field(0, ge=0, lt=2**32)
     data_root: str = ""
@@ -114,6 +118,16 @@ class RunConfig(BaseModel):
             raise ValueError(
                 f"model: {self.model!r} is no name; use one of {', '.join(MODELS)}, or package.module:Class"
             )
+        for name in ("experiment", "category", "model", "variant"):
+            size = len(getattr(self, name).encode())
+            if size > LONGEST:
+                raise ValueError(f"{name}: a name of {size} bytes is too long for a folder; use {LONGEST} at most")
+        if self.variant:
+            safe_name(self.variant, "variant")
+            if self.variant.casefold() in (*RESERVED, *(set(MODELS) - {self.model})):
+                raise ValueError(
+                    f"variant: {self.variant!r} is the name of another model or of a folder of results; choose another"
+                )
         if self.symmetry not in ("auto", *SYMMETRIES):
             raise ValueError(f"symmetry: {self.symmetry!r} is unknown; use auto, {', '.join(SYMMETRIES)}")
         for name in ("data_root", "results_root"):
@@ -154,10 +168,15 @@ class RunConfig(BaseModel):
         return Path(self.data_root).name if self.data_root else EMBEDDED
 
     @property
+    def row(self) -> str:
+        """What tables call the run: its variant's name, or its model's."""
+        return self.variant or self.model
+
+    @property
     def folder(self) -> Path:
-        """``<results>/<experiment>/<model>/<category>/seed<k>``; a dotted model path becomes one folder name."""
+        """``<results>/<experiment>/<model or variant>/<category>/seed<k>``; a dotted path becomes one folder name."""
         root = Path(self.results_root) if self.results_root else RESULTS
-        return root / self.experiment / model_folder(self.model) / self.category / f"seed{self.seed}"
+        return root / self.experiment / model_folder(self.row) / self.category / f"seed{self.seed}"
 
     def fingerprint(self) -> str:
         """SHA-256 of all that decides what the trained weights are: settings, and the source of the training code."""
@@ -212,7 +231,9 @@ class Experiment(BaseModel):
     models:
       clgan: {options: {width: 16}}            # fields of RunConfig, for this model; {} for defaults
       blur: {}
+      wide: {model: clgan, options: {width: 64}}  # the same model again: the entry's key is the variant's name
     leave_out: {metal_nut: [flip]}             # defect types left out of a category's scores
+    ablation: {wider: [clgan, wide]}           # groups of entries; `23_ablation` holds each against the first of its group
     ```
     """
 
@@ -225,6 +246,7 @@ class Experiment(BaseModel):
     settings: dict[str, Any] = {}
     models: dict[str, dict[str, Any] | None]
     leave_out: dict[str, list[str]] = {}
+    ablation: dict[str, list[str]] = {}
 
     @classmethod
     def load(cls, path: str | Path, **overrides: Any) -> Experiment:
@@ -250,7 +272,7 @@ class Experiment(BaseModel):
                 raise ValueError("expected fields such as categories and models")
             loaded["settings"] = {**(loaded.get("settings") or {}), **overrides}
             experiment = cls(name=path.stem, **loaded)
-            experiment.runs()  # each run's settings are checked, too
+            experiment._check()
         except yaml.YAMLError as error:
             raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
         except ValidationError as error:
@@ -272,9 +294,30 @@ class Experiment(BaseModel):
 
     def run(self, model: str, category: str, seed: int) -> RunConfig:
         """One run of the grid; the model's settings win over the experiment's."""
-        own = {"experiment": self.name, "model": model, "category": category, "seed": seed}
+        entry = self.models[model] or {}
+        named = {"variant": model} if "model" in entry else {"model": model}
+        own = {**entry, **named, "experiment": self.name, "category": category, "seed": seed}
         left_out = {"leave_out": self.leave_out[category]} if category in self.leave_out else {}
-        return RunConfig(**{**self.settings, **left_out, **(self.models[model] or {}), **own})
+        return RunConfig(**{**self.settings, **left_out, **own})
+
+    def _check(self) -> None:
+        """Check each run's settings, that no two share a folder, and that the ablation's groups name entries."""
+        folders: dict[str, str] = {}
+        for run in self.runs():
+            folder = str(run.folder).casefold()  # some file systems do not tell upper case from lower
+            if folder in folders:
+                raise ValueError(
+                    f"models: {folders[folder]!r} and {run.row!r} would share a folder on {run.category}, seed {run.seed}; "
+                    "rename one, or list category and seed once"
+                )
+            folders[folder] = run.row
+        rows = dict.fromkeys(folders.values())
+        for group, members in self.ablation.items():
+            for member in members:
+                if member not in rows:
+                    raise ValueError(f"ablation: {group}: {member!r} is no entry of models: {', '.join(rows)}")
+            if len(set(members)) < max(2, len(members)):
+                raise ValueError(f"ablation: {group}: expected at least two entries, each once, the base first")
 
 
 def _check_plain(value: Any, name: str) -> None:

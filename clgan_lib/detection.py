@@ -112,12 +112,18 @@ def threshold(
         raise ValueError(f"closing: expected an odd number of pixels >= 1, got {closing}")
     if len(weights) != 3 or min(weights) < 0 or not np.isclose(sum(weights), 1, atol=1e-3):
         raise ValueError(f"weights: expected three numbers >= 0 that sum to 1, got {tuple(weights)}")
-    mean, std = residual.mean((0, 1), dtype=np.float64), residual.std((0, 1), dtype=np.float64)
+    mean, std = statistics(residual)
     thresholds = np.where(std < FLAT, np.inf, mean + k * std)
-    channels = (residual >= thresholds.astype(np.float32)).astype(np.uint8)  # ID2, eq. 8
+    channels = (residual >= thresholds.astype(np.float32)).view(np.uint8)  # ID2, eq. 8
     gray = channels.astype(np.float32) @ np.asarray(weights, np.float32)  # ID3, eq. 9
     binary = (gray >= gray.mean(dtype=np.float64) + k2 * gray.std(dtype=np.float64)) & (gray > 0)  # ID4, eq. 8 again
     return Detection(residual, mean, std, thresholds, channels, gray, binary, _close(binary, closing))
+
+
+def statistics(residual: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and population sigma of each channel of ``(H, W, 3)``, ``(3,)`` each, in float64; all that k needs of it."""
+    mean, std = cv2.meanStdDev(residual)  # NumPy takes forty times as long over the first two axes
+    return np.asarray(mean[:, 0], np.float64), np.asarray(std[:, 0], np.float64)
 
 
 def detect_map(scores: NDArray[np.floating], k: float = 3.0) -> NDArray[np.bool_]:
@@ -132,10 +138,8 @@ def detect_map(scores: NDArray[np.floating], k: float = 3.0) -> NDArray[np.bool_
 
 def _close(binary: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
     """ID5, eq. 10: dilation, then erosion, with zeros outside the image."""
-    element, margin = np.ones((size, size), np.uint8), size // 2
-    padded = np.pad(binary.astype(np.uint8), 2 * margin)
-    closed = cv2.erode(cv2.dilate(padded, element), element)
-    return closed[2 * margin : closed.shape[0] - 2 * margin, 2 * margin : closed.shape[1] - 2 * margin].astype(bool)
+    element, padded = np.ones((size, size), np.uint8), np.pad(binary.astype(np.uint8), size)
+    return cv2.erode(cv2.dilate(padded, element), element)[size:-size, size:-size].astype(bool)
 
 
 def _as_float(image: NDArray, name: str) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -72,30 +72,49 @@ def evaluate(
     """
     if category.test.shape[-1] != SIZE:
         raise ValueError(f"category: evaluation is at {SIZE}x{SIZE}, got images of {tuple(category.test.shape[-2:])}")
+    good, threshold = calibrate(model, holdout, quantile)
+    found = answers(model, category.test)
+    masks, truths = found.masks(threshold, k), category.masks.numpy()
+    names, defects = category.test_names, category.defects
+    return Evaluation(found.images, found.reconstructions, found.scores, truths, masks, good, threshold, names, defects)
+
+
+def calibrate(model: ReconstructionModel, holdout: Tensor, quantile: float) -> tuple[NDArray[np.float32], float]:
+    """Calibrate the model's own detector, and one threshold on its maps.
+
+    Args:
+        model: trained, on any device.
+        holdout: good images kept from training, uint8 ``(H, 3, 256, 256)``, H >= 1.
+        quantile: the threshold is this quantile of the maps' pixels.
+
+    Returns:
+        Their maps, float32 ``(H, 256, 256)``, and the threshold.
+
+    Raises:
+        ValueError: if there is no held-out image.
+    """
     if not len(holdout):
         raise ValueError("holdout: no good image left for calibration; add good images or lower `holdout`")
     model.eval()
     model.calibrate(_shown(holdout, model))
-    scores, shown, redrawn, native = _answers(model, category.test)
-    good = _answers(model, holdout)[0]
-    threshold = float(np.quantile(good, quantile))
-    dual = [detect(image, picture, k).mask for image, picture in zip(shown, redrawn, strict=True)]
-    masks = {"dual_threshold": np.stack(dual), "calibrated": scores > threshold}
-    if native is not None:
-        masks["native"] = native
-    truths = category.masks.numpy()
-    return Evaluation(shown, redrawn, scores, truths, masks, good, threshold, category.test_names, category.defects)
+    good = anomaly_maps(model, holdout)
+    return good, float(np.quantile(good, quantile))
 
 
 def _shown(images: Tensor, model: ReconstructionModel) -> Tensor:
     """uint8 images as the model sees them: at its own size, float in [-1, 1], on its device."""
-    floats = to_float(images.to(model.device))
-    if images.shape[-1] == model.image_size:
-        return floats
-    return F.interpolate(floats, (model.image_size,) * 2, mode="bilinear", antialias=True, align_corners=False)
+    return reduce(to_float(images.to(model.device)), model.image_size)
 
 
-def _enlarge(images: Tensor) -> Tensor:
+def reduce(images: Tensor, size: int) -> Tensor:
+    """Float images at a model's own size."""
+    if images.shape[-1] == size:
+        return images
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+
+
+def enlarge(images: Tensor) -> Tensor:
+    """Float ``(B, C, S, S)`` at 256."""
     return (
         images
         if images.shape[-1] == SIZE
@@ -103,33 +122,52 @@ def _enlarge(images: Tensor) -> Tensor:
     )
 
 
-def _answers(
-    model: ReconstructionModel, images: Tensor
-) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_] | None]:
-    """Scores, shown images, reconstructions and native masks (or None) of uint8 ``(M, 3, 256, 256)``, all at 256."""
+class Answers(NamedTuple):
+    """A model's answers on M images, all at 256x256: see `Evaluation`; `native` masks are None where it has no detector."""
+
+    scores: NDArray[np.float32]
+    images: NDArray[np.uint8]
+    reconstructions: NDArray[np.uint8]
+    native: NDArray[np.bool_] | None
+
+    def masks(self, threshold: float, k: float) -> dict[str, NDArray[np.bool_]]:
+        """Masks by post-processing: the paper's with its `k`, one threshold on the maps, the method's own."""
+        pairs = zip(self.images, self.reconstructions, strict=True)
+        dual = np.stack([detect(image, picture, k).mask for image, picture in pairs])
+        own = {} if self.native is None else {"native": self.native}
+        return {"dual_threshold": dual, "calibrated": self.scores > threshold, **own}
+
+
+def answers(model: ReconstructionModel, images: Tensor) -> Answers:
+    """What a model makes of uint8 ``(M, 3, 256, 256)``.
+
+    Raises:
+        ValueError: if it answers with NaN.
+    """
     scores, shown, redrawn, native = [], [], [], []
     for batch in images.split(BATCH):
         small = _shown(batch, model)
         pictures = model.reconstruct(small)
-        scores.append(_enlarge(model.anomaly_map(small, pictures).float()[:, None])[:, 0].cpu().numpy())
+        scores.append(enlarge(model.anomaly_map(small, pictures).float()[:, None])[:, 0].cpu().numpy())
         shown.append(_picture(small))
         redrawn.append(_picture(pictures))
         if model.has_native:
-            native.append(_enlarge(model.detect_native(small).float()[:, None])[:, 0].cpu().numpy() >= 0.5)
+            native.append(enlarge(model.detect_native(small).float()[:, None])[:, 0].cpu().numpy() >= 0.5)
     joined = np.concatenate(scores)
     if not np.isfinite(joined).all():
         raise ValueError(f"{type(model).__name__}: the anomaly map holds NaN or infinite values; was training stable?")
-    return joined, np.concatenate(shown), np.concatenate(redrawn), np.concatenate(native) if native else None
+    masks = np.concatenate(native) if native else None
+    return Answers(joined, np.concatenate(shown), np.concatenate(redrawn), masks)
 
 
 def anomaly_maps(model: ReconstructionModel, images: Tensor) -> NDArray[np.float32]:
     """The model's maps of uint8 ``(M, 3, 256, 256)``, float32 ``(M, 256, 256)``, as `evaluate` has them."""
-    return _answers(model.eval(), images)[0]
+    return answers(model.eval(), images).scores
 
 
 def _picture(images: Tensor) -> NDArray[np.uint8]:
     """Float ``(B, 3, S, S)`` as 8-bit pictures at 256, channels last."""
-    return np.ascontiguousarray(to_uint8(_enlarge(images)).permute(0, 2, 3, 1).cpu().numpy())
+    return np.ascontiguousarray(to_uint8(enlarge(images)).permute(0, 2, 3, 1).cpu().numpy())
 
 
 def image_rows(found: Evaluation) -> Iterator[dict[str, Any]]:

@@ -15,14 +15,15 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from clgan_lib.pictures import detections, outline, pipeline, reconstructions, run_gallery, samples
+from clgan_lib.ablation import MEASURES, run_gaps, seed_means
+from clgan_lib.pictures import detections, inspected, outline, pipeline, reconstructions, run_gallery, samples
 from clgan_lib.style import MARKERS, OKABE_ITO, STYLE, captioned, save
 from clgan_lib.sweep import GRID, LABEL_FREE, ORACLE, OURS, PERFECT
 from clgan_lib.thresholds import ORACLE as ORACLE_RULE
 from clgan_lib.tidy import credit, display, select
 
-__all__ = ["detections", "losses", "outline", "pipeline", "reconstructions", "run_gallery", "samples"]
-__all__ += ["save", "scores", "sweep", "thresholds"]
+__all__ = ["detections", "effects", "inspected", "losses", "outline", "pipeline", "reconstructions", "run_gallery"]
+__all__ += ["samples", "save", "scores", "sweep", "thresholds"]
 
 
 def losses(history: pd.DataFrame | Sequence[Mapping[str, float]], title: str = "") -> Figure:
@@ -68,7 +69,8 @@ def scores(frame: pd.DataFrame, *, metric: str = "F1", postprocess: str = "dual_
         for i, model in enumerate(models):
             mine = rows[rows["model"] == model]
             x = np.array([categories.index(c) for c in mine["category"]]) + width * (i - (len(models) - 1) / 2)
-            colour, marker = OKABE_ITO[i % len(OKABE_ITO)], MARKERS[i % len(MARKERS)]
+            marker = MARKERS[(i + i // len(OKABE_ITO)) % len(MARKERS)]  # no two alike
+            colour = OKABE_ITO[i % len(OKABE_ITO)]
             axis.plot(
                 x, mine[metric].astype(float), marker, color=colour, markersize=6, label=display(model), alpha=0.9
             )
@@ -172,3 +174,54 @@ def _curves(axis: Axes, rows: pd.DataFrame) -> None:
             at["k"], at["F1"], marker, color="black", markersize=9 if marker == "*" else 5, label=rule, linestyle=""
         )
     axis.set_ylim(0, 102)
+
+
+def effects(frame: pd.DataFrame, found: pd.DataFrame, title: str = "") -> Figure:
+    """Each variant minus the base of its group, a panel per measure: the bar is the interval over images, a dot a seed.
+
+    Args:
+        frame: from `clgan_lib.tables.collect`.
+        found: from `clgan_lib.ablation.effects`, not empty.
+        title: beginning of the caption.
+    """
+    rows = found.drop_duplicates(["group", "variant"])[["group", "base", "variant"]].to_dict("records")
+    heads = [i for i, row in enumerate(rows) if i == 0 or rows[i - 1]["group"] != row["group"]]
+    y = [float(i + sum(head <= i for head in heads)) for i in range(len(rows))]  # a line for each group's name
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(MEASURES), figsize=(10.5, 0.27 * (y[-1] + 1) + 1.3), sharey=True)
+        axes[1].sharex(axes[0])  # both F1; before anything is drawn, so that both scale to both
+        for axis, measure in zip(axes, MEASURES, strict=True):
+            axis.axvline(0, color="#888888", linewidth=0.8)
+            by_row = found[found["measure"] == measure].set_index(["group", "variant"])
+            for height, row in zip(y, rows, strict=True):
+                if (row["group"], row["variant"]) in by_row.index:
+                    seeds = seed_means(run_gaps(frame, row["variant"], row["base"], measure))
+                    _effect(axis, height, by_row.loc[(row["group"], row["variant"])], seeds)
+            axis.set_title(measure)
+            axis.set_xlabel("points" if measure.startswith("F1") else "difference")
+            axis.grid(axis="y", visible=False)
+            axis.spines["left"].set_visible(False)
+            axis.tick_params(axis="y", length=0)
+        axes[0].set_yticks(y, [display(row["variant"]) for row in rows])
+        for head in heads:
+            text = f"{rows[head]['group']}: minus {display(rows[head]['base'])}"
+            axes[0].annotate(text, (0, y[head] - 1), xycoords=("axes fraction", "data"), xytext=(-112, 0), fontsize=9,
+                             textcoords="offset points", va="center", fontweight="bold", annotation_clip=False,
+                             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
+        axes[0].set_ylim(y[-1] + 0.7, -0.7)
+        begin = title or f"Effects in experiment {frame['experiment'].iloc[0]}"
+        return captioned(
+            figure,
+            f"{begin}: means over categories and seeds of paired differences. Bar: 95 % interval by drawing the defective "
+            "test images again, where there is one; blue where it excludes zero. Small rings: the seeds.",
+        )
+
+
+def _effect(axis: Axes, height: float, row: pd.Series, seeds: pd.Series) -> None:
+    """One line of `effects`."""
+    colour = OKABE_ITO[0] if row["low"] > 0 or row["high"] < 0 else "#555555"
+    axis.plot([row["low"], row["high"]], [height, height], color=colour, linewidth=2)
+    axis.plot(
+        seeds, [height] * len(seeds), "o", color=OKABE_ITO[1], markersize=4, fillstyle="none", markeredgewidth=0.9
+    )
+    axis.plot(row["difference"], height, "D", color=colour, markersize=5)

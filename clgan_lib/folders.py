@@ -20,6 +20,7 @@ from clgan_lib.config import RunConfig
 from clgan_lib.training import replacing
 
 FORMAT = 1  # of metrics.json
+REDO = "delete metrics.json beside it and run again"  # a grid takes a run that has one for done
 _held: dict[tuple[int, Path], FileLock] = {}  # run folders that this process holds, by process and folder
 
 
@@ -117,7 +118,9 @@ def read_metrics(folder: str | Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({first_line(error)}); delete it and run again") from None
     if found != FORMAT:
-        raise ValueError(f"{path} has format {found!r}, this version reads {FORMAT}; run it again")
+        raise ValueError(
+            f"{path} has format {found!r}, this version reads {FORMAT}; use the version that wrote it, or run it again"
+        )
     return metrics
 
 

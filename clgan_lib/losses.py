@@ -60,6 +60,19 @@ def generator_loss(logits: Tensor, *, gan: GanLoss = "log") -> Tensor:
     return adversarial_loss(logits, True, gan=gan)
 
 
+def patch_nce_losses(query: Tensor, key: Tensor, temperature: float) -> Tensor:
+    """`patch_nce_loss` of each image by itself, ``(B,)``, at the price of one call."""
+    if query.ndim != 3 or query.shape != key.shape:
+        raise ValueError(
+            f"query and key: expected one shape (B, S, K), got {tuple(query.shape)} and {tuple(key.shape)}"
+        )
+    if not temperature > 0:
+        raise ValueError(f"temperature: expected a number > 0, got {temperature}")
+    similarity = torch.bmm(query.float(), key.detach().float().transpose(1, 2)) / temperature  # (B, S, S)
+    positives = torch.arange(query.shape[1], device=query.device).repeat(query.shape[0])  # (B * S,): the diagonal
+    return F.cross_entropy(similarity.flatten(0, 1), positives, reduction="none").view(query.shape[:2]).mean(1)
+
+
 def patch_nce_loss(query: Tensor, key: Tensor, temperature: float = 0.07) -> Tensor:
     r"""PatchNCE for one tap, eq. 2 and the mean of eq. 3: each patch must recognise itself among the others.
 
@@ -80,12 +93,4 @@ def patch_nce_loss(query: Tensor, key: Tensor, temperature: float = 0.07) -> Ten
     Raises:
         ValueError: if the shapes differ or are not three-dimensional, or the temperature is not positive.
     """
-    if query.ndim != 3 or query.shape != key.shape:
-        raise ValueError(
-            f"query and key: expected one shape (B, S, K), got {tuple(query.shape)} and {tuple(key.shape)}"
-        )
-    if not temperature > 0:
-        raise ValueError(f"temperature: expected a number > 0, got {temperature}")
-    similarity = torch.bmm(query.float(), key.detach().float().transpose(1, 2)) / temperature  # (B, S, S)
-    positives = torch.arange(query.shape[1], device=query.device).expand(query.shape[0], -1)  # (B, S): the diagonal
-    return F.cross_entropy(similarity.flatten(0, 1), positives.flatten())
+    return patch_nce_losses(query, key, temperature).mean()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from clgan_lib.detection import detect
 from clgan_lib.evaluation import Evaluation
-from clgan_lib.runs import read_metrics
+from clgan_lib.folders import REDO, read_metrics
 from clgan_lib.tidy import read_scores, select
 
 # What a file cut short, edited or of another kind provokes in zipfile and NumPy; a huge shape is a MemoryError.
@@ -41,7 +42,7 @@ def read_maps(folder: str | Path, names: Sequence[str] = ()) -> dict[str, NDArra
     """
     path = Path(folder) / "maps.npz"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: figures need the maps; copy them here or run again")
+        raise FileNotFoundError(f"{path} does not exist: figures need the maps; copy them here, or {REDO}")
     try:
         with zipfile.ZipFile(path):  # np.load would take any file, a pickle too, and refuse it less clearly
             pass
@@ -49,10 +50,10 @@ def read_maps(folder: str | Path, names: Sequence[str] = ()) -> dict[str, NDArra
             arrays = {name: file[name] for name in names or file.files}
     except BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} is damaged or incomplete ({reason}); run again") from error
+        raise ValueError(f"{path} is damaged or incomplete ({reason}); {REDO}") from error
     counts = {name: len(array) for name, array in arrays.items() if name != "holdout" and array.ndim}
     if len(counts) < len(arrays.keys() - {"holdout"}) or len(set(counts.values())) > 1:
-        raise ValueError(f"{path} is damaged: its arrays hold different numbers of images ({counts}); run again")
+        raise ValueError(f"{path} is damaged: its arrays hold different numbers of images ({counts}); {REDO}")
     return arrays
 
 
@@ -61,8 +62,8 @@ def arrays_in(folder: str | Path) -> list[str]:
     try:
         with np.load(Path(folder) / "maps.npz", allow_pickle=False) as file:
             return list(file.files)
-    except (zipfile.BadZipFile, EOFError, ValueError) as error:
-        raise ValueError(f"{folder}/maps.npz is damaged ({error}); run again") from error
+    except BROKEN as error:
+        raise ValueError(f"{folder}/maps.npz is damaged ({error}); {REDO}") from error
 
 
 def read_evaluation(folder: Path) -> Evaluation:
@@ -169,7 +170,16 @@ def median_image(scores: pd.DataFrame) -> str:
 
 
 def _has_maps(root: Path, run: dict[Any, Any]) -> bool:
-    return bool(run["found"]) and (root / str(run["folder"]) / "maps.npz").is_file()
+    """Whether a run is finished and has its maps here; damaged ones count as missing, with a warning."""
+    folder = root / str(run["folder"])
+    if not run["found"] or not (folder / "maps.npz").is_file():
+        return False
+    try:
+        arrays_in(folder)
+    except ValueError as error:
+        warnings.warn(str(error), stacklevel=2)
+        return False
+    return True
 
 
 def _example(root: Path, first: dict[Any, Any], runs: list[dict[Any, Any]], name: str, postprocess: str) -> Example:

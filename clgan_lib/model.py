@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 MODELS = {
     "clgan": "clgan_lib.clgan:CLGAN",
+    "clgan_r": "clgan_lib.clgan_r:CLGANR",
+    "clgan_rc": "clgan_lib.clgan_rc:CLGANRC",
     "vae_ssim": "baselines.vae_ssim:VAESSIM",
     "udcae": "baselines.udcae:UDCAE",
     "dcgan": "baselines.dcgan:DCGAN",
@@ -129,6 +131,17 @@ def blur5(images: Tensor) -> Tensor:
     padded = F.pad(images.float(), (2, 2, 2, 2), mode="reflect")
     down = F.conv2d(padded, row.view(1, 1, 5, 1).expand(channels, 1, 5, 1), groups=channels)
     return F.conv2d(down, row.view(1, 1, 1, 5).expand(channels, 1, 1, 5), groups=channels)
+
+
+def calibrated(value: Tensor) -> Tensor:
+    """The buffer, once it is set.
+
+    Raises:
+        RuntimeError: while it is still NaN.
+    """
+    if bool(value.isnan().any()):
+        raise RuntimeError("the native detector is not calibrated yet; call calibrate(held-out good images) first")
+    return value
 
 
 def find_model(name: str) -> type[ReconstructionModel]:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from clgan_lib.winograd import WinogradConv
+
 Norm = Literal["instance", "batch", "none"]
 
 
@@ -25,6 +27,11 @@ def norm_layer(norm: Norm, channels: int) -> nn.Module:
     if norm == "none":
         return nn.Identity()
     raise ValueError(f"norm: {norm!r} is unknown; use 'instance', 'batch' or 'none'")
+
+
+def relu(norm: Norm) -> nn.Module:
+    """The ReLU after a norm, in place: a norm does not keep its output; without one a tap would be overwritten."""
+    return nn.ReLU(inplace=norm != "none")
 
 
 def initialise(module: nn.Module) -> None:
@@ -71,11 +78,11 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.body = nn.Sequential(
             nn.ReflectionPad2d(1),
-            nn.Conv2d(channels, channels, 3),
+            WinogradConv(channels, channels),
             norm_layer(norm, channels),
-            nn.ReLU(),
+            relu(norm),
             nn.ReflectionPad2d(1),
-            nn.Conv2d(channels, channels, 3),
+            WinogradConv(channels, channels),
             norm_layer(norm, channels),
         )
 
@@ -103,13 +110,13 @@ class Generator(nn.Module):
             raise ValueError(f"expected width >= 1, blocks >= 1, downs 2 or 3; got {width}, {blocks}, {downs}")
         widths = [width * 2**i for i in range(downs + 1)]  # 64, 128, 256
         self.pad = nn.ReflectionPad2d(3)
-        self.stem = nn.Sequential(nn.Conv2d(3, width, 7), norm_layer(norm, width), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 7), norm_layer(norm, width), relu(norm))
         self.down_convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False))
-        self.down_rests = nn.ModuleList(nn.Sequential(norm_layer(norm, b), nn.ReLU(), BlurDown(b)) for b in widths[1:])
+        self.down_rests = nn.ModuleList(nn.Sequential(norm_layer(norm, b), relu(norm), BlurDown(b)) for b in widths[1:])
         self.blocks = nn.ModuleList(ResidualBlock(widths[-1], norm) for _ in range(blocks))
         self.decoder = nn.Sequential(
             *(
-                nn.Sequential(BlurUp(), nn.Conv2d(b, a, 3, padding=1), norm_layer(norm, a), nn.ReLU())
+                nn.Sequential(BlurUp(), nn.Conv2d(b, a, 3, padding=1), norm_layer(norm, a), relu(norm))
                 for a, b in reversed(list(zip(widths, widths[1:], strict=False)))
             ),
             nn.ReflectionPad2d(3),
@@ -179,7 +186,11 @@ class PatchDiscriminator(nn.Module):
         layers: list[nn.Module] = []
         for number, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
             kind: Norm = norm if number or first_norm else "none"
-            layers += [nn.Conv2d(a, b, 4, padding=1, bias=kind != "batch"), norm_layer(kind, b), nn.LeakyReLU(0.2)]
+            layers += [
+                nn.Conv2d(a, b, 4, padding=1, bias=kind != "batch"),
+                norm_layer(kind, b),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
             if number < 3:
                 layers.append(BlurDown(b))
         self.body = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, padding=1))

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from clgan_lib.data import Category
+from clgan_lib.data import Category, read_image
 from clgan_lib.detection import detect
-from clgan_lib.evaluation import Evaluation
+from clgan_lib.evaluation import SIZE, Evaluation
 from clgan_lib.maps import Example
 from clgan_lib.metrics import counts, metrics_of_counts
 from clgan_lib.style import STYLE, captioned
@@ -211,3 +215,39 @@ def _picture(axis: Axes, picture: NDArray | None) -> None:
         axis.fill_between([0, 1], 0, 1, facecolor="none", edgecolor="#bbbbbb", hatch="///", linewidth=0)
     else:
         axis.imshow(picture, cmap="gray", vmin=0, vmax=1 if picture.dtype != np.uint8 else 255)
+
+
+def inspected(images: str | Path, out: str | Path, count: int = 8) -> Figure:
+    """Some images of an inspection, each above its overlay, from the highest score to the lowest.
+
+    Args:
+        images: the folder that was inspected.
+        out: what `clgan_lib.inspection.inspect_folder` wrote.
+        count: columns, at equal steps of rank.
+
+    Raises:
+        ValueError: if no image could be read.
+    """
+    summary = json.loads((Path(out) / "inspection.json").read_text(encoding="utf8"))
+    table = (
+        pd.read_csv(Path(out) / "scores.csv").dropna(subset="image_score").sort_values("image_score", ascending=False)
+    )
+    if not len(table):
+        raise ValueError(f"{out}: no image could be read, see scores.csv")
+    chosen = table.iloc[np.unique(np.linspace(0, len(table) - 1, count).round().astype(int))].to_dict("records")
+    with mpl.rc_context(STYLE):
+        figure, axes = _grid(2, len(chosen))
+        for column, row in zip(axes.T, chosen, strict=True):
+            for axis, path in zip(column, (Path(images) / row["name"], Path(out) / row["overlay"]), strict=True):
+                picture = read_image(path)
+                picture.thumbnail((2 * SIZE, 2 * SIZE))
+                _picture(axis, np.asarray(picture))
+            column[0].set_title(textwrap.shorten(Path(row["name"]).as_posix(), 24, placeholder="…"), fontsize=6)
+            ratio = row["image_score"] / summary["image_threshold"]
+            column[1].set_xlabel(f"{row['verdict']}\n{ratio:.2f} × threshold", fontsize=7)
+        axes[0, 0].set_ylabel("image", fontsize=8)
+        axes[1, 0].set_ylabel("overlay", fontsize=8)
+        rule = (
+            f"{summary['model']}, {summary['category']}. From the highest score to the lowest, at equal steps of rank. "
+        )
+        return captioned(figure, rule + f"Threshold of an image: {summary['image_rule']}.")

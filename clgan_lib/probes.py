@@ -7,9 +7,16 @@ hatching, each by its own few lines of NumPy and OpenCV.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from clgan_lib.metrics import metrics_of_counts
+
+Maps = NDArray[np.float32]
+Scorer = Callable[[NDArray[np.uint8]], Maps]
 
 AREA = (0.002, 0.08)  # of the image, log-uniform
 KINDS = ("facet", "pits", "chip", "hatch")
@@ -66,3 +73,52 @@ def _dots(size: int, centre: NDArray[np.float64], radius: float, rng: np.random.
         x, y = (int(v) for v in place)
         cv2.circle(canvas, (x, y), int(rng.uniform(0.006, 0.02) * size) + 1, 1, -1)
     return canvas
+
+
+def synthetic_defects(images: NDArray[np.uint8], score: Scorer, *, seed: int = 0, repeats: int = 2) -> float:
+    """The threshold of the highest mean F1 on held-out good images with probes painted over them.
+
+    Args:
+        images: held-out good, uint8 ``(H, S, S, 3)``.
+        score: from such images to their maps, ``(H, S, S)``.
+        seed: of the probes.
+        repeats: probes drawn over each image.
+
+    Raises:
+        ValueError: if there is no image.
+    """
+    if not len(images):
+        raise ValueError("images: none were held out; lower `holdout`")
+    pairs = [probe(images, seed + i) for i in range(repeats)]
+    maps = np.concatenate([score(damaged) for damaged, _ in pairs])
+    truths = np.concatenate([truth for _, truth in pairs])
+    kept = truths.any((1, 2))
+    return best_single(maps[kept], truths[kept])[0]
+
+
+def best_single(maps: Maps, truths: NDArray[np.bool_], points: int = 400) -> tuple[float, float]:
+    """The one threshold of the highest mean F1 over images, and that F1 in percent, among `points` over the range.
+
+    Thresholds are quantiles of all scores, closer together the rarer they are exceeded.
+
+    Args:
+        maps: ``(N, S, S)``.
+        truths: bool, of the same shape, each image with a defect.
+    """
+    share = np.geomspace(1 / maps[0].size / len(maps), 0.7, points)
+    grid = np.unique(np.quantile(maps, 1 - share).astype(np.float32))
+    table = np.stack([_over_grid(scores, truth, grid) for scores, truth in zip(maps, truths, strict=True)])
+    f1 = metrics_of_counts(table.reshape(-1, 4))[:, 2].reshape(len(maps), -1).mean(0)
+    return float(grid[f1.argmax()]), float(f1.max())
+
+
+def _over_grid(scores: NDArray[np.float32], truth: NDArray[np.bool_], grid: NDArray[np.float32]) -> NDArray[np.int64]:
+    """TP, FP, FN, TN of ``scores > t`` for each t of a rising grid: ``(T, 4)``."""
+    place = np.searchsorted(grid, scores)  # how many thresholds are below
+
+    def above(p: NDArray) -> NDArray:
+        return len(p) - np.cumsum(np.bincount(p, minlength=len(grid) + 1))[:-1]
+
+    tp, positive = above(place[truth]), above(place.ravel())
+    defect = int(truth.sum())
+    return np.stack([tp, positive - tp, defect - tp, truth.size - positive - defect + tp], 1)

@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from clgan_lib import conventions, exhibits, figures, modern, sweep, thresholds
+from clgan_lib import ablation, agreement, conventions, exhibits, figures, modern, sweep, thresholds
 from clgan_lib.exhibits import Section
 from clgan_lib.layout import Table, write_text
 from clgan_lib.maps import Example
@@ -108,6 +108,7 @@ def write_experiment(
         Section("Is the difference real?", PROSE["differences"], compared),
         Section("Fig. 4 and Fig. 5", PROSE["pictures" if pictures else "no pictures"], pictures),
     ]
+    sections = [*_ablation(folder / "tables", frame), *sections]
     if (folder / "tables" / "table4.csv").is_file():
         found, paper = pd.read_csv(folder / "tables" / "table4.csv", keep_default_na=False), published("table4")
         curves, table = figures.sweep(found, paper), sweep.table4(frame, found, paper)
@@ -128,7 +129,25 @@ def write_experiment(
     return write_report(folder / "report.html", title, sections, provenance=provenance(frame), notes=notes)
 
 
+def _ablation(folder: Path, frame: pd.DataFrame) -> list[Section]:
+    """What `23_ablation` left in the folder of the tables, if anything."""
+    items: list[Table | Figure] = []
+    if (folder / "ablation_2x2.csv").is_file():
+        items.append(ablation.square_table(frame, pd.read_csv(folder / "ablation_2x2.csv")))
+    if (folder / "ablation.csv").is_file():
+        found = pd.read_csv(folder / "ablation.csv")
+        items += [figures.effects(frame, found), ablation.table(frame, found)]
+    if (folder / "ranks.csv").is_file():
+        items.append(agreement.table(pd.read_csv(folder / "ranks.csv")))
+    return [Section("What each ingredient is worth", PROSE["ablation"], items)] if items else []
+
+
 PROSE = {
+    "ablation": [
+        "First the 2 x 2 of training and threshold, so that neither is taken for the other; its corner is their "
+        "interaction. Then one thing changed at a time, against the base of its group: same categories, seeds and number of "
+        "training images. Last, whether models rank on drawn images as on real ones.",
+    ],
     "summary": [
         "Residual in is what a model changed where the defect is, residual out what it changed elsewhere. A model that "
         "restores has a large one and a small one; a model that copies its input has two small ones, and nothing to detect.",

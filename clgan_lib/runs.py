@@ -19,8 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from numpy.typing import NDArray
 
 from clgan_lib import evaluation
 from clgan_lib.checks import refuse_odd_files
@@ -31,6 +30,7 @@ from clgan_lib.layouts import arrange
 from clgan_lib.model import ReconstructionModel, build_model
 from clgan_lib.paths import CACHE, ROOT
 from clgan_lib.training import Budget, Progress, load_checkpoint, peak_bytes, pick_device, replacing, set_threads, train
+from clgan_lib.weights import Card, read_model, write_weights
 
 EMBEDDED_SIZE = 256
 AGAIN = "free space or make it writable, then run again: it goes on from its checkpoint"
@@ -92,11 +92,21 @@ def start_run(config: RunConfig) -> Run:
         other_size = config.image_size != evaluation.SIZE
         small = load_category(root, config.category, config.image_size) if other_size else category
     check_scorable(config, category)
-    held_out = torch.arange(len(category.train)) % config.holdout == config.holdout - 1
-    if not held_out.any():
-        raise ValueError(f"holdout: {len(held_out)} good images leave none to calibrate on; lower holdout")
+    held_out = hold_out(config, len(category.train))
     lock = claim(config.folder)
     return Run(config, category, small.train[~held_out], category.train[held_out], model, Progress(), lock)
+
+
+def hold_out(config: RunConfig, count: int) -> torch.Tensor:
+    """Which of `count` good images are kept from training, bool.
+
+    Raises:
+        ValueError: if none would be.
+    """
+    held_out = torch.arange(count) % config.holdout == config.holdout - 1
+    if not held_out.any():
+        raise ValueError(f"holdout: {count} good images leave none to calibrate on; lower holdout")
+    return held_out
 
 
 def fresh_model(config: RunConfig) -> ReconstructionModel:
@@ -272,11 +282,21 @@ def _write(run: Run, metrics: dict[str, Any]) -> None:
     """The files of a finished run; ``metrics.json``, the sign of success, last."""
     assert run.found is not None
     folder, found = run.config.folder, run.found
+    assert found.threshold is not None
     write_answers(folder, found)
-    with replacing(folder / "weights.safetensors") as part:
-        save_file({name: value.cpu().contiguous() for name, value in run.model.state_dict().items()}, part)
+    write_weights(folder / "weights.safetensors", run.model, card(run, found.holdout, found.threshold))
     write_json(folder / "env.json", metrics["env"])
     write_json(folder / "metrics.json", metrics)
+    drop_checkpoint(folder)
+
+
+def card(run: Run, holdout: NDArray[np.float32], threshold: float) -> Card:
+    """What travels with a run's weights: settings, the calibrated threshold, and the held-out images' largest scores."""
+    return Card(run.config, threshold, tuple(holdout.max((1, 2)).tolist()), commit()["commit"])
+
+
+def drop_checkpoint(folder: Path) -> None:
+    """Remove the checkpoint of a run that is finished."""
     (folder / "checkpoint" / "last.safetensors").unlink(missing_ok=True)
     if (folder / "checkpoint").is_dir() and not any((folder / "checkpoint").iterdir()):
         (folder / "checkpoint").rmdir()
@@ -311,14 +331,7 @@ def load_model(folder: str | Path) -> ReconstructionModel:
         config = RunConfig(**content["config"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path.with_name('metrics.json')}: its config is not one ({error}); run it again") from None
-    model = build_model(config.model, image_size=config.image_size, options=config.options)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: copy it here or run again")
-    try:
-        model.load_state_dict(load_file(path))
-    except (SafetensorError, OSError, RuntimeError, KeyError) as error:
-        raise ValueError(f"{path} is damaged or of another model ({first_line(error)}); run it again") from None
-    return model.eval()
+    return read_model(path, config)
 
 
 def environment(device: torch.device) -> dict[str, Any]:

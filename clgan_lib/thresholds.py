@@ -7,7 +7,7 @@ Pickands, Annals of Statistics 3 (1975); block maxima: Gumbel, "Statistics of Ex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,11 @@ from clgan_lib.evaluation import SIZE, anomaly_maps
 from clgan_lib.layout import NOT_APPLICABLE, Cell, Row, Table
 from clgan_lib.maps import read_maps, runs_with_maps
 from clgan_lib.metrics import counts, metrics_of_counts
-from clgan_lib.probes import probe
+from clgan_lib.probes import Maps, best_single, synthetic_defects
 from clgan_lib.ranking import false_alarms
 from clgan_lib.tables import number, provenance
 from clgan_lib.tidy import display
 
-Maps = NDArray[np.float32]
-Scorer = Callable[[NDArray[np.uint8]], Maps]
 ORACLE = "oracle"
 QUANTILES = (0.99, 0.995, 0.999)
 TAIL = 0.98  # peaks are what exceeds this quantile of the held-out pixels
@@ -83,59 +81,10 @@ def image_maxima(holdout: Maps, rate: float = IMAGE_RATE) -> float:
     return float(gumbel_r.isf(rate, *gumbel_r.fit(holdout.max((1, 2)))))
 
 
-def synthetic_defects(images: NDArray[np.uint8], score: Scorer, *, seed: int = 0, repeats: int = 2) -> float:
-    """The threshold of the highest mean F1 on held-out good images with probes (`clgan_lib.probes`) painted over them.
-
-    Args:
-        images: held-out good, uint8 ``(H, S, S, 3)``.
-        score: from such images to their maps, ``(H, S, S)``.
-        seed: of the probes.
-        repeats: probes drawn over each image.
-
-    Raises:
-        ValueError: if there is no image.
-    """
-    if not len(images):
-        raise ValueError("images: none were held out; lower `holdout`")
-    pairs = [probe(images, seed + i) for i in range(repeats)]
-    maps = np.concatenate([score(damaged) for damaged, _ in pairs])
-    truths = np.concatenate([truth for _, truth in pairs])
-    kept = truths.any((1, 2))
-    return best_single(maps[kept], truths[kept])[0]
-
-
 def mean_and_sigma(maps: Maps, k: float) -> NDArray[np.bool_]:
     """Masks of what exceeds its own image's mean + k sigma."""
     mean, sigma = (f((1, 2), keepdims=True, dtype=np.float64) for f in (maps.mean, maps.std))
     return maps > mean + k * sigma
-
-
-def best_single(maps: Maps, truths: NDArray[np.bool_], points: int = 400) -> tuple[float, float]:
-    """The one threshold of the highest mean F1 over images, and that F1 in percent, among `points` over the range.
-
-    Thresholds are quantiles of all scores, closer together the rarer they are exceeded.
-
-    Args:
-        maps: ``(N, S, S)``.
-        truths: bool, of the same shape, each image with a defect.
-    """
-    share = np.geomspace(1 / maps[0].size / len(maps), 0.7, points)
-    grid = np.unique(np.quantile(maps, 1 - share).astype(np.float32))
-    table = np.stack([_over_grid(scores, truth, grid) for scores, truth in zip(maps, truths, strict=True)])
-    f1 = metrics_of_counts(table.reshape(-1, 4))[:, 2].reshape(len(maps), -1).mean(0)
-    return float(grid[f1.argmax()]), float(f1.max())
-
-
-def _over_grid(scores: NDArray[np.float32], truth: NDArray[np.bool_], grid: NDArray[np.float32]) -> NDArray[np.int64]:
-    """TP, FP, FN, TN of ``scores > t`` for each t of a rising grid: ``(T, 4)``."""
-    place = np.searchsorted(grid, scores)  # how many thresholds are below
-
-    def above(p: NDArray) -> NDArray:
-        return len(p) - np.cumsum(np.bincount(p, minlength=len(grid) + 1))[:-1]
-
-    tp, positive = above(place[truth]), above(place.ravel())
-    defect = int(truth.sum())
-    return np.stack([tp, positive - tp, defect - tp, truth.size - positive - defect + tp], 1)
 
 
 def rules(holdout: Maps, synthetic: float | None = None) -> dict[str, float]:
@@ -191,9 +140,10 @@ def _synthetic_threshold(folder: Path) -> float | None:
         train = load_category(runs.data_root(config), config.category, SIZE).train
     except (OSError, ValueError):
         return None
-    held_out = train[torch.arange(len(train)) % config.holdout == config.holdout - 1]
+    held_out = train[runs.hold_out(config, len(train))]
 
     def score(images: NDArray[np.uint8]) -> Maps:
+        """The run's own maps, ``(H, S, S)``."""
         return anomaly_maps(model, torch.from_numpy(images).permute(0, 3, 1, 2))
 
     return synthetic_defects(held_out.permute(0, 2, 3, 1).numpy(), score)

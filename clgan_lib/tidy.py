@@ -28,6 +28,8 @@ MODEL_NAMES = {
     "dcgan": "DCGAN",
     "vae_ssim": "VAE-SSIM",
     "clgan": "CLGAN",
+    "clgan_r": "CLGAN-R",
+    "clgan_rc": "CLGAN-RC",
     "blur": "blur",
     "template": "template",
 }
@@ -67,10 +69,10 @@ def display(model: str) -> str:
 
 
 def expected_runs(experiment: str) -> list[tuple[str, str, int]]:
-    """The (model, category, seed) that ``config/<experiment>.yaml`` asks for; none where there is no such file."""
+    """The (model or variant, category, seed) that ``config/<experiment>.yaml`` asks for; none without such a file."""
     if not (ROOT / "config" / f"{safe_name(experiment, 'experiment')}.yaml").is_file():
         return []
-    return [(run.model, run.category, run.seed) for run in Experiment.load(experiment).runs()]
+    return [(run.row, run.category, run.seed) for run in Experiment.load(experiment).runs()]
 
 
 def collect(results_root: str | Path, experiment: str, expected: Expected = ()) -> pd.DataFrame:
@@ -122,6 +124,7 @@ def _rows(content: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
     try:
         config, env, time = content["config"], content["env"], content["time"]
         base: dict[str, Any] = {key: _typed(config, key, str) for key in ("experiment", "model", "category")}
+        base["model"] = _typed(config, "variant", str, missing=True) or base["model"]  # a row of the tables
         base |= {key: _typed(config, key, int) for key in ("seed", "image_size")}
         place = tuple(folder.parts[-4:])
         if place != (base["experiment"], model_folder(base["model"]), base["category"], f"seed{base['seed']}"):

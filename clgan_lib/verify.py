@@ -21,7 +21,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clgan_lib import conventions, evaluation, exhibits, modern, statistics, sweep, tables, thresholds, tidy
+from clgan_lib import (
+    ablation,
+    agreement,
+    conventions,
+    evaluation,
+    exhibits,
+    modern,
+    statistics,
+    sweep,
+    tables,
+    thresholds,
+    tidy,
+)
 from clgan_lib.detection import detect
 from clgan_lib.folders import read_metrics
 from clgan_lib.layout import Table
@@ -130,6 +142,12 @@ def _from_csv(folder: Path, frame: pd.DataFrame) -> Iterator[tuple[Table, list[s
                 table, pairs = statistics.difference_table(frame, found), _differences_pairs(frame, found)
             elif path.stem.startswith("variance_"):
                 table, pairs = statistics.variance_table(frame, pd.read_csv(path)), iter(())
+            elif path.stem in ("ablation", "ablation_2x2"):
+                effects = pd.read_csv(path)
+                make = ablation.table if path.stem == "ablation" else ablation.square_table
+                table, pairs = make(frame, effects), _ablation_pairs(frame, effects)
+            elif path.stem == "ranks":
+                table, pairs = agreement.table(pd.read_csv(path)), _rank_pairs(folder.parents[1], pd.read_csv(path))
             elif path.stem == "thresholds":
                 table, pairs = thresholds.table(frame, pd.read_csv(path)), iter(())
             else:
@@ -139,7 +157,7 @@ def _from_csv(folder: Path, frame: pd.DataFrame) -> Iterator[tuple[Table, list[s
                 for what, has, should, off in pairs
                 if not abs(has - should) <= off
             ]
-            if set(found.get("provenance", ())) != {source}:
+            if set(found.get("provenance", ())) != {table.source if path.stem == "ranks" else source}:
                 wrong.append(f"{path.name}: its provenance is not that of the runs; make report")
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
@@ -184,6 +202,31 @@ def _differences_pairs(frame: pd.DataFrame, found: pd.DataFrame) -> Pairs:
         yield f"{row['model']} on {row['category']}", float(row["difference"]), ours - theirs, ROUNDED
         yield f"{row['model']}, lower bound", min(float(row["low"]), float(row["difference"])), float(row["low"]), 0.0
         yield f"{row['model']}, upper bound", max(float(row["high"]), float(row["difference"])), float(row["high"]), 0.0
+
+
+def _ablation_pairs(frame: pd.DataFrame, found: pd.DataFrame) -> Pairs:
+    for row in found.to_dict("records"):
+        what = f"{row['variant']} against {row['base']}, {row['measure']}"
+        gaps = ablation.run_gaps(frame, row["variant"], row["base"], row["measure"])
+        yield what, float(row["difference"]), ablation.effect(gaps), EXACT
+        if len(ablation.seed_means(gaps)) > 1:
+            yield f"{what}, over seeds", float(row["deviation"]), float(ablation.seed_means(gaps).std(ddof=1)), EXACT
+        if not np.isnan(row["low"]):
+            yield f"{what}, lower bound", min(row["low"], row["difference"]), row["low"], 0.0
+            yield f"{what}, upper bound", max(row["high"], row["difference"]), row["high"], 0.0
+
+
+def _rank_pairs(root: Path, found: pd.DataFrame) -> Pairs:
+    """Of the experiments that the ranking is about, each whose runs are here: it need not be committed."""
+    for side in agreement.SIDES:
+        name = str(found[f"{side}_experiment"].iloc[0])
+        if not any((root / name).glob("*/*/seed*/metrics.json")):
+            continue
+        again = agreement.means(root, name)
+        for row in found[found["category"] != statistics.MEAN].to_dict("records"):
+            what = f"{row['model']} on {row['category']}, {row['measure']}, {side}"
+            should = again.get((row["measure"], row["category"], row["model"]), float("nan"))
+            yield what, float(row[side]), float(should), EXACT
 
 
 def check_run(folder: Path) -> Iterator[str]:

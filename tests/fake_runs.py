@@ -47,11 +47,12 @@ def fake_run(
     native: bool = False,
     data_root: str = "",
     maps: bool = True,
+    variant: str = "",
 ) -> Path:
     """Write one run folder in the format of `results/README` and return it; `skill` in [0, 1] is how much is restored."""
-    rng = np.random.default_rng([seed, *map(ord, model + category)])
+    rng = np.random.default_rng([seed, *map(ord, (variant or model) + category)])
     arrays = _arrays(np.random.default_rng([7, *map(ord, category)]), rng, size, skill)
-    folder = root / experiment / model.replace(":", ".") / category / f"seed{seed}"
+    folder = root / experiment / (variant or model.replace(":", ".")) / category / f"seed{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     threshold = float(np.quantile(arrays["holdout"], 0.99))
     pairs = zip(arrays["images"], arrays["reconstructions"], strict=True)
@@ -72,6 +73,7 @@ def fake_run(
     pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
     config = {"experiment": experiment, "model": model, "category": category, "seed": seed, "image_size": size}
     config |= {"data_root": data_root, "k": 3.0, "leave_out": list(left_out), "quantile": 0.99}
+    config |= {"variant": variant} if variant else {}  # as runs from before there were variants
     config |= {"embedded_train": 4, "embedded_test": 8}  # little to draw where a figure asks for the data
     content = _metrics(arrays, scores, left_out) | {"config": config, "env": ENVIRONMENT, "fingerprint": f"{seed:064x}"}
     content["thresholds"] = {"calibrated": threshold, "quantile": 0.99}

@@ -339,7 +339,9 @@ IMPOSSIBLE = {
     "results_root": ["\0", None],
     "crop": ["yes", 1, None],
     "device": [None, 0],
-    "model": ["", None, 3],
+    "model": ["", None, 3, "x" * 101],
+    "category": ["x" * 101, "試" * 34],  # 102 bytes
+    "experiment": ["x" * 101],
 }
 
 
@@ -511,6 +513,18 @@ def test_damaged_files_of_a_run_are_named(name: str, how: str, own: Path) -> Non
     with pytest.raises(ValueError, match=name) as caught:
         read()
     one_line(caught.value)
+
+
+def test_damaged_maps_leave_a_hole_in_the_pictures(tmp_path: Path) -> None:
+    for model in ("clgan", "template"):
+        fake_run(tmp_path, model)
+    path = tmp_path / "fake/clgan/bottle/seed0/maps.npz"
+    path.write_bytes(path.read_bytes()[:1000])
+    frame = tables.collect(tmp_path, "fake")
+    with pytest.warns(UserWarning, match="clgan/bottle/seed0/maps.npz is damaged"):
+        (example,) = maps.examples(tmp_path, frame)
+    assert example.reference == "template" and example.masks["template"] is not None
+    assert example.masks["clgan"] is None and example.reconstructions["clgan"] is None
 
 
 def test_a_pickle_where_maps_should_be_is_not_opened(tmp_path: Path) -> None:

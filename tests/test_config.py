@@ -28,6 +28,9 @@ from clgan_lib.paths import ROOT
         ({"seed": 0.5}, "seed"),
         ({"symmetry": "mirror"}, "symmetry: 'mirror' is unknown; use auto, none"),
         ({"image_size": 8}, "image_size"),
+        ({"variant": "a/b"}, "variant: 'a/b' cannot name a folder"),
+        ({"variant": "udcae"}, "variant: 'udcae' is the name of another model"),
+        ({"variant": "Tables"}, "variant: 'Tables' is the name of another model or of a folder of results"),
         ({"k": -1, "colour": 3}, "k: .*; 'colour' is not a parameter"),
     ],
 )
@@ -53,7 +56,9 @@ def test_numbers_survive_json(tmp_path: Path) -> None:
 
 def test_the_fingerprint_follows_what_decides_the_weights() -> None:
     base = RunConfig()
-    assert RunConfig(k=2.0, quantile=0.9, experiment="other", threads=2).fingerprint() == base.fingerprint()
+    assert (
+        RunConfig(k=2.0, quantile=0.9, experiment="other", threads=2, variant="v").fingerprint() == base.fingerprint()
+    )
     for change in ({"seed": 1}, {"budget": 3}, {"options": {"width": 8}}, {"model": "blur"}, {"symmetry": "none"}):
         assert RunConfig(**change).fingerprint() != base.fingerprint(), change
     assert RunConfig(symmetry="quarters+flips").fingerprint() == base.fingerprint()  # what auto means for a bottle
@@ -93,6 +98,17 @@ def test_a_model_s_settings_win_and_categories_leave_out_their_own(tmp_path: Pat
     assert runs["blur", "metal_nut", 0].leave_out == ["flip"] and runs["blur", "bottle", 0].leave_out == []
 
 
+def test_one_model_several_times(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "title: t\ncategories: [bottle]\nmodels: {blur: {}, wide: {model: blur, options: {sigma: 0.1}}}\n"
+        "ablation: {sigma: [blur, wide]}\n"
+    )
+    narrow, wide = Experiment.load(tmp_path / "mine.yaml", results_root=str(tmp_path)).runs()
+    assert (narrow.model, narrow.row, narrow.variant) == ("blur", "blur", "")
+    assert (wide.model, wide.row, wide.folder) == ("blur", "wide", tmp_path / "mine/wide/bottle/seed0")
+    assert RunConfig(model="blur", options={"sigma": 0.1}).fingerprint() == wide.fingerprint()
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -103,6 +119,13 @@ def test_a_model_s_settings_win_and_categories_leave_out_their_own(tmp_path: Pat
         ("categories: [a]\nmodels: {blur: {budgt: 3}}", "bad.yaml: 'budgt' is not a parameter"),
         ("categories: ['../a']\nmodels: {blur: {}}", "'../a' cannot name a folder"),
         ("categories: bottle\nmodels: {blur: {}}", "bad.yaml: categories"),
+        ("categories: [a]\nmodels: {udcae: {model: blur}}", "variant: 'udcae' is the name of another model"),
+        ("categories: [a]\nmodels: {log: {model: blur}}", "variant: 'log' is"),
+        ("categories: [a]\nmodels: {a/b: {model: blur}}", "variant: 'a/b' cannot name a folder"),
+        ("categories: [a]\nmodels: {x: {model: blur}, X: {model: blur}}", "'x' and 'X' would share a folder on a"),
+        ("categories: [a, a]\nmodels: {blur: {}}", "'blur' and 'blur' would share a folder .* list category"),
+        ("categories: [a]\nmodels: {blur: {}}\nablation: {g: [blur, wide]}", "g: 'wide' is no entry of models: blur"),
+        ("categories: [a]\nmodels: {blur: {}}\nablation: {g: [blur]}", "g: expected at least two entries"),
     ],
 )
 def test_a_bad_experiment_names_file_and_field(tmp_path: Path, text: str, words: str) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from clgan_lib.detection import detect, residual, threshold
+from clgan_lib.detection import detect, detect_map, residual, threshold
 
 
 def gauss(channel: np.ndarray) -> np.ndarray:
@@ -38,8 +38,12 @@ def pair(seed: int, dark: bool = False) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("dark", [False, True])
 def test_agrees_with_scipy(k: float, dark: bool) -> None:
     for seed in range(5):
-        found = detect(*pair(seed, dark), k=k)
-        assert (found.mask != oracle(*pair(seed, dark), k=k)).mean() <= 0.001  # a float32 tie at most
+        image, reconstruction = pair(seed, dark)
+        found = detect(image, reconstruction, k=k)
+        assert (found.mask != oracle(image, reconstruction, k)).mean() <= 0.001  # a float32 tie at most
+        id1 = [gauss(np.abs(gauss(image[..., c]) - gauss(reconstruction[..., c]))) for c in range(3)]
+        np.testing.assert_allclose(found.residual, np.stack(id1, 2), atol=1e-6)
+        np.testing.assert_array_equal(threshold(residual(image, reconstruction), k).mask, found.mask)
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -57,6 +61,7 @@ def test_stages_have_the_shapes_and_ranges_of_fig_2() -> None:
     assert found.gray.shape == (40, 50) and 0 <= found.gray.min() and found.gray.max() <= 1 + 1e-6
     assert found.binary.dtype == found.mask.dtype == bool and found.mask.shape == (40, 50)
     np.testing.assert_allclose(found.thresholds, found.mean + 3 * found.std)
+    np.testing.assert_array_equal(threshold(found.residual).thresholds, found.thresholds)
 
 
 def test_identical_images_have_no_defect() -> None:
@@ -105,6 +110,39 @@ def test_closing_reaches_the_border_with_zeros_outside() -> None:
     np.testing.assert_array_equal(mask, expected)
 
 
+def test_closings_of_any_size_agree_with_scipy() -> None:
+    marks = np.random.default_rng(0).random((30, 30)) < 0.08
+    id1 = np.repeat(marks[..., None], 3, 2).astype(np.float32)
+    for size in (1, 3, 5, 7):
+        grown = ndimage.binary_dilation(np.pad(marks, 9), np.ones((size, size)))
+        closed = ndimage.binary_erosion(grown, np.ones((size, size)))[9:-9, 9:-9]
+        np.testing.assert_array_equal(threshold(id1, 1.0, closing=size).mask, closed)
+
+
+def test_what_equals_a_threshold_passes_it() -> None:
+    id1 = np.zeros((8, 8, 3), np.float32)
+    id1[:4] = 1  # mean and standard deviation are 1/2: at k = k2 = 1 both thresholds are the marked pixels' own value
+    found = threshold(id1, 1.0, k2=1.0, weights=(0.5, 0.5, 0.0))
+    np.testing.assert_array_equal(found.channels, id1)
+    np.testing.assert_array_equal(found.binary, id1[..., 0])
+
+
+def test_without_a_blur_id1_is_the_plain_difference() -> None:
+    image, reconstruction = pair(0)
+    expected = np.abs(image.astype(np.float32) - reconstruction.astype(np.float32))
+    np.testing.assert_array_equal(residual(image, reconstruction, blur=1), expected)
+
+
+def test_a_score_map_is_detected_whatever_its_scale_and_offset() -> None:
+    scores = np.floor(256 * np.random.default_rng(0).random((30, 30)) ** 12) / 256  # exact, and few are large
+    for k in (0.5, 2.0, 3.0):
+        expected = threshold(np.repeat(scores[..., None], 3, 2).astype(np.float32), k).mask
+        for same in (scores, scores * 2.0**-40, scores + 2.0**20):
+            np.testing.assert_array_equal(detect_map(same, k), expected)
+    np.testing.assert_array_equal(detect_map(scores), detect_map(scores, 3.0))
+    assert (detect_map(scores, 3.0) != detect_map(scores, 4.0)).any() and not detect_map(np.ones((4, 4))).any()
+
+
 def test_uint8_and_float_images_agree() -> None:
     rng = np.random.default_rng(0)
     image, other = (rng.integers(0, 256, (20, 20, 3), dtype=np.uint8) for _ in range(2))
@@ -126,9 +164,13 @@ def test_a_flip_flips_the_answer_and_a_constant_shift_changes_nothing(flip) -> N
         ({"k2": float("inf")}, "k2"),
         ({"blur": 4}, "blur"),
         ({"closing": 0}, "closing"),
-        ({"weights": (1, 1, 1)}, "weights"),
+        ({"closing": 2}, "closing"),
+        ({"weights": (0.5, 0.5, 0.5)}, "weights"),
+        ({"weights": (-1, 1, 1)}, "weights"),
+        ({"weights": (0.5, 0.5)}, "weights"),
         ({"reconstruction": np.zeros((4, 4, 3))}, r"\(40, 50, 3\) and \(4, 4, 3\)"),
         ({"image": np.zeros((4, 4))}, r"image: .*\(4, 4\)"),
+        ({"image": np.zeros((0, 4, 3))}, r"image: .*\(0, 4, 3\)"),
         ({"reconstruction": np.full((40, 50, 3), np.nan)}, "reconstruction: holds NaN"),
     ],
 )

@@ -21,6 +21,8 @@ SMALL = {
     "vae_ssim": {"width": 4, "latent": 8, "batch_size": 2},
     "udcae": {"width": 4, "batch_size": 2},
     "dcgan": {"width": 4, "batch_size": 2, "patches": 4},
+    "clgan_r": {"width": 4, "blocks": 1, "batch_size": 2, "lambda_x": 0.1, "lambda_gan": 0.1},
+    "clgan_rc": {"width": 4, "blocks": 1, "batch_size": 2},
 }
 
 

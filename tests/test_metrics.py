@@ -48,6 +48,14 @@ def test_by_hand() -> None:
     assert counts(found, truth).tolist() == [[1, 1, 3, 3]]
 
 
+def test_one_pixel_is_enough() -> None:
+    truth, found = np.zeros((2, 3, 3), int), np.zeros((2, 3, 3), int)
+    truth[:, 0, 0], found[0, 0, 0] = 1, 1  # found in the first image, missed in the second
+    expected = {"P": 50.0, "R": 50.0, "F1": 50.0, "IoU": 50.0, "ACC": 100 * (1 + 8 / 9) / 2}
+    assert pixel_metrics(found, truth) == pytest.approx(expected)
+    assert set(pixel_metrics(np.ones((1, 1, 1)), np.ones((1, 1, 1))).values()) == {100.0}
+
+
 def test_order_does_not_matter_and_pooled_f1_and_iou_are_one_number() -> None:
     found, truth = masks(7)
     order = np.random.default_rng(0).permutation(len(found))
@@ -68,6 +76,7 @@ def test_large_images_do_not_overflow() -> None:
     [
         (np.zeros((1, 2, 2)), np.zeros((1, 2, 3)), "image", r"\(1, 2, 2\) and \(1, 2, 3\)"),
         (np.zeros((2, 2)), np.zeros((2, 2)), "image", r"masks: .*\(2, 2\)"),
+        (np.zeros((0, 2, 2)), np.zeros((0, 2, 2)), "image", r"masks: .*\(0, 2, 2\)"),
         (np.full((1, 2, 2), 0.5), np.zeros((1, 2, 2)), "image", "masks: expected only 0 and 1"),
         (np.zeros((1, 2, 2)), np.zeros((1, 2, 2)), "image", "no image to average"),
         (np.zeros((1, 2, 2)), np.ones((1, 2, 2)), "median", "median"),

@@ -66,11 +66,28 @@ def test_the_parameters_of_10_train_are_the_fields_of_a_run() -> None:
         ("01_dataset.ipynb", {"categories": ["tile"], "embedded_train": 14, "embedded_test": 8}),
         ("03_networks.ipynb", {"image_size": 64, "width": 16}),
         ("22_paper_audit.ipynb", {}),
+        ("23_ablation.ipynb", {}),
     ],
 )
 def test_lessons_run_top_to_bottom(notebook: str, parameters: dict, tmp_path: Path) -> None:
-    own = {"results_root": str(tmp_path)} if notebook.startswith("00") else {}
+    own = {"results_root": str(tmp_path)} if notebook.startswith(("00", "23")) else {}
     execute(notebook, tmp_path, **parameters, **own)
+
+
+def test_30_inspects_a_folder_of_ones_own(tiny_root: Path, tmp_path: Path) -> None:
+    folders = {"good": str(tiny_root / "nut/train/good"), "images": str(tiny_root / "nut/test")}
+    small = {"options": {"width": 4, "batch_size": 2}, "image_size": 32, "seconds": 1.0, "onnx": False}
+    execute("30_detect_your_own.ipynb", tmp_path, **folders, **small, results_root=str(tmp_path / "r"))
+    out = tmp_path / "r/own/inspection"
+    assert len(list((out / "overlays").rglob("*.png"))) == 7 and (out / "scores.csv").is_file()
+    with pytest.raises(PapermillExecutionError, match="images: name the folder to inspect"):
+        execute("30_detect_your_own.ipynb", tmp_path, good=folders["good"])
+
+
+def test_30_runs_without_any_images(tmp_path: Path) -> None:
+    small = {"options": {"width": 4, "batch_size": 2}, "image_size": 32, "seconds": 1.0}
+    execute("30_detect_your_own.ipynb", tmp_path, **small, results_root=str(tmp_path / "r"))
+    assert len(list((tmp_path / "r").rglob("model.onnx"))) == 1
 
 
 def test_10_train_writes_a_run(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from baselines.dcgan import DCGAN
 from baselines.udcae import UDCAE
 from baselines.vae_ssim import VAESSIM
 from clgan_lib.model import MODELS, ReconstructionModel, build_model
+from clgan_lib.similarity import ssim_map
 
 SIZE = 32
 SMALL: dict[str, dict[str, Any]] = {  # each model, small enough for a test
@@ -158,7 +159,7 @@ def test_kl_agrees_with_torch_distributions() -> None:
 def test_ssim_agrees_with_skimage() -> None:
     images = torch.rand(2, 3, 24, 24)
     others = (images + 0.2 * torch.randn(images.shape)).clamp(0, 1)
-    found = common.ssim_map(images, others)
+    found = ssim_map(images, others)
     for i in range(2):
         _, expected = structural_similarity(
             images[i].numpy(), others[i].numpy(), channel_axis=0, data_range=1.0, gaussian_weights=True, sigma=1.5,
@@ -166,7 +167,7 @@ def test_ssim_agrees_with_skimage() -> None:
         )  # fmt: skip
         inner = (slice(None), slice(5, -5), slice(5, -5))  # the two reflect differently at the border
         np.testing.assert_allclose(found[i][inner].numpy(), expected[inner], atol=1e-4)
-    torch.testing.assert_close(common.ssim_map(images, images), torch.ones_like(images))
+    torch.testing.assert_close(ssim_map(images, images), torch.ones_like(images))
 
 
 def test_vae_total_is_the_weighted_sum_and_beta_warms_up() -> None:

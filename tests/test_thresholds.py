@@ -41,7 +41,7 @@ def test_best_single_is_best_among_all_thresholds() -> None:
     rng = np.random.default_rng(2)
     truths = rng.random((3, 12, 12)) < 0.2
     maps = (truths + rng.random(truths.shape)).astype(np.float32)
-    level, f1 = thresholds.best_single(maps, truths, points=2000)
+    level, f1 = probes.best_single(maps, truths, points=2000)
 
     def mean_f1(t: float) -> float:
         rows = [[(m & u).sum() for m in (s > t, s <= t) for u in (v, ~v)] for s, v in zip(maps, truths, strict=True)]
@@ -59,9 +59,9 @@ def test_synthetic_defects_choose_between_noise_and_damage() -> None:
         seen.append(len(damaged))
         return 2.0 * (np.abs(damaged.astype(int) - 120).max(-1) >= 8) + noise  # damage scores 2 to 3, the rest 0 to 1
 
-    assert 0.9 < thresholds.synthetic_defects(images, score) < 2.1 and seen == [8, 8]
+    assert 0.9 < probes.synthetic_defects(images, score) < 2.1 and seen == [8, 8]
     with pytest.raises(ValueError, match="holdout"):
-        thresholds.synthetic_defects(images[:0], score)
+        probes.synthetic_defects(images[:0], score)
 
 
 def test_probes_mark_what_they_change_and_nothing_else() -> None:
@@ -77,7 +77,7 @@ def test_probes_share_nothing_with_any_other_damage() -> None:
     tree = ast.parse(Path(str(probes.__file__)).read_text())
     imported = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     imported |= {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-    assert imported == {"__future__", "cv2", "numpy", "numpy.typing"}
+    assert imported == {"__future__", "collections.abc", "cv2", "numpy", "numpy.typing", "clgan_lib.metrics"}
 
 
 def test_the_benchmark_on_runs(tmp_path: Path) -> None:

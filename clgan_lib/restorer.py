@@ -1,0 +1,78 @@
+"""G of the restoring variant: the paper's encoder, residual blocks and decoder, made to restore on little compute.
+
+Against `clgan_lib.networks.Generator`: convolutions halve the resolution themselves, and three times, so that a block sees
+further at a fraction of the cost; the decoder convolves before it enlarges; batch norm, since instance norm discards an
+image's brightness, and with it some defects. No skips: they would carry a defect past the bottleneck.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from clgan_lib.networks import BlurUp, Norm, norm_layer
+
+
+class Restorer(nn.Module):
+    """G = G_dec o G_enc, ``(B, 3, S, S) -> (B, 3, S, S)`` in [-1, 1], S a multiple of 8.
+
+    Args:
+        width: channels after the first convolution; doubled by each of the three halvings.
+        blocks: residual blocks at an eighth of the resolution.
+        norm: normalisation after each convolution but the last.
+
+    Attributes:
+        channels: of the four taps of `encode`.
+    """
+
+    def __init__(self, width: int = 24, blocks: int = 4, *, norm: Norm = "batch") -> None:
+        super().__init__()
+        if width < 1 or blocks < 1:
+            raise ValueError(f"expected width >= 1 and blocks >= 1; got {width} and {blocks}")
+        widths = [width * 2**i for i in range(4)]
+        self.encoder = nn.ModuleList(
+            _convolution(a, b, norm, stride) for a, b, stride in zip([3, *widths], widths, [1, 2, 2, 2], strict=False)
+        )
+        self.blocks = nn.Sequential(*(_Block(widths[-1], norm) for _ in range(blocks)))
+        self.decoder = nn.Sequential(
+            *(nn.Sequential(_convolution(2 * a, a, norm), BlurUp()) for a in reversed(widths[:-1])),
+            _convolution(width, width, norm),
+            nn.Conv2d(width, 3, 3, padding=1),
+            nn.Tanh(),
+        )
+        self.channels = tuple(widths)
+        self.to(memory_format=torch.channels_last)
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """$G_{enc}^l(x)$, the features after each convolution: ``(B, w, S, S)`` to ``(B, 8w, S/8, S/8)``."""
+        taps = []
+        for layer in self.encoder:
+            x = layer(x)
+            taps.append(x)
+        return taps
+
+    def forward_with_taps(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The reconstruction and the features met on the way."""
+        taps = self.encode(x)
+        return self.decoder(self.blocks(taps[-1])), taps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_with_taps(x)[0]
+
+
+def _convolution(inputs: int, outputs: int, norm: Norm, stride: int = 1) -> nn.Sequential:
+    """A 3x3 convolution with its norm and ReLU."""
+    convolution = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=norm == "none")
+    return nn.Sequential(convolution, norm_layer(norm, outputs), nn.ReLU())
+
+
+class _Block(nn.Module):
+    """x plus two convolutions of it."""
+
+    def __init__(self, channels: int, norm: Norm) -> None:
+        super().__init__()
+        second = nn.Conv2d(channels, channels, 3, padding=1, bias=norm == "none")
+        self.body = nn.Sequential(_convolution(channels, channels, norm), second, norm_layer(norm, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)

@@ -1,0 +1,214 @@
+"""The restoring variant: damage is where it says, similarities have their textbook values, G restores, and resumes."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from clgan_lib import corruption, similarity
+from clgan_lib.clgan_r import CLGANR, move_average
+from clgan_lib.clgan_rc import CLGANRC, Comparator, differences
+from clgan_lib.corruption import CLEAN, corrupt
+from clgan_lib.model import build_model
+from clgan_lib.restorer import Restorer
+
+TINY = {"image_size": 32, "width": 4, "blocks": 1, "patches": 8, "batch_size": 4}
+VARIANTS = [CLGANR, CLGANRC]
+
+
+def discs(count: int = 4, size: int = 32, seed: int = 0) -> torch.Tensor:
+    """A bright disc on a dark ground, ``(N, 3, S, S)`` in [-1, 1]; only its brightness varies."""
+    axis = torch.linspace(-1, 1, size)
+    disc = ((axis[:, None] ** 2 + axis[None] ** 2) < 0.5).float()
+    bright = torch.rand(count, 1, 1, 1, generator=torch.Generator().manual_seed(seed)) * 0.2 + 0.6
+    return (disc * bright * 1.6 - 0.8).expand(count, 3, size, size).contiguous()
+
+
+def test_damage_is_where_it_says_and_a_quarter_stays_whole() -> None:
+    torch.manual_seed(0)
+    good = discs(400)
+    damaged, where = corrupt(good)
+    assert damaged.shape == good.shape and where.shape == (400, 1, 32, 32) and set(where.unique().tolist()) == {0, 1}
+    assert float(damaged.abs().max()) <= 1
+    noise = (damaged - good).abs().amax(1, keepdim=True)[where == 0]
+    assert float(noise.max()) < 6 * corruption.NOISE + 0.04  # outside only noise, and what a feathered rim leaves
+    whole = float((where.flatten(1).sum(1) == 0).float().mean())
+    assert abs(whole - CLEAN) < 0.07
+    areas = where.flatten(1).mean(1)
+    assert float(areas.max()) > 0.2 and float(areas[areas > 0].min()) < 0.01
+    assert float((damaged - good).abs().mean(1, keepdim=True)[where == 1].mean()) > 0.1
+
+
+def test_damage_follows_the_seed_and_leaves_its_input_alone() -> None:
+    good = discs()
+    kept = good.clone()
+    torch.manual_seed(3)
+    first = corrupt(good)[0]
+    torch.manual_seed(3)
+    assert torch.equal(corrupt(good)[0], first) and torch.equal(good, kept)
+    assert not torch.equal(corrupt(good)[0], first)
+
+
+def test_damage_probes_and_embedded_defects_share_no_code() -> None:
+    # A threshold or a score that met its own family of damage before would be flattered.
+    imports = [n.module for n in ast.walk(ast.parse(inspect.getsource(corruption))) if isinstance(n, ast.ImportFrom)]
+    assert "torch" in imports and not [name for name in imports if name and name.startswith("clgan_lib")]
+
+
+def test_gradient_similarity_is_the_textbook_s() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 3, 24, 24)).astype(np.float32)
+    maps = similarity.gradient_similarity(torch.from_numpy(a)[None], torch.from_numpy(b)[None], scales=2)
+
+    def length(image: np.ndarray) -> np.ndarray:
+        grey = image.mean(0).astype(np.float64)
+        return np.hypot(*(ndimage.prewitt(grey, axis, mode="mirror") / 3 for axis in (0, 1)))
+
+    g, h = length(a), length(b)
+    expected = (2 * g * h + 0.0026) / (g**2 + h**2 + 0.0026)
+    np.testing.assert_allclose(maps[0][0, 0].numpy(), expected, atol=2e-3)  # the root's slope is kept finite at 0
+    assert maps[1].shape == (1, 1, 12, 12)
+    same = similarity.gradient_similarity(torch.from_numpy(a)[None], torch.from_numpy(a)[None])
+    assert all(torch.allclose(m, torch.ones_like(m)) for m in same)
+
+
+def test_feature_distance_is_one_minus_cosine() -> None:
+    a = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 3, 3)
+    b = torch.tensor([1.0, 1.0]).view(1, 2, 1, 1).expand(1, 2, 3, 3)
+    torch.testing.assert_close(similarity.feature_distance(a, b), torch.full((1, 1, 3, 3), 1 - 0.5**0.5))
+    torch.testing.assert_close(similarity.feature_distance(a, 5 * a), torch.zeros(1, 1, 3, 3))
+
+
+def test_restorer_has_no_way_around_its_bottleneck() -> None:
+    network = Restorer(4, 2).eval()
+    images = discs(2)
+    torch.testing.assert_close(network(images), network.forward_with_taps(images)[0])
+    assert [tuple(t.shape[1:]) for t in network.encode(images)] == [(4, 32, 32), (8, 16, 16), (16, 8, 8), (32, 4, 4)]
+    assert network.channels == (4, 8, 16, 32)
+    for weight in network.encoder[-1].parameters():  # nothing passes the last encoder layer: the output is one for all
+        torch.nn.init.zeros_(weight)
+    torch.testing.assert_close(network(images), network(-images))
+    with pytest.raises(ValueError, match="width"):
+        Restorer(0)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_restores_what_it_was_shown(variant: type[CLGANR]) -> None:
+    torch.manual_seed(0)
+    model = variant(**{**TINY, "width": 8, "ema": 0.9})
+    for step in range(150):
+        model.training_step(discs(seed=step), step / 150)
+    good, hurt = discs(seed=999), discs(seed=999)
+    hurt[:, :, 12:18, 12:18] = torch.tensor([0.9, -0.9, -0.9])[:, None, None]
+    redrawn = model.reconstruct(hurt)
+    inside = (slice(None), slice(None), slice(12, 18), slice(12, 18))
+    assert (redrawn - good)[inside].abs().mean() < 0.5 * (hurt - good)[inside].abs().mean()
+    scores = model.anomaly_map(hurt)
+    assert scores[:, 12:18, 12:18].mean() > 3 * scores[:, :8].mean()
+
+
+def test_terms_add_up_and_zero_weights_spare_their_networks() -> None:
+    model = CLGANR(**TINY, lambda_x=0.5, lambda_gan=0.25, gan_from=0.4)
+    early, late = model.training_step(discs(), 0.1), model.training_step(discs(), 0.6)
+    assert "L_GAN_G" not in early and {"L_D_real", "L_D_fake"} <= set(early)
+    expected = (
+        10 * late["L_1"] + late["L_SSIM"] + late["L_gradient"] + 0.5 * late["L_PatchNCE_X"] + 0.25 * late["L_GAN_G"]
+    )
+    torch.testing.assert_close(late["L_total"], expected)
+    plain = CLGANR(**TINY, lambda_x=0.0)
+    before = [p.clone() for part in (plain.discriminator, plain.heads) for p in part.parameters()]
+    assert set(plain.training_step(discs(), 0.6)) == {"L_total", "L_1", "L_SSIM", "L_gradient"}
+    after = [p for part in (plain.discriminator, plain.heads) for p in part.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_damage_weighs_more_in_l1() -> None:
+    model = CLGANR(**TINY, inside=4.0)
+    images, where = torch.zeros(1, 3, 32, 32), torch.zeros(1, 1, 32, 32)
+    where[..., :16] = 1
+    redrawn = torch.zeros(1, 3, 32, 32, requires_grad=True) + where  # wrong by 1/2 of [0, 1], on the damaged half
+    terms = model.update_restorer(images, redrawn, where, adversarial=False)
+    assert float(terms["L_1"]) == pytest.approx(0.5 * 5 / 6)
+
+
+def test_the_schedule_is_flat_then_a_cosine_to_zero() -> None:
+    model = CLGANR(**TINY, learning_rate=1.0)
+    rates = []
+    for progress in (0.0, 0.5, 0.75, 1.0):
+        model.set_learning_rate(progress)
+        rates.append((model.g_optimizer.param_groups[0]["lr"], model.d_optimizer.param_groups[0]["lr"]))
+    assert rates == [pytest.approx(pair) for pair in ((1, 0.2), (1, 0.2), (0.5, 0.1), (0, 0))]
+
+
+def test_average_moves_towards_the_trained_weights() -> None:
+    average, trained = torch.nn.BatchNorm2d(1), torch.nn.BatchNorm2d(1)
+    torch.nn.init.constant_(trained.weight, 3.0)
+    trained.running_mean.fill_(10.0)
+    move_average(average, trained, 0.75)
+    assert average.weight.item() == pytest.approx(1.5) and float(average.running_mean) == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize("compare", ["color", "gradients", "features"])
+def test_equal_images_score_nothing_and_the_native_threshold_comes_from_probes(compare: str) -> None:
+    torch.manual_seed(0)
+    model = CLGANR(**TINY, compare=compare)  # type: ignore[arg-type]
+    images = discs()
+    assert float(model.anomaly_map(images, images).max()) < 1e-5
+    with pytest.raises(RuntimeError, match="calibrate"):
+        model.detect_native(images)
+    model.calibrate(images)
+    assert float(model.threshold) > 0
+    found = model.detect_native(images)
+    assert torch.equal(found, model.anomaly_map(images) > model.threshold)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("options", [{}, {"lambda_gan": 0.1, "lambda_x": 0.5}])
+def test_resumes_exactly(variant: type[CLGANR], options: dict[str, float]) -> None:
+    torch.manual_seed(0)
+    first, second = variant(**TINY, **options), variant(**TINY, **options)
+    first.training_step(discs(), 0.6)
+    second.load_state_dict(first.state_dict())
+    kept = {name: part for name, part in first.training_state().items() if part}  # nothing is kept of an idle Adam
+    second.load_training_state(copy.deepcopy(kept))
+    for model in (first, second):
+        torch.manual_seed(1)
+        model.training_step(discs(seed=1), 0.7)
+    for name, value in first.state_dict().items():
+        assert name == "threshold" or torch.equal(value, second.state_dict()[name]), name
+
+
+def test_comparator_learns_without_moving_g() -> None:
+    torch.manual_seed(0)
+    learned, plain = CLGANRC(**TINY), CLGANR(**TINY)
+    plain.load_state_dict(learned.state_dict(), strict=False)
+    for model in (learned, plain):
+        torch.manual_seed(1)
+        model.training_step(discs(), 0.0)
+    pairs = zip(learned.generator.parameters(), plain.generator.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    scores = learned.anomaly_map(discs())
+    assert scores.shape == (4, 32, 32) and float(scores.min()) >= 0
+    plain.average.load_state_dict(learned.average.state_dict())
+    assert bool((scores <= plain.anomaly_map(discs()) + 1e-6).all())  # a probability can only lower it
+
+
+def test_comparator_sees_differences_only() -> None:
+    taps = [torch.rand(2, 4, 32, 32), torch.rand(2, 8, 16, 16)]
+    none = differences(discs(2), discs(2), taps, taps)
+    assert all(float(part.abs().max()) == 0 for part in none)
+    assert Comparator((4, 8))(none).shape == (2, 1, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("compare", "pixels"), ("ema", 1.0), ("gan_from", 1.5), ("norm", "layer")]
+)
+def test_impossible_options_are_refused_by_name(option: str, value: object) -> None:
+    with pytest.raises(ValueError, match=option):
+        build_model("clgan_r", image_size=32, options={option: value})

@@ -1,0 +1,112 @@
+"""The training step against a plain one: the same losses and weights, though it computes less."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from clgan_lib import winograd
+from clgan_lib.clgan import CLGAN
+from clgan_lib.winograd import WinogradConv
+
+
+@pytest.fixture
+def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fast convolutions also where they do not pay, so that small models use them."""
+    monkeypatch.setattr(winograd, "PAYS", (1, 1))
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 6, 6), (3, 4, 10, 14), (2, 8, 18, 18)])
+def test_the_fast_convolution_is_the_plain_one_with_its_gradients(everywhere: None, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    conv, x = WinogradConv(shape[1], 7), torch.randn(shape, requires_grad=True)
+    fast, plain = conv(x), F.conv2d(x, conv.weight, conv.bias)
+    assert fast.grad_fn is not None and "Winograd" in fast.grad_fn.name()  # it is not the plain one
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
+    upstream = torch.randn_like(plain)
+    inputs = (x, conv.weight, conv.bias)
+    for a, b in zip(torch.autograd.grad(fast, inputs, upstream), torch.autograd.grad(plain, inputs, upstream)):  # noqa: B905
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
+
+
+def test_its_derivative_is_that_of_its_own_values(everywhere: None) -> None:
+    conv = WinogradConv(2, 3).double()
+    x = torch.randn(2, 2, 6, 10, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(conv, (x,)) and torch.autograd.gradcheck(
+        lambda w, b: torch.func.functional_call(conv, {"weight": w, "bias": b}, (x.detach(),)),
+        (conv.weight, conv.bias),
+    )
+
+
+@pytest.mark.parametrize(("height", "autocast"), [(9, False), (10, True)])
+def test_what_it_cannot_do_is_left_to_the_plain_one(everywhere: None, height: int, autocast: bool) -> None:
+    conv, x = WinogradConv(4, 4), torch.randn(1, 4, height, 10)  # 7 rows are no whole tiles
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        assert torch.equal(conv(x), F.conv2d(x, conv.weight, conv.bias))
+
+
+class Plain:
+    """CLGAN's step as one would write it first: every pass anew, every image by itself, three unfused Adams."""
+
+    def __init__(self, model: CLGAN) -> None:
+        self.model = model
+        adam = lambda part: torch.optim.Adam(part.parameters(), lr=2e-4, betas=(0.5, 0.999), foreach=False)  # noqa: E731
+        self.adams = {name: adam(getattr(model, name)) for name in ("generator", "heads", "discriminator")}
+
+    def step(self, images: Tensor) -> dict[str, Tensor]:
+        model, count = self.model.train(), len(images) // self.model.draws
+        x, y = images[:count], images[-count:]
+        real = F.softplus(-model.discriminator(y)).mean()
+        fake = F.softplus(model.discriminator(model.generator(x).detach())).mean()
+        # batch norm's running values are D's only other state: fake comes first there, and no answer depends on them
+        self.update(["discriminator"], (real + fake) / 2)
+        gan = F.softplus(-model.discriminator(model.generator(x))).mean()
+        places = [
+            torch.randperm(tap.shape[2] * tap.shape[3])[: model.patches] for tap in model.generator.encode(images)
+        ]
+        nce_x, nce_y = self.contrast(x, places), self.contrast(y, places)
+        self.update(["generator", "heads"], nce_x + nce_y + gan)
+        terms = {"L_D_real": real, "L_D_fake": fake, "L_GAN_G": gan, "L_PatchNCE_X": nce_x, "L_PatchNCE_Y": nce_y}
+        return {name: term.detach() for name, term in terms.items()}
+
+    def contrast(self, images: Tensor, places: list[Tensor]) -> Tensor:
+        losses = []
+        for image in images.split(1):
+            keys, queries = self.model.generator.encode(image), self.model.generator.encode(self.model.generator(image))
+            for head, key, query, chosen in zip(self.model.heads, keys, queries, places, strict=True):
+                v = head(key[0].flatten(1).T[chosen]).detach()
+                q = head(query[0].flatten(1).T[chosen])
+                losses.append(F.cross_entropy(q @ v.T / 0.07, torch.arange(len(chosen))))
+        return torch.stack(losses).mean()
+
+    def update(self, names: list[str], loss: Tensor) -> None:
+        for adam in self.adams.values():
+            adam.zero_grad()
+        loss.backward()
+        for name in names:
+            self.adams[name].step()
+
+
+@pytest.mark.parametrize("pairs", ["shared", "two_draws"])
+def test_losses_and_weights_are_those_of_the_plain_step(everywhere: None, pairs: str) -> None:
+    # float64: what cancels in exact arithmetic (a bias under a norm) would be noise, and Adam makes steps of any noise.
+    torch.manual_seed(0)
+    options = {"image_size": 32, "width": 4, "blocks": 2, "patches": 16, "batch_size": 2, "pairs": pairs}
+    fast, plain = CLGAN(**options).double(), CLGAN(**options).double()  # type: ignore[arg-type]
+    plain.load_state_dict(fast.state_dict())
+    for block in plain.generator.blocks:
+        for conv in (block.body[1], block.body[5]):
+            conv.forward = lambda x, conv=conv: F.conv2d(x, conv.weight, conv.bias)
+    reference = Plain(plain)
+    for step in range(4):
+        images = torch.rand(2 * fast.draws, 3, 32, 32, dtype=torch.float64) * 2 - 1
+        torch.manual_seed(step)
+        found = fast.training_step(images, 0.0)
+        torch.manual_seed(step)
+        for name, value in reference.step(images).items():
+            torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6, check_dtype=False, msg=name)
+    before = dict(plain.named_parameters())
+    for name, value in fast.named_parameters():
+        torch.testing.assert_close(value, before[name], rtol=1e-5, atol=1e-6, msg=name)

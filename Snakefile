@@ -72,11 +72,13 @@ rule train:
         gpus=({GPUS})  # each run sees one GPU: they take turns
         [ -z "{GPUS}" ] || export CUDA_VISIBLE_DEVICES=${{gpus[$(({jobid} % ${{#gpus[@]}}))]}}
         export OMP_NUM_THREADS={threads}
-        {PAPERMILL} {input:q} {log.notebook:q} -y {params.settings:q} --kernel python3 --execution-timeout 604800 \
-            --no-progress-bar > {log.text:q} 2>&1 || {{
-            echo FAILED: model {wildcards.model:q}, category {wildcards.category:q}, seed {wildcards.seed:q}: \
-                "$(grep -m 1 'Exception encountered at' {log.text:q} || echo 'the kernel died'):" \
-                "$(grep -v '^ *$' {log.text:q} | tail -n 1) (whole notebook: "{log.notebook:q}")" >&2
-            exit 1
-        }}
+        for attempt in 1 2 3; do  # kernels that start at the same moment can pick the same port, and then one dies
+            {PAPERMILL} {input:q} {log.notebook:q} -y {params.settings:q} --kernel python3 --execution-timeout 604800 \
+                --no-progress-bar > {log.text:q} 2>&1 && exit 0
+            grep -q 'Kernel died before replying' {log.text:q} || break
+        done
+        echo FAILED: model {wildcards.model:q}, category {wildcards.category:q}, seed {wildcards.seed:q}: \
+            "$(grep -m 1 'Exception encountered at' {log.text:q} || echo 'the kernel died'):" \
+            "$(grep -v '^ *$' {log.text:q} | tail -n 1) (whole notebook: "{log.notebook:q}")" >&2
+        exit 1
         """

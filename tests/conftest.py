@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
+import nbformat
 import numpy as np
+import papermill
 import pytest
 import torch
 from PIL import Image
@@ -53,3 +56,18 @@ def save(path: Path, image: np.ndarray) -> None:
     """Write an image, with the folders it needs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path)
+
+
+def execute_notebook(source: Path, output: Path, /, **parameters: Any) -> nbformat.NotebookNode:
+    """Run a notebook by papermill as a batch job would, in the folder of its output.
+
+    Kernels that start at the same moment can pick the same port, and then one dies at once: it is started again.
+    """
+    settings = {"kernel_name": "python3", "execution_timeout": 240, "progress_bar": False, "cwd": str(output.parent)}
+    for _ in range(3):
+        try:
+            return papermill.execute_notebook(source, output, parameters=parameters, **settings)
+        except RuntimeError as error:
+            if "Kernel died before replying" not in str(error):
+                raise
+    raise RuntimeError(f"{source.name}: its kernel died three times before its first cell")

@@ -13,9 +13,9 @@ from types import SimpleNamespace
 
 import nbformat
 import numpy as np
-import papermill
 import pytest
 import torch
+from conftest import execute_notebook
 from nbclient import NotebookClient
 from torch import Tensor
 from torch.nn import functional as F
@@ -119,10 +119,7 @@ def test_verdicts_are_safe_to_show_and_unknown_exercises_named() -> None:
 def test_lessons_run_by_papermill(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With smoke settings, from another folder; each exercise's cell is open, each solution right."""
     monkeypatch.setenv("CLGAN_CACHE", str(tmp_path / "cache"))
-    done = papermill.execute_notebook(
-        ROOT / "notebooks" / f"{name}.ipynb", tmp_path / "done.ipynb", parameters=SMOKE[name], kernel_name="python3",
-        execution_timeout=240, progress_bar=False, cwd=str(tmp_path),
-    )  # fmt: skip
+    done = execute_notebook(ROOT / "notebooks" / f"{name}.ipynb", tmp_path / "done.ipynb", **SMOKE[name])
     assert judge(done) == {"Open.": 3, "Right.": 3}
     shown = [output for cell in done.cells if cell.cell_type == "code" for output in cell.outputs]
     assert any("image/svg+xml" in output.get("data", {}) for output in shown)  # a static figure beside each widget

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal, get_origin
 
 import nbformat
-import papermill
 import pytest
+from conftest import execute_notebook
 from papermill.exceptions import PapermillExecutionError
 from papermill.inspection import inspect_notebook
 
@@ -28,11 +28,8 @@ SMOKE_RUN = {
 
 
 def execute(notebook: str, tmp_path: Path, **parameters: object) -> nbformat.NotebookNode:
-    """Run a notebook as a batch job would, in another working directory."""
-    settings = {"kernel_name": "python3", "execution_timeout": 240, "progress_bar": False, "cwd": str(tmp_path)}
-    return papermill.execute_notebook(
-        ROOT / "notebooks" / notebook, tmp_path / notebook, parameters=parameters, **settings
-    )
+    """Run a notebook in another working directory."""
+    return execute_notebook(ROOT / "notebooks" / notebook, tmp_path / notebook, **parameters)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

@@ -62,11 +62,12 @@ def masks_over_k(residual: NDArray[np.float32], ks: Sequence[float]) -> NDArray[
     return np.stack([mask[MARGIN:-MARGIN, MARGIN:-MARGIN] for mask in _masks_over_k(residual, ks)]).astype(bool)
 
 
-def _masks_over_k(residual: NDArray[np.float32], ks: Sequence[float]) -> Iterator[NDArray[np.uint8]]:
+def _masks_over_k(residual: NDArray[np.float32], ks: Sequence[float]) -> list[NDArray[np.uint8]]:
     """The masks as 0 and 1, with a margin of zeros.
 
-    Mean and sigma of ID1 do not depend on k, and the few pixels that pass the lowest threshold are the only ones that pass
-    any. ID3 has at most eight values, one per combination of channels that pass: eq. 8 on it needs how often each occurs.
+    Mean and sigma of ID1 do not depend on k, and the few pixels that pass one threshold are the only ones that can pass a
+    higher one: k rises, and what has failed is dropped. ID3 has at most eight values, one per combination of channels that
+    pass: eq. 8 on it needs how often each occurs.
     """
     height, width, _ = residual.shape
     mean, std = statistics(residual)
@@ -77,16 +78,21 @@ def _masks_over_k(residual: NDArray[np.float32], ks: Sequence[float]) -> Iterato
     places += MARGIN * (width + 2 * MARGIN + 1) + 2 * MARGIN * (places // width)  # in the picture with its margin
     levels = np.array([sum(w for c, w in enumerate(LUMA) if code >> c & 1) for code in range(8)])
     element = np.ones((3, 3), np.uint8)
-    for row in thresholds:
-        passed = [(value >= t).view(np.uint8) for value, t in zip(values, row, strict=True)]
+    masks: dict[int, NDArray[np.uint8]] = {}
+    for i in np.argsort(ks):
+        passed = [(value >= t).view(np.uint8) for value, t in zip(values, thresholds[i], strict=True)]
         code = passed[0] + 2 * passed[1] + 4 * passed[2]
         share = np.bincount(code, minlength=8) / (height * width)
+        if share[1:].sum() < len(code) / (2 * height * width):  # half of them have failed: go on without
+            kept = np.flatnonzero(code)
+            places, code, values = places[kept], code[kept], [value[kept] for value in values]
         share[0] = 1 - share[1:].sum()
         center = share @ levels
         answers = (levels >= center + np.sqrt(share @ (levels - center) ** 2)) & (levels > 0)
         binary = np.zeros((height + 2 * MARGIN, width + 2 * MARGIN), np.uint8)
         binary.reshape(-1)[places] = answers[code]
-        yield np.asarray(cv2.morphologyEx(binary, cv2.MORPH_CLOSE, element), np.uint8)
+        masks[i] = np.asarray(cv2.morphologyEx(binary, cv2.MORPH_CLOSE, element), np.uint8)
+    return [masks[i] for i in range(len(ks))]
 
 
 def bracketed(residuals: Sequence[NDArray[np.float32]], truths: NDArray[np.bool_]) -> pd.DataFrame:

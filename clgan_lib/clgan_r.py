@@ -9,7 +9,7 @@ $$ L_{total} = \lambda_{1} |w (G(A) - B)|_1 + \lambda_{s} (1 - SSIM) + \lambda_{
 
 with w = 1 outside the damage and more inside. G, D and PatchNCE are the paper's; the keys are the whole image's features.
 What GAN and PatchNCE add is measured in `notebooks/23_ablation.ipynb`. The score compares image and reconstruction as G's
-own encoder sees them. No outside image and no pretrained weight is used.
+own encoder sees them, in every pose that the product may take. No outside image and no pretrained weight is used.
 
 Training to restore made-up damage: Zavrtanik, Kristan, Skocaj, "DRAEM", ICCV 2021, and "RIAD", Pattern Recognition 112,
 2021; comparing features of image and reconstruction: Shi, Yang, Qi, "Unsupervised anomaly segmentation via deep feature
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from clgan_lib.augment import SYMMETRIES, poses, turn
 from clgan_lib.clgan import CLGAN
 from clgan_lib.corruption import corrupt
 from clgan_lib.data import to_float, to_uint8
@@ -55,6 +57,8 @@ class CLGANR(CLGAN):
         gan_from: share of the training after which G begins to listen to D; D learns all along.
         patches, temperature: of PatchNCE, see `CLGAN`.
         compare: what the score is made of, see `difference`.
+        average_poses: redraw and score an image in each mirrored or quarter-turned pose that the product allows, and
+            average: what is wrong in one pose only is G's mistake, not the product's.
         learning_rate: AdamW's, constant for half of the training, then a cosine to 0; D's is a fifth of it.
         ema: decay of the moving averages of the weights, which reconstruct and score.
 
@@ -64,6 +68,7 @@ class CLGANR(CLGAN):
 
     threshold: Tensor
     updates: Tensor
+    symmetry: Tensor
 
     def __init__(
         self,
@@ -84,6 +89,7 @@ class CLGANR(CLGAN):
         patches: int = 128,
         temperature: float = 0.07,
         compare: Compare = "features",
+        average_poses: bool = True,
         learning_rate: float = 1e-3,
         ema: float = 0.998,
     ) -> None:
@@ -96,16 +102,31 @@ class CLGANR(CLGAN):
                          learning_rate=learning_rate)  # fmt: skip
         self.restore, self.inside, self.gan_from, self.decay, self.compare = restore, inside, gan_from, ema, compare
         self.lambda_1, self.lambda_s, self.lambda_g = lambda_1, lambda_s, lambda_g
+        self.average_poses, self.poses = average_poses, poses("none")
         self.average: Restorer = frozen_copy(self.generator)
         trained = [*self.generator.parameters(), *self.heads.parameters()]
         self.g_optimizer = torch.optim.AdamW(trained, lr=learning_rate, fused=True)
         self.register_buffer("threshold", torch.tensor(float("nan")))
         self.register_buffer("updates", torch.tensor(0))
+        self.register_buffer("symmetry", torch.tensor(SYMMETRIES.index("none")))
         self.add_comparator()
 
     def make_generator(self, width: int, blocks: int, norm: Norm, downs: int) -> Restorer:  # type: ignore[override]
         """G with three halvings and no skips."""
         return Restorer(width, blocks, norm=norm)
+
+    def fit(self, images: Tensor, symmetry: str) -> None:
+        """Remember the poses that the product allows."""
+        self.symmetry.fill_(SYMMETRIES.index(symmetry))
+        self._set_poses()
+
+    def _set_poses(self) -> None:
+        """`poses` from the buffer; a list, since an exported graph cannot depend on a tensor's value."""
+        self.poses = poses(SYMMETRIES[int(self.symmetry)] if self.average_poses else "none", 90.0)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self._set_poses()
 
     def averages(self) -> list[tuple[nn.Module, nn.Module]]:
         """Networks whose weights are averaged: (average, trained)."""
@@ -183,7 +204,7 @@ class CLGANR(CLGAN):
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
         self.eval()
-        return self.average(images)
+        return sum_poses(self.average, self.poses, images) / len(self.poses)
 
     @torch.no_grad()
     def anomaly_map(self, images: Tensor, reconstructions: Tensor | None = None) -> Tensor:
@@ -191,7 +212,8 @@ class CLGANR(CLGAN):
         self.eval()
         if reconstructions is None:
             reconstructions = self.reconstruct(images)
-        return blur5(self.difference(images, reconstructions)[:, None])[:, 0].clamp_min(0)
+        scores = sum_poses(self.difference, self.poses, images, reconstructions) / len(self.poses)
+        return blur5(scores[:, None])[:, 0].clamp_min(0)
 
     def difference(self, images: Tensor, reconstructions: Tensor) -> Tensor:
         """``(B, S, S)``, >= 0, by `compare`.
@@ -229,6 +251,15 @@ class CLGANR(CLGAN):
     def load_training_state(self, state: dict[str, Any]) -> None:
         """Restore the optimisers' moments; D has none where it has no weight."""
         super().load_training_state({**state, "D": state.get("D", {})})
+
+
+def sum_poses(function: Callable[..., Tensor], allowed: list[tuple[float, bool]], *images: Tensor) -> Tensor:
+    """The sum of what a function of images answers in each pose, turned back; quarter turns and mirrors only."""
+    total: Any = 0
+    for angle, mirrored in allowed:
+        answer = turn(function(*(turn(image, angle, mirrored) for image in images)), -angle, False)
+        total = total + turn(answer, 0, mirrored)
+    return total
 
 
 def frozen_copy(network: Any) -> Any:

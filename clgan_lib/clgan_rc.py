@@ -1,10 +1,9 @@
 """CLGAN-RC: CLGAN-R with a learned comparator. What differs between an image and its reconstruction is not always a defect;
 a small network learns on the made-up damage which differences are.
 
-It sees how G's encoder tells image and reconstruction apart at each scale, and answers with the probability of damage;
-the score is the difference of CLGAN-R times that.
-DRAEM's second network (Zavrtanik, Kristan, Skocaj, ICCV 2021) sees the two images themselves; given differences of features
-it has less to learn, and less to learn by heart.
+It sees how G's encoder tells image and reconstruction apart at each scale, and answers with the probability of damage:
+that is the score. DRAEM's second network (Zavrtanik, Kristan, Skocaj, ICCV 2021) sees the two images themselves; given
+differences of features it has less to learn, and less to learn by heart.
 """
 
 from __future__ import annotations
@@ -32,22 +31,23 @@ class Comparator(nn.Module):
 
     def __init__(self, channels: tuple[int, ...], width: int = 32) -> None:
         super().__init__()
-        inputs = 3 + sum(channels)
-        layers: list[nn.Module] = [nn.BatchNorm2d(inputs)]
-        for fan_in, kernel in ((inputs, 1), (width, 3), (width, 3)):
-            convolution = nn.Conv2d(fan_in, width, kernel, padding=kernel // 2, bias=False)
-            layers += [convolution, nn.BatchNorm2d(width), nn.ReLU()]
+        self.inputs = nn.ModuleList(
+            nn.Sequential(nn.BatchNorm2d(c), nn.Conv2d(c, width, 1, bias=False)) for c in (3, *channels)
+        )
+        layers: list[nn.Module] = [nn.BatchNorm2d(width), nn.ReLU()]
+        for _ in range(2):
+            layers += [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Conv2d(width, 1, 1))
 
     def forward(self, differences: list[Tensor]) -> Tensor:
         """``(B, C_l, S_l, S_l)`` each, the first of full resolution -> ``(B, 1, S/2, S/2)``."""
         size = differences[0].shape[-1] // 2
-        same = [_resized(difference, size) for difference in differences]
-        return self.layers(torch.cat(same, 1))
+        pairs = zip(self.inputs, differences, strict=True)
+        return self.layers(torch.stack([_resized(layer(found), size) for layer, found in pairs]).sum(0))
 
 
 class CLGANRC(CLGANR):
-    """CLGAN-R with a comparator that weighs its difference; arguments as there."""
+    """CLGAN-R with a comparator for its score; arguments as there, `compare` aside."""
 
     def add_comparator(self) -> None:
         """The comparator, its average, and an optimiser of its own: G does not learn from it."""
@@ -76,11 +76,10 @@ class CLGANRC(CLGANR):
         return {"L_compare": loss.detach()}
 
     def difference(self, images: Tensor, reconstructions: Tensor) -> Tensor:
-        """The difference of CLGAN-R, weighed with the probability of damage; ``(B, S, S)``, >= 0."""
+        """The probability of damage around each pixel, ``(B, S, S)``."""
         taps, others = self.average.encode(images), self.average.encode(reconstructions)
         logits = self.comparator_average(differences(images, reconstructions, taps, others))
-        likely = _resized(logits.float().sigmoid(), images.shape[-1])[:, 0]
-        return likely * super().difference(images, reconstructions)
+        return _resized(logits.float().sigmoid(), images.shape[-1])[:, 0]
 
     def training_state(self) -> dict[str, Any]:
         """The moments of all three optimisers."""

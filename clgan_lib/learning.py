@@ -17,6 +17,14 @@ from clgan_lib.inspection import find_images
 from clgan_lib.training import Progress, set_threads
 from clgan_lib.weights import write_weights
 
+DEFAULTS = {
+    "experiment": "own",
+    "model": "clgan_rc",
+    "image_size": 128,
+    "budget": 10_000,  # images: half an hour on two cores
+    "symmetry": "none",
+}
+
 
 def learn_folder(good: str | Path, **settings: Any) -> Path:
     """Train on good images alone and calibrate on every seventh of them, which is kept from training.
@@ -25,8 +33,8 @@ def learn_folder(good: str | Path, **settings: Any) -> Path:
 
     Args:
         good: folder of good images, those under it too; or one product in MVTec AD's layout, whose ``train/good`` is taken.
-        settings: fields of `RunConfig`. By default the experiment is ``own``, the category the folder's name, and the
-            product is never turned or mirrored.
+        settings: fields of `RunConfig`; where they say nothing, `DEFAULTS` do: the restoring variant that finds most, for
+            use and not for show. The category is the folder's name. What only you know is ``symmetry``.
 
     Returns:
         The run folder. Its ``weights.safetensors`` is all that `clgan_lib.inspection` needs.
@@ -37,8 +45,7 @@ def learn_folder(good: str | Path, **settings: Any) -> Path:
         OSError: if the run folder cannot be written.
     """
     folder = Path(good).resolve()
-    own = {"experiment": "own", "category": folder.name, "symmetry": "none", "data_root": str(folder)}
-    config = RunConfig(**{**own, **settings})
+    config = RunConfig(**{**DEFAULTS, "category": folder.name, "data_root": str(folder), **settings})
     set_threads(config.threads)
     model = runs.fresh_model(config)
     category, small = _load(folder, config)

@@ -202,6 +202,8 @@ def test_good_images_are_enough_to_learn_from(tmp_path: Path) -> None:
     few = inspection.load(learn_folder(good, model="blur", image_size=32, holdout=4, results_root=str(tmp_path / "r")))
     assert few.image_threshold == max(few.card.maxima) and "2 held-out" in few.rule
     assert learn_folder(tmp_path / "nut", model="blur", results_root=str(tmp_path / "r")).parent.name == "nut"
+    untrained = inspection.load(learn_folder(good, budget=0.0, results_root=str(tmp_path / "r"))).card.config
+    assert (untrained.model, untrained.image_size, untrained.experiment) == ("clgan_rc", 128, "own")
 
 
 def test_what_cannot_be_learnt_from(tmp_path: Path) -> None:

@@ -27,6 +27,16 @@ class Model(Blur):
         raise ArithmeticError("this model is broken")
 """
 
+STUB = """
+import pathlib, sys
+tries, done = pathlib.Path("tries"), pathlib.Path("results/one/blur/tile/seed0/metrics.json")
+tries.write_text(tries.read_text() + "x")
+if len(tries.read_text()) < 3:
+    sys.exit("{words}")
+done.parent.mkdir(parents=True, exist_ok=True)
+done.touch()
+"""
+
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -81,6 +91,21 @@ def test_the_grid_runs_what_it_can_names_what_failed_and_reruns_only_that(worksh
     planned = snakemake(workshop, "-n")
     assert (planned.stdout + planned.stderr).count("blur on") == 2
     assert (planned.stdout + planned.stderr).count("broken.Model on") == 0
+
+
+@pytest.mark.parametrize(("words", "attempts"), [("Kernel died before replying to kernel_info", 3), ("disk full", 1)])
+def test_a_kernel_that_lost_its_port_is_started_again(words: str, attempts: int, workshop: Path) -> None:
+    """A papermill of our own fails twice with these words; only where no cell has run is it worth another attempt."""
+    (workshop / "one.yaml").write_text("categories: [tile]\nsettings: {results_root: results}\nmodels: {blur: {}}\n")
+    shutil.rmtree(workshop / "results/one", ignore_errors=True)
+    (workshop / "tries").write_text("")
+    (workshop / "papermill").mkdir(exist_ok=True)
+    (workshop / "papermill/__init__.py").touch()
+    (workshop / "papermill/__main__.py").write_text(STUB.format(words=words))
+    ended = snakemake(workshop, "--config", "experiment=one.yaml")
+    shutil.rmtree(workshop / "papermill")
+    assert (workshop / "tries").read_text() == "x" * attempts
+    assert (ended.returncode == 0) == (attempts == 3) and (words in ended.stderr) == (attempts == 1)
 
 
 def test_a_misspelt_experiment_is_named(workshop: Path) -> None:

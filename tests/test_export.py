@@ -18,6 +18,7 @@ from clgan_lib.learning import learn_folder
 
 SMALL = {
     "clgan": {"width": 4, "blocks": 1, "patches": 8, "batch_size": 2},
+    "clgan_rc": {"width": 4, "blocks": 1, "patches": 8, "batch_size": 2},
     "vae_ssim": {"width": 4, "latent": 8, "batch_size": 2},
     "udcae": {"width": 4, "batch_size": 2},
     "dcgan": {"width": 4, "batch_size": 2, "patches": 4},
@@ -25,7 +26,7 @@ SMALL = {
 
 
 def learn(model: str, root: Path) -> Path:
-    settings = {"image_size": 32, "holdout": 2, "budget": 8.0, "options": SMALL.get(model, {})}
+    settings = {"image_size": 32, "holdout": 2, "budget": 8.0, "options": SMALL.get(model, {}), "symmetry": "flips"}
     return learn_folder(draw_nuts(root) / "nut", model=model, results_root=str(root / "results"), **settings)
 
 

@@ -10,7 +10,7 @@ NOTEBOOKS = 21_threshold_sweep $(if $(shell grep -s '^ablation:' config/$(EXPERI
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help benchmark cluster report test test-full test-oldest verify mutants lab clean
+.PHONY: help benchmark reproduce cluster report test test-full test-oldest verify mutants lab clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ cluster: $(READY) ## the same as jobs of a Slurm cluster, see docs/cluster.md
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[cluster]" -c constraints.txt
 	@$(BIN)/snakemake --profile profiles/slurm --config experiment=$(EXPERIMENT) data_root="$(DATA)"; status=$$?; \
 	$(MAKE) --no-print-directory report && exit $$status
+
+reproduce: ## train every run of EXPERIMENT again, the committed ones too, which lack their maps and weights
+	@rm -rf results/$(EXPERIMENT)/*/*/seed*
+	@$(MAKE) --no-print-directory benchmark
 
 report: $(READY) ## tables, figures and results/EXPERIMENT/report.html from the runs that are there
 	@mkdir -p results/$(EXPERIMENT)/log

@@ -5,8 +5,8 @@
     snakemake -n --config experiment=quick                                       what is missing
     snakemake --profile profiles/slurm --config experiment=mvtec data_root=...   on a cluster, see docs/cluster.md
 
-A run without a number of threads of its own gets the machine's cores; where there are GPUs, each GPU takes one such run at a
-time, or runs_per_gpu of them (--config runs_per_gpu=4), and the cores are divided among them.
+A run without a number of threads of its own gets the machine's cores; where there are GPUs, the cores are divided so that
+there are as many such runs at a time as GPUs, or runs_per_gpu times as many (--config runs_per_gpu=4), and GPUs take turns.
 
 A run is redone when its settings, the training code or the code of the training notebook changed; prose and figures
 redo nothing. Interrupted runs go on from their checkpoint.
@@ -19,6 +19,7 @@ import shlex
 import sys
 
 import torch
+import yaml
 
 from clgan_lib.config import Experiment, model_folder
 
@@ -39,7 +40,12 @@ def run_of(wildcards):
 
 
 def threads_of(wildcards):
-    return run_of(wildcards).threads or max(1, (workflow.cores or CLUSTER_CORES) // AT_ONCE)
+    return run_of(wildcards).threads or max(1, (workflow.resource_settings.cores or CLUSTER_CORES) // AT_ONCE)
+
+
+def as_yaml(settings):
+    """On one line, as papermill reads it: to YAML the 5e-05 of JSON is a text."""
+    return yaml.safe_dump(settings, default_flow_style=True, width=float("inf"), allow_unicode=True).strip()
 
 
 def notebook_code():
@@ -62,7 +68,7 @@ rule train:
         notebook=f"results/{experiment.name}/log/{{model}}-{{category}}-seed{{seed}}.ipynb",
         text=f"results/{experiment.name}/log/{{model}}-{{category}}-seed{{seed}}.log",
     params:
-        settings=lambda wildcards: json.dumps(run_of(wildcards).model_dump()),
+        settings=lambda wildcards: as_yaml(run_of(wildcards).model_dump()),
         fingerprint=lambda wildcards: run_of(wildcards).fingerprint() + notebook_code(),
     threads: threads_of
     message:

@@ -140,7 +140,7 @@ class CLGANR(CLGAN):
         redrawn, taps = self.generator.forward_with_taps(damaged.contiguous(memory_format=torch.channels_last))
         terms = self.update_discriminator(images, redrawn.detach()) if self.lambda_gan else {}
         terms |= self.update_restorer(images, redrawn, where, adversarial=progress >= self.gan_from)
-        terms |= self.update_comparator(images, damaged, redrawn.detach(), [tap.detach() for tap in taps])
+        terms |= self.update_comparator(images, damaged, where, redrawn.detach(), [tap.detach() for tap in taps])
         self.updates += 1
         count = int(self.updates)
         for average, trained in self.averages():
@@ -151,12 +151,13 @@ class CLGANR(CLGAN):
         """Nothing is learned to compare; see `clgan_lib.clgan_rc`."""
 
     def update_comparator(
-        self, images: Tensor, damaged: Tensor, redrawn: Tensor, taps: list[Tensor]
+        self, images: Tensor, damaged: Tensor, where: Tensor, redrawn: Tensor, taps: list[Tensor]
     ) -> dict[str, Tensor]:
         """One step of the comparator, where there is one.
 
         Args:
             images, damaged, redrawn: Real_B, Real_A and G(Real_A), ``(B, 3, S, S)``.
+            where: 1 where Real_A is damaged, ``(B, 1, S, S)``.
             taps: G_enc's features of Real_A, without their graph.
         """
         return {}

@@ -49,6 +49,11 @@ class Comparator(nn.Module):
 class CLGANRC(CLGANR):
     """CLGAN-R with a comparator for its score; arguments as there, `compare` aside."""
 
+    def __init__(self, **options: Any) -> None:
+        if options.get("compare", "features") != "features":
+            raise ValueError("compare: clgan_rc compares by its comparator; leave the option out, or use clgan_r")
+        super().__init__(**options)
+
     def add_comparator(self) -> None:
         """The comparator, its average, and an optimiser of its own: G does not learn from it."""
         self.comparator = Comparator(self.generator.channels)
@@ -60,13 +65,12 @@ class CLGANRC(CLGANR):
         return [*super().averages(), (self.comparator_average, self.comparator)]
 
     def update_comparator(
-        self, images: Tensor, damaged: Tensor, redrawn: Tensor, taps: list[Tensor]
+        self, images: Tensor, damaged: Tensor, where: Tensor, redrawn: Tensor, taps: list[Tensor]
     ) -> dict[str, Tensor]:
         """One step on the focal loss against the damage that can be seen; G stays as it is."""
         with torch.no_grad():
             found = differences(damaged, redrawn, taps, self.generator.encode(redrawn))
-            visible = ((damaged - images).abs().amax(1, keepdim=True) > VISIBLE).float()
-            wanted = _resized(visible, images.shape[-1] // 2)
+            wanted = _resized(visible_damage(images, damaged, where), images.shape[-1] // 2)
         loss = sigmoid_focal_loss(self.comparator(found).float(), wanted, alpha=0.5, reduction="mean")
         for group in self.c_optimizer.param_groups:
             group["lr"] = self.g_optimizer.param_groups[0]["lr"]
@@ -74,6 +78,14 @@ class CLGANRC(CLGANR):
         loss.backward()
         self.c_optimizer.step()
         return {"L_compare": loss.detach()}
+
+    @torch.no_grad()
+    def anomaly_map(self, images: Tensor, reconstructions: Tensor | None = None) -> Tensor:
+        """-log of the probability, averaged over poses and blurred, that a pixel is whole; ``(B, S, S)``, >= 0.
+
+        Without a bound, so that a threshold can be extrapolated from good images' largest scores.
+        """
+        return -torch.log1p(-super().anomaly_map(images, reconstructions).clamp_max(1 - 1e-6))
 
     def difference(self, images: Tensor, reconstructions: Tensor) -> Tensor:
         """The probability of damage around each pixel, ``(B, S, S)``."""
@@ -89,6 +101,11 @@ class CLGANRC(CLGANR):
         """Restore them."""
         super().load_training_state(state)
         load_optimizer_state(self.c_optimizer, state["C"])
+
+
+def visible_damage(images: Tensor, damaged: Tensor, where: Tensor) -> Tensor:
+    """1 where an image was damaged so that it shows, ``(B, 1, S, S)``; the noise that every image gets is none."""
+    return ((damaged - images).abs().amax(1, keepdim=True) > VISIBLE).float() * where
 
 
 def differences(images: Tensor, others: Tensor, taps: list[Tensor], other_taps: list[Tensor]) -> list[Tensor]:

@@ -138,31 +138,31 @@ class Answers(NamedTuple):
         return {"dual_threshold": dual, "calibrated": self.scores > threshold, **own}
 
 
-def answers(model: ReconstructionModel, images: Tensor) -> Answers:
-    """What a model makes of uint8 ``(M, 3, 256, 256)``.
+def answers(model: ReconstructionModel, images: Tensor, *, native: bool = True) -> Answers:
+    """What a model makes of uint8 ``(M, 3, 256, 256)``; without ``native``, its own detector is spared.
 
     Raises:
         ValueError: if it answers with NaN.
     """
-    scores, shown, redrawn, native = [], [], [], []
+    scores, shown, redrawn, found = [], [], [], []
     for batch in images.split(BATCH):
         small = _shown(batch, model)
         pictures = model.reconstruct(small)
         scores.append(enlarge(model.anomaly_map(small, pictures).float()[:, None])[:, 0].cpu().numpy())
         shown.append(_picture(small))
         redrawn.append(_picture(pictures))
-        if model.has_native:
-            native.append(enlarge(model.detect_native(small).float()[:, None])[:, 0].cpu().numpy() >= 0.5)
+        if native and model.has_native:
+            found.append(enlarge(model.detect_native(small).float()[:, None])[:, 0].cpu().numpy() >= 0.5)
     joined = np.concatenate(scores)
     if not np.isfinite(joined).all():
         raise ValueError(f"{type(model).__name__}: the anomaly map holds NaN or infinite values; was training stable?")
-    masks = np.concatenate(native) if native else None
+    masks = np.concatenate(found) if found else None
     return Answers(joined, np.concatenate(shown), np.concatenate(redrawn), masks)
 
 
 def anomaly_maps(model: ReconstructionModel, images: Tensor) -> NDArray[np.float32]:
     """The model's maps of uint8 ``(M, 3, 256, 256)``, float32 ``(M, 256, 256)``, as `evaluate` has them."""
-    return answers(model.eval(), images).scores
+    return answers(model.eval(), images, native=False).scores
 
 
 def _picture(images: Tensor) -> NDArray[np.uint8]:

@@ -62,10 +62,10 @@ class Inspector:
     image_threshold: float
     rule: str
 
-    def inspect(self, image: Image.Image) -> Answers:
+    def inspect(self, image: Image.Image, *, native: bool = False) -> Answers:
         """The model's answers on one RGB image of any size, brought to 256x256 as in training."""
         pixels = torch.from_numpy(resize(image, SIZE).copy()).permute(2, 0, 1)[None]
-        return answers(self.model, pixels)
+        return answers(self.model, pixels, native=native)
 
 
 def load(run: str | Path, device: str = "auto") -> Inspector:
@@ -107,7 +107,7 @@ def find_images(folder: str | Path) -> tuple[list[Path], list[Path]]:
     images = [path for path in files if path.suffix.lower() in SUFFIXES]
     if not images:
         raise FileNotFoundError(f"{folder} holds no image; expected files that end in {', '.join(sorted(SUFFIXES))}")
-    return images, [path for path in files if path not in set(images)]
+    return images, [path for path in files if path.suffix.lower() not in SUFFIXES]
 
 
 def inspect_folder(
@@ -163,7 +163,7 @@ def _inspect_file(inspector: Inspector, path: Path, out: Path, name: str, detect
         image = read_image(path)
     except Exception as error:  # whatever a damaged file provokes in a decoder
         return {"verdict": "unreadable", "problem": first_line(error).replace(str(path), path.name)}
-    answer, card = inspector.inspect(image), inspector.card
+    answer, card = inspector.inspect(image, native=detector == "native"), inspector.card
     mask = answer.masks(card.threshold, card.config.k)[detector][0]
     # At the image's own size; a corner of a pixel at 256 is no corner of the defect.
     own = cv2.resize(mask.astype(np.float32), image.size, interpolation=cv2.INTER_LINEAR) >= 0.5
@@ -227,13 +227,14 @@ def _filling(out: Path) -> Iterator[Path]:
         FileExistsError: if `out` holds what no inspection wrote.
         OSError: naming `out`, if it cannot be written.
     """
+    out = out.resolve()  # through a link, what it leads to is replaced
     there = {path.name for path in out.iterdir()} if out.is_dir() else {out.name} if out.exists() else set()
     if there and not (there <= OWN and "inspection.json" in there):
         raise FileExistsError(
             f"{out} holds {sorted(there - OWN or there)[0]!r}, which no inspection wrote; choose another folder"
         )
-    part = out.resolve().with_name(f".{out.resolve().name}.{os.getpid()}.part")
-    with writing(out.resolve().parent, "free space, or choose another folder"):
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    with writing(out.parent, "free space, or choose another folder"):
         try:
             part.mkdir(parents=True)
             yield part

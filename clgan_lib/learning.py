@@ -25,6 +25,8 @@ DEFAULTS = {
     "symmetry": "none",
 }
 
+MVTEC = ("good", "train")  # folders that name no product
+
 
 def learn_folder(good: str | Path, **settings: Any) -> Path:
     """Train on good images alone and calibrate on every seventh of them, which is kept from training.
@@ -34,7 +36,8 @@ def learn_folder(good: str | Path, **settings: Any) -> Path:
     Args:
         good: folder of good images, those under it too; or one product in MVTec AD's layout, whose ``train/good`` is taken.
         settings: fields of `RunConfig`; where they say nothing, `DEFAULTS` do: the restoring variant that finds most, for
-            use and not for show. The category is the folder's name. What only you know is ``symmetry``.
+            use and not for show. The category is the folder's name, or the product's in ``product/train/good``. What only
+            you know is ``symmetry``.
 
     Returns:
         The run folder. Its ``weights.safetensors`` is all that `clgan_lib.inspection` needs.
@@ -45,7 +48,8 @@ def learn_folder(good: str | Path, **settings: Any) -> Path:
         OSError: if the run folder cannot be written.
     """
     folder = Path(good).resolve()
-    config = RunConfig(**{**DEFAULTS, "category": folder.name, "data_root": str(folder), **settings})
+    product = next((name for name in reversed(folder.parts) if name not in MVTEC), folder.name)
+    config = RunConfig(**{**DEFAULTS, "category": product, "data_root": str(folder), **settings})
     set_threads(config.threads)
     model = runs.fresh_model(config)
     category, small = _load(folder, config)

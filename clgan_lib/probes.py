@@ -1,8 +1,8 @@
 """Probes: rough damage painted over good images, only to choose a threshold by.
 
-A threshold chosen on the kind of damage that a model was trained to undo would be flattered by it. So these four share
-nothing with `clgan_lib.synthetic`, nor with any corruption used in training: polygons, dots in a cluster, erased texture and
-hatching, each by its own few lines of NumPy and OpenCV.
+A threshold chosen on the very damage that a model was trained to undo would be flattered by it. So these four have shapes
+that no corruption of training has, by their own few lines of NumPy and OpenCV: polygons, dots in a cluster, erased texture
+and hatching. Lighter, darker or erased they are all, as some corruptions are.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import platform
 import random
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,12 @@ class Run:
     progress: Progress
     lock: FileLock
     found: evaluation.Evaluation | None = None
+    origin: dict[str, Any] = field(init=False)  # what it is made by: later the code on the disk may be other code
     evaluate_s: float = 0.0
     begun: bool = False  # whether the model has been trained, or begun to be
+
+    def __post_init__(self) -> None:
+        self.origin = {"env": environment(self.model.device), "fingerprint": self.config.fingerprint()}
 
 
 def data_root(config: RunConfig) -> Path:
@@ -257,8 +261,7 @@ def summarise(run: Run) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "config": run.config.model_dump(),
-        "env": environment(run.model.device),
-        "fingerprint": run.config.fingerprint(),
+        **run.origin,
         **evaluation.measure(found, run.config.leave_out),
         "thresholds": {"calibrated": found.threshold, "quantile": run.config.quantile},
         "images": {
@@ -292,7 +295,7 @@ def _write(run: Run, metrics: dict[str, Any]) -> None:
 
 def card(run: Run, holdout: NDArray[np.float32], threshold: float) -> Card:
     """What travels with a run's weights: settings, the calibrated threshold, and the held-out images' largest scores."""
-    return Card(run.config, threshold, tuple(holdout.max((1, 2)).tolist()), commit()["commit"])
+    return Card(run.config, threshold, tuple(holdout.max((1, 2)).tolist()), run.origin["env"]["commit"])
 
 
 def drop_checkpoint(folder: Path) -> None:

@@ -14,7 +14,7 @@ from scipy import ndimage
 from clgan_lib import corruption, similarity
 from clgan_lib.augment import poses, turn
 from clgan_lib.clgan_r import CLGANR, move_average
-from clgan_lib.clgan_rc import CLGANRC, Comparator, differences
+from clgan_lib.clgan_rc import CLGANRC, Comparator, differences, visible_damage
 from clgan_lib.corruption import CLEAN, corrupt
 from clgan_lib.model import build_model
 from clgan_lib.restorer import Restorer
@@ -195,7 +195,16 @@ def test_comparator_learns_without_moving_g() -> None:
     pairs = zip(learned.generator.parameters(), plain.generator.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     scores = learned.anomaly_map(discs())
-    assert scores.shape == (4, 32, 32) and 0 <= float(scores.min()) and float(scores.max()) <= 1
+    assert scores.shape == (4, 32, 32) and float(scores.min()) >= 0 and bool(scores.isfinite().all())
+
+
+def test_noise_is_no_damage() -> None:
+    torch.manual_seed(0)
+    good = discs(40)
+    damaged, where = corrupt(good)
+    wanted = visible_damage(good, damaged, where)
+    assert float(wanted[where == 0].sum()) == 0 and 0.5 < float(wanted[where == 1].mean()) < 1
+    assert float(((damaged - good).abs().amax(1, keepdim=True)[where == 0] > 16 / 255).float().mean()) > 0.01
 
 
 def test_comparator_sees_differences_only() -> None:
@@ -228,6 +237,11 @@ def test_answers_turn_with_the_image_as_far_as_the_product_may(
     alone = variant(**TINY, average_poses=False)
     alone.load_state_dict(model.state_dict())
     assert torch.equal(alone.reconstruct(images), model.average(images))
+
+
+def test_the_comparator_is_the_only_comparison_of_its_model() -> None:
+    with pytest.raises(ValueError, match="compare: clgan_rc"):
+        build_model("clgan_rc", image_size=32, options={"compare": "color"})
 
 
 @pytest.mark.parametrize(

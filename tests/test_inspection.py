@@ -118,7 +118,7 @@ def test_other_detectors_draw_other_masks(detector: str, run: Path, album: Path,
     inspection.inspect_folder(inspector, album, tmp_path / "out", detector=detector)  # type: ignore[arg-type]
     save(tmp_path / "one/square.png", np.asarray(read_image(album / "wide.png").resize((256, 256))))
     row = inspection.inspect_folder(inspector, tmp_path / "one", tmp_path / "out", detector=detector).iloc[0]  # type: ignore[arg-type]
-    answer = inspector.inspect(read_image(tmp_path / "one/square.png"))
+    answer = inspector.inspect(read_image(tmp_path / "one/square.png"), native=True)
     own = {"dual_threshold": detect(answer.images[0], answer.reconstructions[0]).mask, "native": answer.native[0]}  # type: ignore[index]
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / row["mask"])) > 0, own[detector])
     assert sorted(p.name for p in (tmp_path / "out/masks").iterdir()) == ["square.png"]  # the earlier ones are gone
@@ -204,6 +204,7 @@ def test_good_images_are_enough_to_learn_from(tmp_path: Path) -> None:
     assert learn_folder(tmp_path / "nut", model="blur", results_root=str(tmp_path / "r")).parent.name == "nut"
     untrained = inspection.load(learn_folder(good, budget=0.0, results_root=str(tmp_path / "r"))).card.config
     assert (untrained.model, untrained.image_size, untrained.experiment) == ("clgan_rc", 128, "own")
+    assert untrained.category == "nut"  # of nut/train/good
 
 
 def test_what_cannot_be_learnt_from(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import os
 import subprocess
 import sys
@@ -158,7 +157,7 @@ def test_no_name_or_setting_reaches_the_shell_of_the_grid(tmp_path: Path) -> Non
         )
         found = words.stdout.split("\0")
         if "papermill" in line:
-            settings = json.loads(next(word for word in found if word.startswith("{")))
+            settings = yaml.safe_load(next(word for word in found if word.startswith("{")))
             assert settings["device"] == GRID["settings"]["device"] and settings["category"] in categories  # type: ignore[index]
         else:
             assert any(name in " ".join(found) for name in ("o'ring + co,", "two words,")), found

@@ -47,6 +47,12 @@ def test_what_it_cannot_do_is_left_to_the_plain_one(everywhere: None, height: in
         assert torch.equal(conv(x), F.conv2d(x, conv.weight, conv.bias))
 
 
+def test_a_graph_for_any_number_of_images_has_the_plain_one(everywhere: None) -> None:
+    shapes = {"x": {0: torch.export.Dim("batch")}}
+    program = torch.export.export(WinogradConv(4, 4).eval(), (torch.randn(2, 4, 10, 10),), dynamic_shapes=shapes)
+    assert [str(n.target) for n in program.graph.nodes if n.op == "call_function"] == ["aten.conv2d.default"]
+
+
 class Plain:
     """CLGAN's step as one would write it first: every pass anew, every image by itself, three unfused Adams."""
 

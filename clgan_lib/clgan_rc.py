@@ -49,13 +49,10 @@ class Comparator(nn.Module):
 class CLGANRC(CLGANR):
     """CLGAN-R with a comparator for its score; arguments as there, `compare` aside."""
 
-    def __init__(self, **options: Any) -> None:
-        if options.get("compare", "features") != "features":
-            raise ValueError("compare: clgan_rc compares by its comparator; leave the option out, or use clgan_r")
-        super().__init__(**options)
-
     def add_comparator(self) -> None:
         """The comparator, its average, and an optimiser of its own: G does not learn from it."""
+        if self.compare != "features":
+            raise ValueError("compare: clgan_rc compares by its comparator; leave the option out, or use clgan_r")
         self.comparator = Comparator(self.generator.channels)
         self.comparator_average: Comparator = frozen_copy(self.comparator)
         self.c_optimizer = torch.optim.AdamW(self.comparator.parameters(), lr=self.learning_rate, fused=True)

@@ -25,8 +25,8 @@ cluster: $(READY) ## the same as jobs of a Slurm cluster, see docs/cluster.md
 	@$(BIN)/snakemake --profile profiles/slurm --config experiment=$(EXPERIMENT) data_root="$(DATA)"; status=$$?; \
 	$(MAKE) --no-print-directory report && exit $$status
 
-reproduce: ## train every run of EXPERIMENT again, the committed ones too, which lack their maps and weights
-	@rm -rf results/$(EXPERIMENT)/*/*/seed*
+reproduce: $(READY) ## train every run of EXPERIMENT again, the committed ones too, which lack their maps and weights
+	@$(BIN)/snakemake -n --quiet all --config experiment=$(EXPERIMENT) data_root="$(DATA)" && rm -rf results/$(EXPERIMENT)/*/*/seed*
 	@$(MAKE) --no-print-directory benchmark
 
 report: $(READY) ## tables, figures and results/EXPERIMENT/report.html from the runs that are there

@@ -21,10 +21,12 @@ import sys
 import torch
 import yaml
 
-from clgan_lib.config import Experiment, model_folder
+from clgan_lib.config import model_folder
+from clgan_lib.experiment import Experiment
 
 overrides = {"data_root": config["data_root"]} if config.get("data_root") else {}
 experiment = Experiment.load(config.get("experiment", "quick"), **overrides)
+experiment.require_data()
 RUNS = {(model_folder(run.row), run.category, str(run.seed)): run for run in experiment.runs()}
 NOTEBOOK = "notebooks/10_train.ipynb"
 PAPERMILL = f"{shlex.quote(sys.executable)} -m papermill"  # of this environment, activated or not

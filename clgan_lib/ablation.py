@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clgan_lib.config import Experiment
+from clgan_lib.experiment import Experiment
 from clgan_lib.folders import read_metrics
 from clgan_lib.layout import NOT_APPLICABLE, Cell, Row, Table
 from clgan_lib.statistics import paired_bootstrap

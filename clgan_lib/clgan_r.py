@@ -7,9 +7,10 @@ that copying is what costs most:
 $$ L_{total} = \lambda_{1} |w (G(A) - B)|_1 + \lambda_{s} (1 - SSIM) + \lambda_{g} (1 - GMS)
    + \lambda_x L_{PatchNCE}(G, H; G(A), B) + \lambda_{gan} L_{GAN}(G, D; A, B) $$
 
-with w = 1 outside the damage and more inside. G, D and PatchNCE are the paper's; the keys are the whole image's features.
-What GAN and PatchNCE add is measured in `notebooks/23_ablation.ipynb`. The score compares image and reconstruction as G's
-own encoder sees them, in every pose that the product may take. No outside image and no pretrained weight is used.
+with w = 1 outside the damage and more inside. D and PatchNCE are the paper's, the keys are the whole image's features, and G
+is a cheaper one (`clgan_lib.restorer`). What GAN and PatchNCE add is measured in `notebooks/23_ablation.ipynb`. The score
+compares image and reconstruction as G's own encoder sees them, in every pose that the product may take. No outside image and
+no pretrained weight is used.
 
 Training to restore made-up damage: Zavrtanik, Kristan, Skocaj, "DRAEM", ICCV 2021, and "RIAD", Pattern Recognition 112,
 2021; comparing features of image and reconstruction: Shi, Yang, Qi, "Unsupervised anomaly segmentation via deep feature

@@ -1,7 +1,7 @@
-"""One run's settings and one experiment's grid, checked before anything is computed.
+"""One run's settings, checked before anything is computed.
 
-A run's settings are flat, so that papermill's ``-p name value`` reaches each of them; an experiment is a YAML file in
-`config/`. An unknown name is refused: papermill itself would only warn, and the run would be another than was asked for.
+They are flat, so that papermill's ``-p name value`` reaches each of them. An unknown name is refused: papermill itself would
+only warn, and the run would be another than was asked for.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_type_hints
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -101,7 +100,7 @@ class RunConfig(BaseModel):
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            raise ValueError(_one_line(error, list(type(self).model_fields))) from None
+            raise ValueError(one_line(error, list(type(self).model_fields))) from None
 
     @field_validator("budget", "quantile", "k", "checkpoint_seconds", mode="before")
     @classmethod
@@ -220,106 +219,6 @@ def _with_imports(files: list[Path]) -> set[Path]:
     return found
 
 
-class Experiment(BaseModel):
-    """A grid of runs: ``config/<name>.yaml``.
-
-    ```yaml
-    title: what this experiment is for, in one sentence
-    categories: [bottle, tile]
-    seeds: [0]
-    settings: {image_size: 64, budget: 2000}   # fields of RunConfig, for every run
-    models:
-      clgan: {options: {width: 16}}            # fields of RunConfig, for this model; {} for defaults
-      blur: {}
-      wide: {model: clgan, options: {width: 64}}  # the same model again: the entry's key is the variant's name
-    leave_out: {metal_nut: [flip]}             # defect types left out of a category's scores
-    ablation: {wider: [clgan, wide]}           # groups of entries; `23_ablation` holds each against the first of its group
-    ```
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    name: str
-    title: str = ""
-    categories: list[str]
-    seeds: list[int] = [0]
-    settings: dict[str, Any] = {}
-    models: dict[str, dict[str, Any] | None]
-    leave_out: dict[str, list[str]] = {}
-    ablation: dict[str, list[str]] = {}
-
-    @classmethod
-    def load(cls, path: str | Path, **overrides: Any) -> Experiment:
-        """Read an experiment; its name is the file's.
-
-        Args:
-            path: a YAML file, or the bare name of one in ``config/``.
-            overrides: settings that win over the file's, such as ``data_root``.
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: naming file and field that cannot be.
-        """
-        path = Path(path)
-        if path.suffix not in (".yaml", ".yml"):
-            path = ROOT / "config" / f"{path}.yaml"
-        if not path.is_file():
-            known = ", ".join(sorted(p.stem for p in (ROOT / "config").glob("*.yaml")))
-            raise FileNotFoundError(f"experiment file {path} does not exist; there are: {known}")
-        try:
-            loaded = yaml.safe_load(path.read_text(encoding="utf8"))
-            if not isinstance(loaded, dict):
-                raise ValueError("expected fields such as categories and models")
-            loaded["settings"] = {**(loaded.get("settings") or {}), **overrides}
-            experiment = cls(name=path.stem, **loaded)
-            experiment._check()
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-        except ValidationError as error:
-            raise ValueError(f"{path}: {_one_line(error, list(cls.model_fields))}") from None
-        except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(f"{path}: {error}") from None
-        if not experiment.runs():
-            raise ValueError(f"{path}: categories, seeds and models: each needs at least one entry")
-        return experiment
-
-    def runs(self) -> list[RunConfig]:
-        """Every run of the grid, in the order of the file."""
-        return [
-            self.run(model, category, seed)
-            for model in self.models
-            for category in self.categories
-            for seed in self.seeds
-        ]
-
-    def run(self, model: str, category: str, seed: int) -> RunConfig:
-        """One run of the grid; the model's settings win over the experiment's."""
-        entry = self.models[model] or {}
-        named = {"variant": model} if "model" in entry else {"model": model}
-        own = {**entry, **named, "experiment": self.name, "category": category, "seed": seed}
-        left_out = {"leave_out": self.leave_out[category]} if category in self.leave_out else {}
-        return RunConfig(**{**self.settings, **left_out, **own})
-
-    def _check(self) -> None:
-        """Check each run's settings, that no two share a folder, and that the ablation's groups name entries."""
-        folders: dict[str, str] = {}
-        for run in self.runs():
-            folder = str(run.folder).casefold()  # some file systems do not tell upper case from lower
-            if folder in folders:
-                raise ValueError(
-                    f"models: {folders[folder]!r} and {run.row!r} would share a folder on {run.category}, seed {run.seed}; "
-                    "rename one, or list category and seed once"
-                )
-            folders[folder] = run.row
-        rows = dict.fromkeys(folders.values())
-        for group, members in self.ablation.items():
-            for member in members:
-                if member not in rows:
-                    raise ValueError(f"ablation: {group}: {member!r} is no entry of models: {', '.join(rows)}")
-            if len(set(members)) < max(2, len(members)):
-                raise ValueError(f"ablation: {group}: expected at least two entries, each once, the base first")
-
-
 def _check_plain(value: Any, name: str) -> None:
     """Refuse an option that JSON cannot hold, by name: what is not plain could not be written into `metrics.json`."""
     if isinstance(value, dict):
@@ -361,7 +260,7 @@ def check_options(model: str, options: dict[str, Any]) -> None:
             raise ValueError(f"options.{name}: expected a number >= 0, got {value}")
 
 
-def _one_line(error: ValidationError, known: list[str]) -> str:
+def one_line(error: ValidationError, known: list[str]) -> str:
     """Pydantic's findings in one line, each with its field and, for a misspelt one, the nearest that exists."""
     parts = []
     for item in error.errors():

@@ -92,6 +92,7 @@ def within_memory(config: RunConfig) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
+    """What an error says, on one line; its type where it says nothing."""
     return (str(error).strip() or type(error).__name__).partition("\n")[0]
 
 

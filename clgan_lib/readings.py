@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from clgan_lib.config import Experiment
+from clgan_lib.experiment import Experiment
 from clgan_lib.paths import ROOT
 
 DOCS = ROOT / "docs"

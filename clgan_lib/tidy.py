@@ -14,7 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from clgan_lib.config import EMBEDDED, Experiment, model_folder
+from clgan_lib.config import EMBEDDED, model_folder
+from clgan_lib.experiment import Experiment
 from clgan_lib.folders import read_metrics
 from clgan_lib.layout import write_text
 from clgan_lib.metrics import AVERAGES

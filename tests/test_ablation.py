@@ -14,7 +14,7 @@ from fake_runs import fake_run
 from test_report import Page, run_notebook
 
 from clgan_lib import ablation, agreement, figures, tables, verify
-from clgan_lib.config import Experiment
+from clgan_lib.experiment import Experiment
 
 GROUPS = {"restoring": ["copying", "restoring"], "ingredients": ["restoring", "weak", "strong"]}
 SKILLS = {"copying": 0.2, "restoring": 0.6, "weak": 0.5, "strong": 0.9}

@@ -14,8 +14,8 @@ from torch import nn
 
 from clgan_lib import architecture, diagram, readings
 from clgan_lib.clgan import CLGAN
-from clgan_lib.config import Experiment
 from clgan_lib.detection import detect
+from clgan_lib.experiment import Experiment
 from clgan_lib.networks import BlurDown, Generator, PatchDiscriminator
 from clgan_lib.style import save
 

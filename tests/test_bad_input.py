@@ -20,8 +20,9 @@ from PIL import Image
 
 from clgan_lib import data, maps, runs, tables, tidy
 from clgan_lib.checks import check_dataset
-from clgan_lib.config import Experiment, RunConfig, check_options
+from clgan_lib.config import RunConfig, check_options
 from clgan_lib.data import load_category
+from clgan_lib.experiment import Experiment
 from clgan_lib.folders import read_metrics
 from clgan_lib.model import MODELS, find_model
 from clgan_lib.paths import safe_name

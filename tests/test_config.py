@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from clgan_lib import config as config_module
-from clgan_lib.config import Experiment, RunConfig
+from clgan_lib.config import RunConfig
+from clgan_lib.experiment import Experiment
 from clgan_lib.paths import ROOT
 
 
@@ -137,3 +138,10 @@ def test_a_bad_experiment_names_file_and_field(tmp_path: Path, text: str, words:
 def test_an_unknown_experiment_names_those_there_are() -> None:
     with pytest.raises(FileNotFoundError, match=r"nosuch\.yaml does not exist; there are: .*quick"):
         Experiment.load("nosuch")
+
+
+def test_an_experiment_about_real_images_is_not_run_on_drawn_ones() -> None:
+    with pytest.raises(ValueError, match="'mvtec' is about real images: give their folder, DATA="):
+        Experiment.load("mvtec").require_data()
+    Experiment.load("mvtec", data_root="/data/mvtec_ad").require_data()
+    Experiment.load("quick").require_data()

@@ -25,9 +25,10 @@ from PIL import Image
 from torch.nn import functional as F
 
 from clgan_lib import maps, tables
-from clgan_lib.config import Experiment, RunConfig
+from clgan_lib.config import RunConfig
 from clgan_lib.data import load_category
 from clgan_lib.detection import detect, threshold
+from clgan_lib.experiment import Experiment
 from clgan_lib.folders import read_metrics
 from clgan_lib.losses import adversarial_loss, generator_loss, patch_nce_loss
 from clgan_lib.metrics import NAMES, metrics_from_counts, metrics_of_counts, pixel_metrics

@@ -37,6 +37,7 @@ def defect_areas(root: str | Path, categories: list[str], image_size: int = 256)
 
 
 def main() -> None:
+    """Measure a data set, write the table (`results/paper/defect_areas.csv` is one) and print a summary."""
     parser = argparse.ArgumentParser(
         description="Measure the area of every defect of a data set in the MVTec AD layout."
     )

@@ -1,7 +1,7 @@
 """What each ingredient is worth: every variant against the base of its group.
 
 A group is a base and what is held against it, one thing changed at a time, as the experiment's YAML lists them
-(`clgan_lib.config.Experiment.ablation`). Runs are paired: same category, same seed. A group of two is a 2 x 2 with the two
+(`clgan_lib.experiment.Experiment.ablation`). Runs are paired: same category, same seed. A group of two is a 2 x 2 with the two
 thresholds, which every run brings.
 """
 

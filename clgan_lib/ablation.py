@@ -1,8 +1,8 @@
 """What each ingredient is worth: every variant against the base of its group.
 
 A group is a base and what is held against it, one thing changed at a time, as the experiment's YAML lists them
-(`clgan_lib.experiment.Experiment.ablation`). Runs are paired: same category, same seed. A group of two is a 2 x 2 with the two
-thresholds, which every run brings.
+(`clgan_lib.experiment.Experiment.ablation`). Runs are paired: same category, same seed. A group of two is a 2 x 2 with
+the two thresholds, which every run brings.
 """
 
 from __future__ import annotations

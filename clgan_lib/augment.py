@@ -1,4 +1,4 @@
-"""Random poses for training, only as the product allows: what the user knows about the product, and nothing else.
+"""Random poses and light for training. Poses only as the product allows, which is what the user knows about it.
 
 A pose that the product never takes would teach the model that a defect is normal: a metal nut turned over is one.
 """
@@ -81,3 +81,14 @@ def _augment_one(image: Tensor, symmetry: str, crop: bool) -> Tensor:
         top, left = torch.randint(large - size + 1, (2,)).tolist()
         image = transforms.resize(image, [large, large], antialias=True)[:, top : top + size, left : left + size]
     return image
+
+
+def relight(images: Tensor, share: float) -> Tensor:
+    """Each image with another contrast and brightness, both uniform; randomness from torch's global generator.
+
+    Args:
+        images: ``(B, 3, S, S)`` in [-1, 1], and so the answer, clamped.
+        share: contrast changes by a factor of 1 - share to 1 + share, brightness by as much of half the range.
+    """
+    contrast, brightness = images.new_empty(2, len(images), 1, 1, 1).uniform_(-share, share)
+    return (images * (1 + contrast) + brightness).clamp(-1, 1)

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clgan_lib.augment import SYMMETRIES, poses, turn
+from clgan_lib.augment import SYMMETRIES, poses, relight, turn
 from clgan_lib.clgan import CLGAN
 from clgan_lib.corruption import corrupt
 from clgan_lib.data import to_float, to_uint8
@@ -60,6 +60,8 @@ class CLGANR(CLGAN):
         compare: what the score is made of, see `difference`.
         average_poses: redraw and score an image in each mirrored or quarter-turned pose that the product allows, and
             average: what is wrong in one pose only is G's mistake, not the product's.
+        light: how far the light may vary in training, see `clgan_lib.augment.relight`; Real_A and Real_B share it, so that
+            another light is no damage. 0 leaves images as they were taken.
         learning_rate: AdamW's, constant for half of the training, then a cosine to 0; D's is a fifth of it.
         ema: decay of the moving averages of the weights, which reconstruct and score.
 
@@ -91,6 +93,7 @@ class CLGANR(CLGAN):
         temperature: float = 0.07,
         compare: Compare = "features",
         average_poses: bool = True,
+        light: float = 0.05,
         learning_rate: float = 1e-3,
         ema: float = 0.998,
     ) -> None:
@@ -98,12 +101,14 @@ class CLGANR(CLGAN):
             raise ValueError(f"compare: {compare!r} is unknown; use 'color', 'gradients' or 'features'")
         if not (0 <= ema < 1 and 0 <= gan_from <= 1):
             raise ValueError(f"ema and gan_from: expected shares, ema below 1; got {ema} and {gan_from}")
+        if not 0 <= light <= 0.5:
+            raise ValueError(f"light: expected a share of the range, at most 0.5; got {light}")
         super().__init__(image_size=image_size, batch_size=batch_size, width=width, blocks=blocks, norm=norm, downs=3,
                          patches=patches, temperature=temperature, lambda_x=lambda_x, lambda_gan=lambda_gan,
                          learning_rate=learning_rate)  # fmt: skip
         self.restore, self.inside, self.gan_from, self.decay, self.compare = restore, inside, gan_from, ema, compare
         self.lambda_1, self.lambda_s, self.lambda_g = lambda_1, lambda_s, lambda_g
-        self.average_poses, self.poses = average_poses, poses("none")
+        self.average_poses, self.poses, self.light = average_poses, poses("none"), light
         self.average: Restorer = frozen_copy(self.generator)
         trained = [*self.generator.parameters(), *self.heads.parameters()]
         self.g_optimizer = torch.optim.AdamW(trained, lr=learning_rate, fused=True)
@@ -137,6 +142,7 @@ class CLGANR(CLGAN):
         """D's update where it has a weight, then G's and H's, on good images ``(B, 3, S, S)``."""
         self.train()
         self.set_learning_rate(progress)
+        images = relight(images, self.light) if self.light else images
         damaged, where = corrupt(images) if self.restore else (images, torch.zeros_like(images[:, :1]))
         redrawn, taps = self.generator.forward_with_taps(damaged.contiguous(memory_format=torch.channels_last))
         terms = self.update_discriminator(images, redrawn.detach()) if self.lambda_gan else {}

@@ -239,13 +239,24 @@ def test_answers_turn_with_the_image_as_far_as_the_product_may(
     assert torch.equal(alone.reconstruct(images), model.average(images))
 
 
+def test_damaged_and_whole_image_stand_in_one_light(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr("clgan_lib.clgan_r.corrupt", lambda images: (seen.append(images), corrupt(images))[1])
+    for light in (0.05, 0.0):
+        model = CLGANR(**TINY, light=light)
+        monkeypatch.setattr(model, "update_restorer", lambda images, *_, **__: (seen.append(images), {})[1])
+        model.training_step(discs(), 0.0)
+        lit, target = seen[-2:]
+        assert torch.equal(lit, target) and torch.equal(lit, discs()) == (light == 0)
+
+
 def test_the_comparator_is_the_only_comparison_of_its_model() -> None:
     with pytest.raises(ValueError, match="compare: clgan_rc"):
         build_model("clgan_rc", image_size=32, options={"compare": "color"})
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("compare", "pixels"), ("ema", 1.0), ("gan_from", 1.5), ("norm", "layer")]
+    ("option", "value"), [("compare", "pixels"), ("ema", 1.0), ("gan_from", 1.5), ("norm", "layer"), ("light", -0.1)]
 )
 def test_impossible_options_are_refused_by_name(option: str, value: object) -> None:
     with pytest.raises(ValueError, match=option):

@@ -192,9 +192,16 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
-    """Restore what `optimizer_state` returned."""
+    """Restore what `optimizer_state` returned, each moment in its parameter's order of memory.
+
+    A file keeps the order of contiguous tensors, and a fused optimiser goes through weights and moments side by side: for
+    channels-last weights it would take the moments of others.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in flat.items():
         number, _, name = key.partition(".")
-        state.setdefault(int(number), {})[name] = value
+        like = parameters[int(number)]
+        ordered = torch.empty_like(like, dtype=value.dtype).copy_(value) if value.shape == like.shape else value
+        state.setdefault(int(number), {})[name] = ordered.detach()
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -216,7 +216,7 @@ def _resumable(run: Run, checkpoint: Path) -> bool:
     run.model.fit(run.train_images.to(run.model.device), run.config.resolved_symmetry)
     try:
         load_checkpoint(checkpoint, run.model, run.config.fingerprint())
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError):
         return False
     return True
 

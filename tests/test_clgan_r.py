@@ -177,7 +177,8 @@ def test_resumes_exactly(variant: type[CLGANR], options: dict[str, float]) -> No
     first.training_step(discs(), 0.6)
     second.load_state_dict(first.state_dict())
     kept = {name: part for name, part in first.training_state().items() if part}  # nothing is kept of an idle Adam
-    second.load_training_state(copy.deepcopy(kept))
+    files = {name: {key: moment.contiguous() for key, moment in part.items()} for name, part in kept.items()}
+    second.load_training_state(copy.deepcopy(files))
     for model in (first, second):
         torch.manual_seed(1)
         model.training_step(discs(seed=1), 0.7)

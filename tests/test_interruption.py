@@ -290,8 +290,8 @@ def drawn(tmp_path: Path) -> tuple[dict[str, bytes], int]:
 
 def test_the_embedded_data_is_completed(drawn: tuple[dict[str, bytes], int], tmp_path: Path) -> None:
     whole, changes = drawn
-    for share, fault in ((0.3, "SIGKILL"), (0.9, "half a file")):
-        strike_data(tmp_path / "data", round(share * changes), fault, whole)
+    for at, fault in ((3, "SIGKILL"), (round(0.3 * changes), "SIGKILL"), (round(0.9 * changes), "half a file")):
+        strike_data(tmp_path / "data", at, fault, whole)
 
 
 @pytest.mark.full

@@ -84,7 +84,8 @@ def _refuse_foreign(root: Path, names: tuple[str, ...], parameters: dict[str, in
         raise FileExistsError(f"{root}: is a file; choose another folder for the embedded data")
     marker = root / MARKER
     if not marker.exists():
-        others = sorted(entry.name for entry in root.iterdir() if entry.name != LOCK)
+        ours = (LOCK, _part(marker).name)  # a process may have been killed while it wrote the marker
+        others = sorted(entry.name for entry in root.iterdir() if entry.name not in ours)
         if others:
             raise FileExistsError(f"{root}: holds {others[0]!r}, which is not embedded data; choose an empty folder")
         return []
@@ -148,6 +149,10 @@ def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 def _replace(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    _part(path).write_bytes(content)
+    os.replace(_part(path), path)
+
+
+def _part(path: Path) -> Path:
+    """What a file is called until it is whole."""
+    return path.with_name(f".{path.name}.tmp")

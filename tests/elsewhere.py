@@ -2,9 +2,9 @@
 
 A GPU's kernels cannot be tested without one; whether every tensor is on the right device can. What is `elsewhere` refuses
 to meet what is not (but for scalars and indices, as on a GPU), so code that trains, saves, resumes and answers here and
-gives the CPU's numbers does not mix devices. Run as a script, which changes torch for its process, it does so for one model:
+gives the CPU's numbers does not mix devices. A script, since it changes torch for its process:
 
-    python tests/elsewhere.py MODEL FOLDER
+    python tests/elsewhere.py FOLDER MODEL...
 """
 
 from __future__ import annotations
@@ -145,9 +145,8 @@ def run(model: str, device: str, folder: Path, *, interrupted: bool) -> Path:
     return config.folder
 
 
-def main(model: str, folder: Path) -> None:
+def check(model: str, folder: Path) -> None:
     """Once on the CPU, once elsewhere with an interruption: weights, scores and what an inspector answers are the same."""
-    kept = install()
     here, there = run(model, "cpu", folder, interrupted=False), run(model, NAME, folder, interrupted=True)
     mine, theirs = (json.loads((r / "metrics.json").read_text()) for r in (here, there))
     assert (mine["env"]["device"], theirs["env"]["device"]) == ("cpu", NAME)
@@ -157,8 +156,10 @@ def main(model: str, folder: Path) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8))
     answers = [inspection.load(here, device).inspect(image, native=True) for device in ("cpu", NAME)]
     np.testing.assert_array_equal(*(answer.scores for answer in answers))
-    del kept
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    kept = install()
+    for name in sys.argv[2:]:
+        print(name)
+        check(name, Path(sys.argv[1]))

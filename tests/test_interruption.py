@@ -290,7 +290,8 @@ def drawn(tmp_path: Path) -> tuple[dict[str, bytes], int]:
 
 def test_the_embedded_data_is_completed(drawn: tuple[dict[str, bytes], int], tmp_path: Path) -> None:
     whole, changes = drawn
-    for at, fault in ((3, "SIGKILL"), (round(0.3 * changes), "SIGKILL"), (round(0.9 * changes), "half a file")):
+    early = [(at, "SIGKILL") for at in range(1, 7)]  # until the marker is there
+    for at, fault in (*early, (round(0.3 * changes), "SIGKILL"), (round(0.9 * changes), "half a file")):
         strike_data(tmp_path / "data", at, fault, whole)
 
 

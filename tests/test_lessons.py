@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -138,11 +139,16 @@ def judge(notebook: nbformat.NotebookNode) -> dict[str, int]:
 
 
 def test_the_losses_print_what_is_committed() -> None:
-    """Strict nbval on 02_losses: every kept output comes out again, digit by digit, and every assertion holds."""
+    """Strict nbval on 02_losses: every kept output comes out again, digit by digit, and every assertion holds.
+
+    Digits are those of the versions in constraints.txt; with another torch only the assertions are held.
+    """
+    pinned = f"torch=={version('torch').partition('+')[0]}" in (ROOT / "constraints.txt").read_text().split()
     path = ROOT / "notebooks" / "02_losses.ipynb"
     kept = [cell for cell in nbformat.read(path, 4).cells if "keep_output" in cell.metadata.get("tags", [])]
     assert len(kept) >= 12 and all(cell.outputs and cell.execution_count for cell in kept)  # others are not compared
-    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=120", str(path)]
+    how = "--nbval" if pinned else "--nbval-lax"
+    command = [sys.executable, "-m", "pytest", how, "--nbval-current-env", "--nbval-cell-timeout=120", str(path)]
     run = subprocess.run(
         [*command, "-q", "-p", "no:cacheprovider", "-p", "no:xdist"], capture_output=True, text=True, cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},

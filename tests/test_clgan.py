@@ -105,7 +105,7 @@ def test_it_learns_to_redraw_what_it_saw() -> None:
         if step % 25 == 0:
             errors.append(float((model.reconstruct(batch) - batch).abs().mean()))
         model.training_step(batch, 0.0)
-    assert min(errors) < 0.6 * errors[0], errors  # not the last: training against D swings
+    assert min(errors) < 0.75 * errors[0], errors  # not the last: training against D swings
 
 
 def test_bf16_gives_the_losses_of_float32_to_rounding() -> None:

@@ -226,6 +226,7 @@ def _decode(files: Files, image_size: int) -> dict[str, Tensor]:
     """Decode a whole category into train, test and masks."""
 
     def decode_test(entry: tuple[Path, str, Path | None]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """A test image and its mask, empty for a good one."""
         path, kind, mask_path = entry
         image = read_image(path)
         if kind == "good" or mask_path is None:

@@ -117,6 +117,7 @@ def _over_grid(scores: NDArray[np.float32], truth: NDArray[np.bool_], grid: NDAr
     place = np.searchsorted(grid, scores)  # how many thresholds are below
 
     def above(p: NDArray) -> NDArray:
+        """How many of these pixels score above each threshold of the grid."""
         return len(p) - np.cumsum(np.bincount(p, minlength=len(grid) + 1))[:-1]
 
     tp, positive = above(place[truth]), above(place.ravel())

@@ -167,6 +167,7 @@ class _Loop:
         self.rate = 0.0  # images per second between the last two rows
 
     def share(self, done: Progress) -> float:
+        """How much of the budget is spent, in [0, 1]."""
         return self.budget.spent(done, len(self.images))
 
     def run_to_next_log(self, done: Progress) -> dict[str, float]:
@@ -192,6 +193,7 @@ class _Loop:
         return done.history[-1]
 
     def step(self, done: Progress) -> dict[str, Tensor]:
+        """One step of the model on the images that are next, each in a random pose; its loss terms."""
         progress = self.share(done)
         batch = to_float(self.images[self.indices(done.steps)])
         batch = augment(batch, self.symmetry, crop=self.crop and progress < 0.5)

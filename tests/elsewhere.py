@@ -107,9 +107,8 @@ def empty_strided(size: Any, stride: Any, dtype: Any = None, **_: Any) -> There:
 def install() -> list[torch.library.Library]:
     """Make the device known to torch; what comes back must be kept."""
     _setup_privateuseone_for_python_backend(NAME, Module())
-    torch.__future__.set_swap_module_params_on_conversion(
-        True
-    )  # parameters stay themselves when they move, as on a GPU
+    # As on a GPU, parameters stay themselves when they move: optimisers hold them already
+    torch.__future__.set_swap_module_params_on_conversion(True)
     everything, below = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
     everything.fallback(compute, "PrivateUse1")
     below.impl("empty_strided", empty_strided, "PrivateUse1")  # torch.tensor goes below the fallback

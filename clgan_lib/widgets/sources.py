@@ -21,6 +21,7 @@ def finished_runs(results_root: str | Path, experiment: str) -> Runs:
     known = {model: number for number, model in enumerate(MODELS)}
 
     def rank(folder: Path) -> tuple[str, int, str, int]:
+        """By category, then models in the order of the tables, then seed."""
         model, category, seed = folder.parts[-3:]
         return category, known.get(model, len(known)), model, int(seed.removeprefix("seed"))
 

@@ -52,6 +52,7 @@ def tracing(model: CLGAN, trace: Trace) -> Iterator[None]:
 
     def watch(network: str, arrow: str) -> object:
         """A hook on what enters a network: its shape, and the gradient that comes back along that arrow."""
+
         def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             trace.used.add(network)
             data = inputs[0].view_as(inputs[0])  # a name of its own, so that only this arrow's gradient is seen

@@ -42,7 +42,8 @@ class Comparator(nn.Module):
     def forward(self, differences: list[Tensor]) -> Tensor:
         """``(B, C_l, S_l, S_l)`` each, the first of full resolution -> ``(B, 1, S/2, S/2)``."""
         size = differences[0].shape[-1] // 2
-        pairs = zip(self.inputs, differences, strict=True)
+        smaller = [F.avg_pool2d(d, 2) if d.shape[-1] > size else d for d in differences]  # before they get channels
+        pairs = zip(self.inputs, smaller, strict=True)
         return self.layers(torch.stack([_resized(layer(found), size) for layer, found in pairs]).sum(0))
 
 

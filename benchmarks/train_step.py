@@ -1,6 +1,6 @@
 """CLGAN's training step against CUT's, and how its cost grows.
 
-    python -m benchmarks.train_step [--cut PATH] [--sizes 64 128 256] [--batches 1 4] [--project]
+    python -m benchmarks.train_step [--cut PATH] [--sizes 64 128 256] [--batches 1 4] [--project] [--bf16]
 
 Prints tables in Markdown. PATH is a checkout of github.com/taesungp/contrastive-unpaired-translation, whose step at its
 defaults (batch norm aside, the same networks) is run on one A and one B image. Two yardsticks: time per step of the recipe,
@@ -38,15 +38,16 @@ TRAIN_IMAGES = {"bottle": 209, "carpet": 280, "grid": 264, "hazelnut": 391, "lea
 
 def model_step(
     *, size: int, batch: int | None = None, model: str = "clgan", pairs: str = "shared", width: int = 64, blocks: int = 9,
-    device: str = "cpu", plain: bool = False, compiled: bool = False,
+    device: str = "cpu", plain: bool = False, compiled: bool = False, bf16: bool = False,
 ) -> Step:  # fmt: skip
-    """A training step of one of our models, on random images; bf16 on a GPU, as the trainer has it.
+    """A training step of one of our models, on random images; in bf16 on a GPU, as the trainer has it.
 
     Args:
         size, batch: of the images; without a batch the model's own.
         pairs, width, blocks: CLGAN's.
         plain: without the fast convolutions.
         compiled: with torch.compile on G and D.
+        bf16: in bf16 on a CPU, too (``precision: bf16`` of a run).
     """
     options: dict[str, object] = {} if batch is None else {"batch_size": batch}
     options |= {"pairs": pairs, "width": width, "blocks": blocks} if model == "clgan" else {}
@@ -60,7 +61,7 @@ def model_step(
     def step() -> object:
         with (
             mock.patch.object(winograd, "PAYS", pays),
-            torch.autocast(made.device.type, torch.bfloat16, enabled=made.device.type == "cuda"),
+            torch.autocast(made.device.type, torch.bfloat16, enabled=bf16 or made.device.type == "cuda"),
         ):
             return made.training_step(images, 0.2)
 
@@ -117,6 +118,8 @@ def compare(arguments: argparse.Namespace, device: torch.device, top: float) -> 
             sides[f"CLGAN, {pairs}, plain convolutions"] = ("model_step", {**own, "pairs": pairs, "plain": True})
     if arguments.compile:
         sides["CLGAN, shared, torch.compile"] = ("model_step", {**own, "compiled": True})
+    if arguments.bf16:
+        sides["CLGAN, shared, bf16"] = ("model_step", {**own, "bf16": True})
     steps = {name: globals()[function](**given) for name, (function, given) in sides.items()}
     times = common.paired(steps, arguments.repeats, warmup=arguments.warmup)
     memory = {name: common.peak_memory("benchmarks.train_step", f, **given) for name, (f, given) in sides.items()}
@@ -193,6 +196,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--blocks", type=int, default=9)
     parser.add_argument("--compile", action="store_true", help="also with torch.compile")
+    parser.add_argument("--bf16", action="store_true", help="also in bf16 on a CPU; pays where its instructions have it")
     parser.add_argument("--project", action="store_true")
     arguments = parser.parse_args()
     device = common.begin(arguments)

@@ -196,7 +196,9 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--blocks", type=int, default=9)
     parser.add_argument("--compile", action="store_true", help="also with torch.compile")
-    parser.add_argument("--bf16", action="store_true", help="also in bf16 on a CPU; pays where its instructions have it")
+    parser.add_argument(
+        "--bf16", action="store_true", help="also in bf16 on a CPU; pays where its instructions have it"
+    )
     parser.add_argument("--project", action="store_true")
     arguments = parser.parse_args()
     device = common.begin(arguments)

@@ -65,6 +65,7 @@ def _number(
     """A checker for one number: the right one, the usual wrong ones, anything else."""
 
     def judge(answer: Any) -> Verdict:
+        """Right, a usual slip, or anything else."""
         try:
             value = float(answer)
         except (TypeError, ValueError):
@@ -138,6 +139,7 @@ def _networks(which: str) -> Callable[[Any], Verdict]:
     """A checker for a set of networks that an update moves."""
 
     def judge(answer: Any) -> Verdict:
+        """Right, or the first network too many or missing."""
         names, known = ({answer} if isinstance(answer, str) else set(answer)), {"D", "G_enc", "G_dec", "H"}
         if names - known:
             return Verdict(

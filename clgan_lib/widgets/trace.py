@@ -54,6 +54,7 @@ def tracing(model: CLGAN, trace: Trace) -> Iterator[None]:
         """A hook on what enters a network: its shape, and the gradient that comes back along that arrow."""
 
         def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            """Note the shape, and wait for the gradient."""
             trace.used.add(network)
             data = inputs[0].view_as(inputs[0])  # a name of its own, so that only this arrow's gradient is seen
             # G's output comes back to the encoder as the query; x itself needs no gradient.
@@ -66,10 +67,12 @@ def tracing(model: CLGAN, trace: Trace) -> Iterator[None]:
         return before
 
     def answered(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Note D's logits."""
         trace.logits.append(output.detach())
         trace.shapes["D>L"] = tuple(output.shape)
 
     def projected(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Note the size of what H answers."""
         trace.shapes["H>L"] = tuple(output.shape)
 
     generator = model.generator

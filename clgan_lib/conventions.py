@@ -34,9 +34,9 @@ def measure(results_root: str | Path, frame: pd.DataFrame, model: str) -> pd.Dat
     """`rows` for one model on every category.
 
     Raises:
-        ValueError: if none of its runs has maps.
+        ValueError: if none of its runs has maps with reconstructions.
     """
-    runs = runs_with_maps(results_root, frame, model)
+    runs = runs_with_maps(results_root, frame, model, redrawn=True)
     found = pd.DataFrame([row for run in runs for row in rows(Path(results_root) / run["folder"], run)])
     return found.assign(provenance=provenance(frame))
 

@@ -96,12 +96,12 @@ def pipelines(chosen: Sequence[Example], folder: Path, model: str = "clgan") -> 
     for example in chosen:
         picture = example.reconstructions.get(model)
         if picture is not None and len(drawn) < DRAWN:
-            title = f"Fig. 2: {display(model)}, {example.category}, {example.name}, seed {example.seed}."
-            title = f"{title} {credit([example.data])}"
-            drawn.append(pictures.pipeline(example.image, picture, truth=example.truth, title=title))
+            which = f"{display(model)}, {example.category}, {example.name}, seed {example.seed}, k = {example.k:g}"
+            title = f"Fig. 2: {which}. {credit([example.data])}"
+            drawn.append(pictures.pipeline(example.image, picture, example.k, example.truth, title))
             figures.save(drawn[-1], folder / "figures" / f"fig2_{example.category}", ["png"])
     prose = [
-        "Eq. 7 to 10 on single images: the residual ID1, the channels' masks ID2 at mean + 3 sigma (dashed in the "
+        "Eq. 7 to 10 on single images: the residual ID1, the channels' masks ID2 at mean + k sigma (dashed in the "
         "histograms), their grey sum ID3, its own threshold ID4, and the closing ID5. The images are those of Fig. 4.",
     ]
     return Section("The detection, step by step: Fig. 2", prose, drawn, folded=True) if drawn else None

@@ -120,18 +120,12 @@ class Table:
         return paths
 
 
-def from_frame(name: str, caption: str, frame: pd.DataFrame, notes: Sequence[str] = ()) -> Table:
+def from_frame(name: str, caption: str, frame: pd.DataFrame) -> Table:
     """A data frame as it is, its text columns to the left; numbers in groups of three digits."""
     labels = next((i for i, kind in enumerate(frame.dtypes) if kind.kind in "if"), len(frame.columns))
     cells = ([f"{v:,}" if isinstance(v, int | float) else str(v) for v in row] for row in frame.to_numpy(object))
-    return Table(
-        name,
-        caption,
-        list(map(str, frame.columns)),
-        [Row([Cell(text) for text in row]) for row in cells],
-        labels,
-        notes,
-    )
+    rows = [Row([Cell(text) for text in row]) for row in cells]
+    return Table(name, caption, list(map(str, frame.columns)), rows, labels)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -24,7 +24,6 @@ from pathlib import Path, PurePosixPath
 from clgan_lib.data import SUFFIXES, list_categories
 from clgan_lib.paths import CACHE, safe_name
 
-LAYOUTS = ("mvtec_ad", "mvtec_ad_2", "visa")
 SPLIT = PurePosixPath("split_csv/1cls.csv")
 
 
@@ -39,7 +38,7 @@ def categories(root: str | Path) -> list[str]:
 
 
 def recognise(root: str | Path, category: str) -> str:
-    """Which of `LAYOUTS` a category is in; ``"mvtec_ad"`` also where none is recognised, which the loader then explains."""
+    """``"mvtec_ad"``, ``"mvtec_ad_2"`` or ``"visa"``; the first also where the loader has to explain what is missing."""
     root = Path(root)
     folder = root / safe_name(category, "category")
     if (folder / "test_public").is_dir():
@@ -81,11 +80,9 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _mvtec_ad_2(root: Path, category: str) -> dict[str, Path]:
-    """Where each file stands in MVTec AD's layout; ``validation`` stays apart, private images have no truth."""
+    """Where each file stands in MVTec AD's layout; ``validation`` is not used, private images have no truth."""
     folder = root / category
     found = {f"train/good/{p.name}": p for p in _images(folder / "train" / "good")}
-    if (folder / "validation" / "good").is_dir():
-        found |= {f"validation/good/{p.name}": p for p in _images(folder / "validation" / "good")}
     for kind in ("good", "bad"):
         found |= {f"test/{kind}/{p.name}": p for p in _images(folder / "test_public" / kind)}
     masks = _images(folder / "test_public" / "ground_truth" / "bad")

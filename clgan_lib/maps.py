@@ -30,7 +30,7 @@ BROKEN = (OSError, EOFError, KeyError, ValueError, TypeError, SyntaxError, Memor
 
 
 def read_maps(folder: str | Path, names: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
-    """Arrays of a run's ``maps.npz``; see the run folder's format in the README.
+    """Arrays of a run's ``maps.npz``, as `clgan_lib.runs.write_answers` writes them.
 
     Args:
         folder: the run's.
@@ -94,8 +94,16 @@ def read_evaluation(folder: Path) -> Evaluation:
     )
 
 
-def runs_with_maps(results_root: str | Path, frame: pd.DataFrame, model: str) -> list[dict[Any, Any]]:
+def runs_with_maps(
+    results_root: str | Path, frame: pd.DataFrame, model: str, *, redrawn: bool = False
+) -> list[dict[Any, Any]]:
     """Per category the finished run of `model` that kept its maps, the lowest seed's: rows of the tidy table.
+
+    Args:
+        results_root: the folder that holds experiments.
+        frame: from `collect`.
+        model: of the runs.
+        redrawn: only runs with reconstructions, which maps of another program lack.
 
     Raises:
         ValueError: if there is none.
@@ -106,6 +114,10 @@ def runs_with_maps(results_root: str | Path, frame: pd.DataFrame, model: str) ->
     if there.empty:
         finished = ", ".join(frame.loc[frame["found"].astype(bool), "model"].unique()) or "none"
         raise ValueError(f"model: no finished run of {model!r} has maps.npz; models with finished runs: {finished}")
+    if redrawn:
+        there = there[["reconstructions" in arrays_in(Path(results_root) / folder) for folder in there["folder"]]]
+        if there.empty:
+            raise ValueError(f"model: the maps of {model!r} have no reconstructions, so the paper's k cannot be varied")
     return there.drop_duplicates("category").to_dict("records")
 
 
@@ -115,6 +127,7 @@ class Example:
 
     Attributes:
         data, category, name, seed: which image, of which runs.
+        k: of the paper's first threshold, in these runs.
         reference: the model by whose F1 it was chosen.
         image: uint8 ``(S, S, 3)``.
         truth: bool ``(S, S)``.
@@ -126,6 +139,7 @@ class Example:
     category: str
     name: str
     seed: int
+    k: float
     reference: str
     image: NDArray[np.uint8]
     truth: NDArray[np.bool_]
@@ -192,9 +206,8 @@ def _example(root: Path, first: dict[Any, Any], runs: list[dict[Any, Any]], name
         picture, mask = _answer(root, run, name, postprocess) if _has_maps(root, run) else (None, None)
         reconstructions[run["model"]], masks[run["model"]] = picture, mask
     image, truth = maps["images"][index], maps["masks"][index]
-    return Example(
-        first["data"], first["category"], name, int(first["seed"]), first["model"], image, truth, reconstructions, masks
-    )
+    which = (first["data"], first["category"], name, int(first["seed"]), float(first["k"]), first["model"])
+    return Example(*which, image, truth, reconstructions, masks)
 
 
 def _answer(

@@ -20,6 +20,7 @@ from clgan_lib.tables import number, provenance
 from clgan_lib.tidy import display, read_scores
 
 MEAN = "mean"  # the pseudo-category of the mean over categories
+HEADLINE = "dual_threshold"  # the paper's post-processing; differences are told of it
 
 
 def paired_bootstrap(
@@ -54,22 +55,13 @@ def paired_bootstrap(
     return float(np.mean([np.mean(differences) for differences in pairs])), float(low), float(high)
 
 
-def differences(
-    results_root: str | Path,
-    frame: pd.DataFrame,
-    reference: str,
-    *,
-    postprocess: str = "dual_threshold",
-    metric: str = "F1",
-) -> pd.DataFrame:
-    """Every model against `reference`, per category and over all: mean difference of per-image `metric`, with interval.
+def differences(results_root: str | Path, frame: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Every model against `reference`, per category and over all: mean difference of per-image F1, with interval.
 
     Args:
         results_root: the folder that holds experiments.
         frame: from `collect`.
         reference: a model.
-        postprocess: which rows of ``scores.csv`` count.
-        metric: a column of them, percent.
 
     Returns:
         reference, model, category (or "mean"), images, difference, low, high, in points. An image scored with several
@@ -79,8 +71,8 @@ def differences(
     scores = read_scores(results_root, frame)
     if scores.empty:
         return pd.DataFrame(columns=["reference", "model", "category", "images", "difference", "low", "high"])
-    scores = scores[scores["postprocess"] == postprocess]
-    wide = scores.pivot_table(index=["category", "name"], columns="model", values=metric, aggfunc="mean")
+    scores = scores[scores["postprocess"] == HEADLINE]
+    wide = scores.pivot_table(index=["category", "name"], columns="model", values="F1", aggfunc="mean")
     rows = []
     for model in frame["model"].unique():
         if model == reference or model not in wide or reference not in wide:
@@ -97,8 +89,7 @@ def differences(
     return pd.DataFrame(rows).assign(provenance=provenance(frame))
 
 
-def variance(results_root: str | Path, frame: pd.DataFrame, reference: str, *, postprocess: str = "dual_threshold",
-             metric: str = "F1") -> pd.DataFrame:  # fmt: skip
+def variance(results_root: str | Path, frame: pd.DataFrame, reference: str) -> pd.DataFrame:
     """Where the uncertainty of each headline difference comes from: the test images, the seed, the threshold.
 
     The difference is the mean over categories of the mean over images; only categories that both models have count, and
@@ -108,38 +99,37 @@ def variance(results_root: str | Path, frame: pd.DataFrame, reference: str, *, p
         results_root: the folder that holds experiments.
         frame: from `collect`.
         reference: a model.
-        postprocess: of the headline number.
-        metric: a column of ``scores.csv``, percent.
 
     Returns:
         reference, model, postprocess, categories, images, seeds, difference, low, high (95 %, by drawing the images again),
         image_error (standard error by these draws), seed_error (standard error of the mean over seeds; NaN with one
         seed, where it is unknown), image_share (of the two errors' squares, percent), lowest and highest difference
-        over the thresholds that both have, thresholds (their names). In points.
+        over the thresholds that both have, thresholds (their names). In points of F1; no row where the two have no seed
+        in common.
     """
     scores = read_scores(results_root, frame)
     rows: list[dict[str, Any]] = []
     if scores.empty:
         return pd.DataFrame(rows)
-    wide = scores.pivot_table(index=["postprocess", "seed", "category", "name"], columns="model", values=metric)
+    wide = scores.pivot_table(index=["postprocess", "seed", "category", "name"], columns="model", values="F1")
     for model in [m for m in frame["model"].unique() if m != reference and m in wide and reference in wide]:
         gaps = (wide[model] - wide[reference]).dropna()
-        if postprocess not in gaps.index.get_level_values("postprocess"):
+        if HEADLINE not in gaps.index.get_level_values("postprocess"):
             continue
         means = gaps.groupby(["postprocess", "seed", "category"]).mean()
         per_level = means.groupby(["postprocess", "category"]).mean().groupby("postprocess").mean()
-        here = gaps.loc[postprocess]
+        here = gaps.loc[HEADLINE]
         images = here.groupby(["category", "name"]).mean()
         groups = [part.to_numpy() for _, part in images.groupby("category")]
         difference, low, high = paired_bootstrap(groups)
-        per_seed = means.loc[postprocess].groupby("seed").mean()
+        per_seed = means.loc[HEADLINE].groupby("seed").mean()
         image_error = float(np.sqrt(sum(g.var(ddof=1) / len(g) for g in groups if len(g) > 1)) / len(groups))
         seed_error = float(per_seed.std(ddof=1) / np.sqrt(len(per_seed))) if len(per_seed) > 1 else float("nan")
         share = (
             100 * image_error**2 / (image_error**2 + seed_error**2) if image_error + seed_error > 0 else float("nan")
         )
         rows.append({
-            "reference": reference, "model": model, "postprocess": postprocess, "images": len(images),
+            "reference": reference, "model": model, "postprocess": HEADLINE, "images": len(images),
             "categories": ", ".join(sorted({str(c) for c, _ in images.index})), "seeds": len(per_seed),
             "difference": difference,
             "low": low, "high": high, "image_error": image_error, "seed_error": seed_error, "image_share": share,
@@ -148,7 +138,7 @@ def variance(results_root: str | Path, frame: pd.DataFrame, reference: str, *, p
     return pd.DataFrame(rows).assign(provenance=provenance(frame))
 
 
-def sentence(row: Mapping[Any, Any], metric: str = "F1") -> str:
+def sentence(row: Mapping[Any, Any]) -> str:
     """One row of `variance` as a referee could quote it."""
     seeds = (
         f"over {row['seeds']} seeds the mean has a standard error of {number(row['seed_error'], 1)}, and the test images "
@@ -166,7 +156,7 @@ def sentence(row: Mapping[Any, Any], metric: str = "F1") -> str:
     )
     return (
         f"{display(str(row['model']))} minus {display(str(row['reference']))} on {row['categories']}: "
-        f"{number(row['difference'], 1, True)} points of {metric} ({row['postprocess'].replace('_', ' ')}); 95 % interval "
+        f"{number(row['difference'], 1, True)} points of F1 ({row['postprocess'].replace('_', ' ')}); 95 % interval "
         f"{number(row['low'], 1, True)} to {number(row['high'], 1, True)} over the choice of {row['images']} test images, "
         f"which {verdict}; {seeds}; {levels}."
     )

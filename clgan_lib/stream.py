@@ -122,11 +122,16 @@ def native_measures(
 
     Raises:
         FileNotFoundError: if there are no maps or no such data.
-        ValueError: if there is nothing to rank.
+        ValueError: if there is nothing to rank, or a defect type left out does not exist.
     """
     shelf, reader, found = scan(maps), Reader(), Streamed()
     problems = list(shelf.problems)
-    for image, kind, mask in find_files(arrange(data_root, category), category).test:
+    files = find_files(arrange(data_root, category), category).test
+    kinds = sorted({kind for _, kind, _ in files} - {"good"})
+    if not set(leave_out) <= set(kinds):
+        unknown = sorted(set(leave_out) - set(kinds))
+        raise ValueError(f"leave_out: no defect type {unknown}; {category} has {', '.join(kinds)}")
+    for image, kind, mask in files:
         key = key_of(f"{kind}/{image.name}")[0]
         entry = shelf.maps.get(key) or shelf.maps.get(key.replace("/", "_"))
         if kind in leave_out:
@@ -134,10 +139,12 @@ def native_measures(
         try:
             if entry is None:
                 raise ValueError("no map")
+            if kind != "good" and mask is None:
+                raise ValueError(f"no mask; add ground_truth/{kind}/{image.stem}_mask.png")
             scores, size = reader.read(entry), read_image(image).size
             if scores.shape[::-1] != size:
                 scores = np.asarray(cv2.resize(scores, size, interpolation=cv2.INTER_LINEAR), np.float32)
-            found.add(scores, None if mask is None else np.asarray(read_mask(mask, size)) > 0)
+            found.add(scores, None if mask is None or kind == "good" else np.asarray(read_mask(mask, size)) > 0)
         except ValueError as error:
             problems.append((key, str(error)))
     return {**found.measures(), "images": len(found.largest), "problems": problems}

@@ -51,19 +51,14 @@ def _counts_over_k(image: NDArray[np.float32], truth: NDArray[np.bool_], ks: Seq
     """TP, FP, FN, TN of one image at each k: ``(K, 4)``."""
     true, defect, size = np.pad(truth.view(np.uint8), MARGIN), int(truth.sum()), truth.size
     rows = []
-    for mask in _masks_over_k(image, ks):
+    for mask in masks_over_k(image, ks):
         positive, tp = cv2.countNonZero(mask), cv2.countNonZero(cv2.bitwise_and(mask, true))
         rows.append([tp, positive - tp, defect - tp, size - positive - defect + tp])
     return np.array(rows, np.int64)
 
 
-def masks_over_k(residual: NDArray[np.float32], ks: Sequence[float]) -> NDArray[np.bool_]:
-    """``threshold(residual, k).mask`` at each k, many times as fast: bool ``(K, H, W)``."""
-    return np.stack([mask[MARGIN:-MARGIN, MARGIN:-MARGIN] for mask in _masks_over_k(residual, ks)]).astype(bool)
-
-
-def _masks_over_k(residual: NDArray[np.float32], ks: Sequence[float]) -> list[NDArray[np.uint8]]:
-    """The masks as 0 and 1, with a margin of zeros.
+def masks_over_k(residual: NDArray[np.float32], ks: Sequence[float]) -> list[NDArray[np.uint8]]:
+    """``threshold(residual, k).mask`` at each k as 0 and 1, with a margin of zeros, many times as fast.
 
     Mean and sigma of ID1 do not depend on k, and the few pixels that pass one threshold are the only ones that can pass a
     higher one: k rises, and what has failed is dropped. ID3 has at most eight values, one per combination of channels that
@@ -159,10 +154,10 @@ def sweep_experiment(results_root: str | Path, frame: pd.DataFrame, model: str =
     """`sweep_run` for one model on every category, first seed; a run without maps is left out.
 
     Raises:
-        ValueError: if none of its runs has maps.
+        ValueError: if none of its runs has maps with reconstructions.
     """
     rows: list[dict[str, Any]] = []
-    for run in runs_with_maps(results_root, frame, model):
+    for run in runs_with_maps(results_root, frame, model, redrawn=True):
         rows += sweep_run(Path(results_root) / run["folder"], run)
     return pd.DataFrame(rows).assign(provenance=provenance(frame))
 

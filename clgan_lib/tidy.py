@@ -248,16 +248,20 @@ def published(table: str = "table3") -> pd.DataFrame:
 
 def is_mvtec(data: str) -> bool:
     """Whether a data root of this name should hold the real MVTec AD, so that published numbers speak of the same."""
-    return "".join(filter(str.isalpha, str(data).lower())) in MVTEC
+    return "".join(filter(str.isalpha, str(data).lower())) in MVTEC and not is_mvtec_2(data)
+
+
+def is_mvtec_2(data: str) -> bool:
+    """Whether a data root of this name should hold MVTec AD 2, which is another data set."""
+    return "".join(filter(str.isalnum, str(data).lower())) in {name + "2" for name in MVTEC}
 
 
 def credit(data: Iterable[str]) -> str:
-    """How a figure names its images: the data roots, and for MVTec AD what its licence asks for."""
+    """How a figure names its images: the data roots, and for MVTec AD and MVTec AD 2 what their licence asks for."""
     names = list(dict.fromkeys(data))
-    real = any("mvtec" in name.lower() for name in names)
-    owner = (
-        " (MVTec AD, Bergmann et al., CVPR 2019; MVTec Software GmbH, CC BY-NC-SA 4.0; at 256 x 256)" if real else ""
-    )
+    papers = {False: "MVTec AD, Bergmann et al., CVPR 2019", True: "MVTec AD 2, Heckler-Kram et al., arXiv:2503.21622"}
+    theirs = {papers[is_mvtec_2(name)] for name in names if "mvtec" in name.lower()}
+    owner = f" ({'; '.join(sorted(theirs))}; MVTec Software GmbH, CC BY-NC-SA 4.0; at 256 x 256)" if theirs else ""
     return f"Data: {', '.join(names)}{owner}."
 
 

@@ -165,6 +165,15 @@ def test_masks_that_cannot_be_are_named(values: np.ndarray, words: str, tiny_roo
     assert str(path) in one_line(caught.value)
 
 
+def test_images_of_floating_point_numbers_are_refused_not_read_as_black(tiny_root: Path) -> None:
+    path = tiny_root / "nut/train/good/000.tif"
+    save(path, np.full((32, 32), 0.5, np.float32))
+    with pytest.raises(ValueError, match="floating-point numbers; save it with 8 or 16 bits") as caught:
+        runs.start_run(config(tiny_root))
+    assert str(path) in one_line(caught.value)
+    assert "8 or 16 bits a channel nut/train/good/000.tif" in check_dataset(tiny_root).loc["nut", "advice"]
+
+
 def test_masks_that_cover_everything_are_scored_but_have_no_residual_outside(tiny_root: Path) -> None:
     for path in (tiny_root / "nut/ground_truth").rglob("*.png"):
         save(path, np.full((32, 32), 255, np.uint8))

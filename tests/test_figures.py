@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from fake_runs import fake_experiment, fake_run
 from matplotlib.figure import Figure
 
-from clgan_lib import figures, maps, sweep, tables
+from clgan_lib import exhibits, figures, maps, sweep, tables, tidy
 from clgan_lib.data import Category, load_category
 from clgan_lib.detection import detect
 from clgan_lib.evaluation import evaluate
@@ -92,6 +93,10 @@ def test_real_images_are_credited(tmp_path: Path) -> None:
         and "CC BY-NC-SA 4.0" in caption
         and "elsewhere" not in caption
     )
+    assert tidy.credit(["MVTec_AD_2"]).startswith("Data: MVTec_AD_2 (MVTec AD 2, Heckler-Kram et al.")
+    assert [tidy.is_mvtec(name) for name in ("mvtec_ad", "MVTec-AD", "mvtec_ad_256", "mvtec_ad_2", "mvtec2", "visa")] == [
+        True, True, True, False, False, False,
+    ]  # fmt: skip
 
 
 def test_without_maps_there_is_nothing_to_show(root: Path, tmp_path: Path) -> None:
@@ -126,6 +131,20 @@ def test_pipeline_draws_each_threshold_where_it_is(root: Path) -> None:
     np.testing.assert_array_equal(pictures(figure)[6], found.mask)
     drawn = [axis.lines[0].get_xdata()[0] for axis in figure.axes[8:]]  # type: ignore[index]
     assert drawn == pytest.approx([*found.thresholds, found.gray.mean() + found.gray.std()], abs=1e-6)
+
+
+def test_fig2_in_the_report_has_the_runs_own_k(tmp_path: Path) -> None:
+    folder = fake_run(tmp_path)
+    content = json.loads((folder / "metrics.json").read_text())
+    content["config"]["k"] = 2.0
+    (folder / "metrics.json").write_text(json.dumps(content))
+    chosen = maps.examples(tmp_path, tables.collect(tmp_path, "fake"))
+    section = exhibits.pipelines(chosen, tmp_path)
+    assert section is not None and "seed 0, k = 2." in texts(section.items[0])  # type: ignore[arg-type]
+    stored = maps.read_maps(folder)
+    index = list(stored["names"]).index(chosen[0].name)
+    expected = detect(stored["images"][index], stored["reconstructions"][index], 2.0).mask
+    np.testing.assert_array_equal(pictures(section.items[0])[6], expected)  # type: ignore[arg-type]
 
 
 def test_samples_show_each_type_with_its_mask(tiny_root: Path) -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import save
+from conftest import execute_notebook, save
 
 from clgan_lib import checks, layouts, runs
 from clgan_lib.config import RunConfig
 from clgan_lib.data import load_category
+from clgan_lib.paths import ROOT
 
 
 @pytest.fixture(autouse=True)
 def own_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layouts, "CACHE", tmp_path / "cache")
+    monkeypatch.setenv("CLGAN_CACHE", str(tmp_path / "cache"))  # of notebooks' kernels
 
 
 def picture(seed: int, mask: bool = False, value: int = 255) -> np.ndarray:
@@ -32,7 +35,6 @@ def mvtec_ad_2(root: Path) -> Path:
     folder = root / "mvtec_ad_2" / "fabric"
     for i in range(5):
         save(folder / f"train/good/{i:03}_regular.png", picture(i))
-        save(folder / f"validation/good/{i:03}_regular.png", picture(20 + i))
         for private in ("test_private", "test_private_mixed"):
             save(folder / private / f"{i:03}_regular.png", picture(40 + i))
     for i, light in enumerate(("regular", "overexposed", "shift_1")):
@@ -101,7 +103,7 @@ def test_a_tree_of_links_is_made_once_and_again_when_files_are_added(tmp_path: P
     second = layouts.arrange(root, "fabric")
     assert second != first and len(list((second / "fabric/train/good").iterdir())) == 6
     assert not list((tmp_path / "cache").rglob("*.part"))
-    assert {p.name for p in (second / "fabric").iterdir()} == {"train", "validation", "test", "ground_truth"}
+    assert {p.name for p in (second / "fabric").iterdir()} == {"train", "test", "ground_truth"}
 
 
 def test_a_run_on_visa_needs_no_more_than_its_root(tmp_path: Path) -> None:
@@ -110,6 +112,15 @@ def test_a_run_on_visa_needs_no_more_than_its_root(tmp_path: Path) -> None:
     content = runs.execute(RunConfig(model="blur", image_size=32, **settings))  # type: ignore[arg-type]
     assert content["images"] == {"train": 4, "holdout": 1, "test_good": 2, "test_defective": 3}
     assert content["config"]["data_root"] == str(root)  # what was asked for, not the cache
+
+
+def test_the_data_notebook_shows_categories_of_other_layouts(tmp_path: Path) -> None:
+    root = mvtec_ad_2(tmp_path)
+    shutil.copytree(root / "fabric", root / "can")
+    execute_notebook(ROOT / "notebooks/01_dataset.ipynb", tmp_path / "01.ipynb", data_root=str(root))
+    execute_notebook(
+        ROOT / "notebooks/01_dataset.ipynb", tmp_path / "01.ipynb", data_root=str(visa(tmp_path)), categories=["candle"]
+    )
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from fake_runs import fake_run
 from sklearn.metrics import roc_auc_score
 
-from clgan_lib import deposit, figures, mapfiles, maps, modern, referee, runs, tables
+from clgan_lib import conventions, deposit, figures, mapfiles, maps, modern, referee, runs, sweep, tables
 from clgan_lib.config import RunConfig
 from clgan_lib.data import Category, load_category
 from clgan_lib.detection import detect_map
@@ -161,6 +161,9 @@ def test_an_import_stands_in_tables_and_figures(tiny_root: Path) -> None:
     stored = maps.read_maps(tiny_root / "r/e/Stranger/nut/seed0")
     index = list(stored["names"]).index(chosen[0].name)
     np.testing.assert_array_equal(chosen[0].masks["Stranger"], detect_map(stored["scores"][index]))
+    for vary in (sweep.sweep_experiment, conventions.measure):
+        with pytest.raises(ValueError, match="the maps of 'Stranger' have no reconstructions"):
+            vary(tiny_root / "r", frame, "Stranger")
     titles = [axis.get_title() for axis in figures.reconstructions(chosen).axes]
     assert titles == ["input", "blur"]  # nothing is drawn for who draws nothing
     assert [a.get_ylabel() for a in figures.detections(chosen).axes] == ["image", "truth", "Stranger", "blur"]

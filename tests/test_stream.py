@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import save
 from test_ranking import maps
 
 from clgan_lib import mapfiles, stream
@@ -86,6 +87,19 @@ def test_native_size_opens_one_map_at_a_time(tiny_root: Path, monkeypatch: pytes
     found = stream.native_measures(tiny_root / "maps", tiny_root, "nut", ["rust"])
     assert found["images"] == 3
     assert dict(found["problems"]) == {"dent/000": "1024 NaN or infinite values", "good/001": "no map"}
+
+
+def test_an_image_is_good_by_its_folder_and_never_for_want_of_a_mask(tiny_root: Path) -> None:
+    for name in load_category(tiny_root, "nut", 32).test_names:
+        (tiny_root / "maps" / name).parent.mkdir(parents=True, exist_ok=True)
+        np.save((tiny_root / "maps" / name).with_suffix(".npy"), np.ones((32, 32)))
+    save(tiny_root / "nut/ground_truth/good/000_mask.png", np.zeros((32, 32), np.uint8))
+    (tiny_root / "nut/ground_truth/dent/001_mask.png").unlink()
+    found = stream.native_measures(tiny_root / "maps", tiny_root, "nut")
+    assert found["images"] == 6 and found["image_AUROC"] == 0.5  # both good images count
+    assert found["problems"] == [("dent/001", "no mask; add ground_truth/dent/001_mask.png")]
+    with pytest.raises(ValueError, match=r"leave_out: no defect type \['Dent'\]; nut has dent, rust"):
+        stream.native_measures(tiny_root / "maps", tiny_root, "nut", ["Dent"])
 
 
 def test_what_cannot_be_counted_is_named() -> None:

@@ -76,8 +76,8 @@ def test_the_fast_sweep_is_the_detector(root: Path) -> None:
     images += [rng.gamma(0.3, size=(24, 31, 3)).astype(np.float32), np.zeros((8, 8, 3), np.float32)]
     images.append(np.dstack([images[-2][..., :2], np.full((24, 31, 1), 0.2, np.float32)]))  # a channel without residual
     for image in images:
-        expected = np.stack([threshold(image, k).mask for k in ks])
-        np.testing.assert_array_equal(sweep.masks_over_k(image, ks), expected)
+        for k, mask in zip(ks, sweep.masks_over_k(image, ks), strict=True):
+            np.testing.assert_array_equal(mask, np.pad(threshold(image, k).mask, sweep.MARGIN))
 
 
 def test_a_perfect_residual_loses_what_cantelli_says(root: Path, swept: pd.DataFrame) -> None:
@@ -130,6 +130,8 @@ def test_variance_is_split_into_images_seeds_and_thresholds(root: Path, tmp_path
     one = fake_run(tmp_path, "clgan"), fake_run(tmp_path, "template")
     single = statistics.variance(tmp_path, tables.collect(tmp_path, "fake"), "template").iloc[0]
     assert len(one) == 2 and np.isnan(single["seed_error"]) and "is unknown" in statistics.sentence(single.to_dict())
+    fake_run(tmp_path, "udcae", seed=1)  # no seed in common
+    assert list(statistics.variance(tmp_path, tables.collect(tmp_path, "fake"), "template")["model"]) == ["clgan"]
     table = statistics.variance_table(frame, statistics.variance(root, frame, "template"))
     assert [r.cells[0].text for r in table.rows] == ["UDCAE", "CLGAN"] and quoted in table.notes
 

@@ -67,9 +67,9 @@ def slider(kind: Any, value: float, low: float, high: float, step: float, name: 
     )
 
 
-def choice(options: Any, name: str, *, width: str = "260px", label: int = 70) -> ipw.Dropdown:
+def choice(options: Any, name: str, *, width: str = "260px") -> ipw.Dropdown:
     """A drop-down list."""
-    layout, style = ipw.Layout(width=width), {"description_width": f"{label}px"}
+    layout, style = ipw.Layout(width=width), {"description_width": "70px"}
     return ipw.Dropdown(options=options, description=name, layout=layout, style=style)
 
 

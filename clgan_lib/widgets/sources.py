@@ -6,7 +6,7 @@ from pathlib import Path
 
 from clgan_lib.evaluation import Evaluation
 from clgan_lib.maps import read_evaluation
-from clgan_lib.model import MODELS
+from clgan_lib.tidy import MODEL_NAMES
 
 Runs = dict[str, dict[str, Path]]  # category -> model -> run folder
 
@@ -18,7 +18,7 @@ def finished_runs(results_root: str | Path, experiment: str) -> Runs:
     """
     found: Runs = {}
     folders = [path.parent for path in (Path(results_root) / experiment).glob("*/*/seed*/metrics.json")]
-    known = {model: number for number, model in enumerate(MODELS)}
+    known = {model: number for number, model in enumerate(MODEL_NAMES)}
 
     def rank(folder: Path) -> tuple[str, int, str, int]:
         """By category, then models in the order of the tables, then seed."""

@@ -90,13 +90,12 @@ class Drawing:
         dash: str = "",
         fill: str = "none",
         opacity: float = 1,
-        extra: str = "",
     ) -> None:
         """A line through some points, or an area where `fill` is given."""
         where = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         self.add(
             f"<polyline points='{where}' fill='{fill}' stroke='{stroke}' stroke-width='{line:g}' opacity='{opacity:.3g}' "
-            f"stroke-dasharray='{dash}' stroke-linejoin='round' {extra}/>"
+            f"stroke-dasharray='{dash}' stroke-linejoin='round'/>"
         )
 
     def image(self, x: float, y: float, side: float, picture: NDArray, title: str = "", note: str = "") -> None:

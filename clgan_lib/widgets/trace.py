@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from clgan_lib.clgan import CLGAN
 
-NETWORKS = ("G_enc", "G_dec", "D", "H")
-
 
 @dataclass
 class Trace:

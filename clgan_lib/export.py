@@ -3,7 +3,7 @@
     python -m clgan_lib.export RUN FILE.onnx
 
 Input ``images``, float32 ``(B, 3, 256, 256)``, RGB in [-1, 1], any B; outputs ``reconstruction`` of the same shape,
-``anomaly_map`` ``(B, 256, 256)``, and ``mask``, bool, where the map exceeds the calibrated threshold. The same as
+``anomaly_map`` ``(B, 256, 256)``, and ``mask``, bool, where the map exceeds `Inspector.threshold`. The same as
 `clgan_lib.inspection` computes, the reduction to the model's own size included. Thresholds, sizes and provenance are in the
 file's metadata. Needs the extra `export`: ``pip install -e ".[export]"``.
 """
@@ -75,7 +75,7 @@ def export(run: str | Path | Inspector, file: str | Path) -> dict[str, float]:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"{error}; pip install -e '.[export]'") from None
     inspector = run if isinstance(run, Inspector) else load(run, "cpu")
-    graph = Graph(inspector.model.cpu().eval(), inspector.card.threshold).eval()
+    graph = Graph(inspector.model.cpu().eval(), inspector.threshold).eval()
     proto = _trace(graph, inspector.card.config.model)
     onnx.helper.set_model_props(proto, metadata(inspector))
     file = Path(file)
@@ -118,8 +118,8 @@ def metadata(inspector: Inspector) -> dict[str, str]:
     card = inspector.card
     content = {
         "model": card.config.model, "category": card.config.category, "commit": card.commit, "image_size": SIZE,
-        "model_image_size": card.config.image_size, "value_range": "-1 1", "channels": "RGB", "threshold": card.threshold,
-        "image_threshold": inspector.image_threshold, "image_rule": inspector.rule,
+        "model_image_size": card.config.image_size, "value_range": "-1 1", "channels": "RGB",
+        "threshold": inspector.threshold, "image_threshold": inspector.image_threshold, "image_rule": inspector.rule,
     }  # fmt: skip
     return {name: str(value) for name, value in content.items()}
 

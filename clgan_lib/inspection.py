@@ -29,17 +29,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
+from clgan_lib.clgan_r import CLGANR
 from clgan_lib.config import RunConfig
 from clgan_lib.data import SUFFIXES, read_image, resize
 from clgan_lib.evaluation import SIZE, Answers, answers
 from clgan_lib.folders import first_line, read_metrics, write_json, writing
 from clgan_lib.maps import read_maps
-from clgan_lib.model import ReconstructionModel
+from clgan_lib.model import ReconstructionModel, calibrated
 from clgan_lib.thresholds import IMAGE_RATE, image_maxima
 from clgan_lib.training import pick_device
 from clgan_lib.weights import Card, read_card, read_model
 
-Detector = Literal["calibrated", "dual_threshold", "native"]
+Detector = Literal["auto", "calibrated", "dual_threshold", "native"]
 OWN = {"masks", "overlays", "scores.csv", "inspection.json"}  # all that an inspection writes
 COLUMNS = ["name", "verdict", "image_score", "marked_percent", "mask", "overlay", "problem"]
 HEAT = (213, 94, 0)
@@ -61,6 +62,15 @@ class Inspector:
     card: Card
     image_threshold: float
     rule: str
+
+    @property
+    def threshold(self) -> float:
+        """Of the masks, on the map: the restoring variants' own, chosen on painted defects; of others, the calibrated one.
+
+        The calibrated one lets 1 % of good pixels pass whatever the model: on every good image a restoring variant marks
+        that much, and around a defect a halo.
+        """
+        return float(calibrated(self.model.threshold)) if isinstance(self.model, CLGANR) else self.card.threshold
 
     def inspect(self, image: Image.Image, *, native: bool = False) -> Answers:
         """The model's answers on one RGB image of any size, brought to 256x256 as in training."""
@@ -111,7 +121,7 @@ def find_images(folder: str | Path) -> tuple[list[Path], list[Path]]:
 
 
 def inspect_folder(
-    run: str | Path | Inspector, images: str | Path, out: str | Path, *, detector: Detector = "calibrated"
+    run: str | Path | Inspector, images: str | Path, out: str | Path, *, detector: Detector = "auto"
 ) -> pd.DataFrame:
     """Inspect every image of a folder and write what was found; see the top of the file.
 
@@ -122,8 +132,9 @@ def inspect_folder(
         run: run folder, weights file, or what `load` returned.
         images: folder; those under it count, too.
         out: folder to write.
-        detector: of the masks: ``"calibrated"``, one threshold on the map; ``"dual_threshold"``, the paper's; ``"native"``,
-            the method's own.
+        detector: of the masks: ``"auto"``, one threshold on the map, `Inspector.threshold`; ``"calibrated"``, the one that
+            lets 1 % of good pixels pass (`RunConfig.quantile`); ``"dual_threshold"``, the paper's; ``"native"``, the one of
+            the method's paper.
 
     Returns:
         The rows of ``scores.csv``: name, verdict (good, defective, unreadable), image_score, marked_percent (of its pixels),
@@ -142,7 +153,7 @@ def inspect_folder(
     inspector = run if isinstance(run, Inspector) else load(run)
     if detector not in get_args(Detector) or (detector == "native" and not inspector.model.has_native):
         raise ValueError(
-            f"detector: {inspector.card.config.model} has no {detector!r}; use 'calibrated' or 'dual_threshold'"
+            f"detector: {inspector.card.config.model} has no {detector!r}; use 'auto', 'calibrated' or 'dual_threshold'"
         )
     with _filling(out) as part:
         taken: set[str] = set()
@@ -163,11 +174,13 @@ def _inspect_file(inspector: Inspector, path: Path, out: Path, name: str, detect
         image = read_image(path)
     except Exception as error:  # whatever a damaged file provokes in a decoder
         return {"verdict": "unreadable", "problem": first_line(error).replace(str(path), path.name)}
-    answer, card = inspector.inspect(image, native=detector == "native"), inspector.card
-    mask = answer.masks(card.threshold, card.config.k)[detector][0]
+    answer = inspector.inspect(image, native=detector == "native")
+    threshold = _threshold(inspector, detector)
+    masks = answer.masks(threshold, inspector.card.config.k)
+    mask = masks["calibrated" if detector == "auto" else detector][0]
     # At the image's own size; a corner of a pixel at 256 is no corner of the defect.
     own = cv2.resize(mask.astype(np.float32), image.size, interpolation=cv2.INTER_LINEAR) >= 0.5
-    pictures = {"masks": own.astype(np.uint8) * 255, "overlays": overlay(image, answer.scores[0], own, card.threshold)}
+    pictures = {"masks": own.astype(np.uint8) * 255, "overlays": overlay(image, answer.scores[0], own, threshold)}
     for kind, pixels in pictures.items():
         (out / kind / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(out / kind / name, compress_level=3)  # a third of the time, hardly larger
@@ -175,6 +188,11 @@ def _inspect_file(inspector: Inspector, path: Path, out: Path, name: str, detect
     verdict = "defective" if score > inspector.image_threshold else "good"
     places = {"mask": f"masks/{name}", "overlay": f"overlays/{name}"}
     return {"verdict": verdict, "image_score": score, "marked_percent": 100 * float(own.mean()), **places}
+
+
+def _threshold(inspector: Inspector, detector: Detector) -> float:
+    """On the map: of the masks, and where they are made otherwise, of the overlays' red."""
+    return inspector.threshold if detector == "auto" else inspector.card.threshold
 
 
 def overlay(
@@ -188,7 +206,7 @@ def overlay(
         image: RGB, H x W.
         scores: its map, of any size.
         mask: bool ``(H, W)``.
-        threshold: the calibrated one.
+        threshold: on the map.
     """
     picture = np.asarray(image, np.float32)
     large = cv2.resize(scores, image.size, interpolation=cv2.INTER_LINEAR)
@@ -209,12 +227,12 @@ def _free_name(name: str, taken: set[str]) -> str:
     return name
 
 
-def _summary(inspector: Inspector, detector: str, table: pd.DataFrame, left: list[str]) -> dict[str, Any]:
+def _summary(inspector: Inspector, detector: Detector, table: pd.DataFrame, left: list[str]) -> dict[str, Any]:
     card, verdicts = inspector.card, table["verdict"].value_counts()
     counts = {kind: int(verdicts.get(kind, 0)) for kind in ("good", "defective", "unreadable")}
     return {
         "model": card.config.model, "category": card.config.category, "commit": card.commit, "detector": detector,
-        "threshold": card.threshold, "quantile": card.config.quantile, "k": card.config.k,
+        "threshold": _threshold(inspector, detector), "quantile": card.config.quantile, "k": card.config.k,
         "image_threshold": inspector.image_threshold, "image_rule": inspector.rule, **counts, "no_images": left,
     }  # fmt: skip
 
@@ -252,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", help="run folder or weights.safetensors")
     parser.add_argument("images", help="folder of images")
     parser.add_argument("out", help="folder to write")
-    parser.add_argument("--detector", choices=get_args(Detector), default="calibrated", help="of the masks")
+    parser.add_argument("--detector", choices=get_args(Detector), default="auto", help="of the masks")
     given = parser.parse_args(arguments)
     try:
         table = inspect_folder(given.run, given.images, given.out, detector=given.detector)

@@ -21,7 +21,7 @@ DEFAULTS = {
     "experiment": "own",
     "model": "clgan_rc",
     "image_size": 128,
-    "budget": 10_000,  # images: half an hour on two cores
+    "budget": 10_000,  # images: about 20 minutes on two cores
     "symmetry": "none",
 }
 

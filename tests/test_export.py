@@ -40,12 +40,12 @@ def test_onnx_agrees_with_pytorch(model: str, tmp_path: Path) -> None:
     redrawn, maps, masks = session.run(None, {"images": to_float(images).numpy()})
     wanted = evaluation.answers(inspector.model, images)
     np.testing.assert_allclose(maps, wanted.scores, rtol=0, atol=1e-5)
-    near = np.abs(wanted.scores - inspector.card.threshold) < 1e-5
-    assert ((masks == wanted.masks(inspector.card.threshold, 3.0)["calibrated"]) | near).all() and masks.any()
+    near = np.abs(wanted.scores - inspector.threshold) < 1e-5
+    assert ((masks == wanted.masks(inspector.threshold, 3.0)["calibrated"]) | near).all() and masks.any()
     pictures = evaluation._picture(torch.from_numpy(redrawn)).astype(int)
     assert np.abs(pictures - wanted.reconstructions).max() <= 1
     properties = {p.key: p.value for p in onnx.load(tmp_path / "model.onnx").metadata_props}
-    assert float(properties["threshold"]) == inspector.card.threshold
+    assert float(properties["threshold"]) == inspector.threshold
     assert float(properties["image_threshold"]) == inspector.image_threshold
     expected = {"category": "nut", "image_size": "256", "model_image_size": "32", "value_range": "-1 1", "model": model}
     assert expected.items() <= properties.items() and properties["commit"] == inspector.card.commit

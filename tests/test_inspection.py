@@ -104,7 +104,7 @@ def test_every_image_gets_what_the_model_says(run: Path, album: Path, tmp_path: 
         marked = np.asarray(mask)
         assert set(np.unique(marked)) <= {0, 255} and row["marked_percent"] == pytest.approx((marked > 0).mean() * 100)
         small = np.asarray(mask.resize((256, 256), Image.Resampling.NEAREST)) > 0
-        assert (small != (scores > inspector.card.threshold)).mean() < 0.06  # but for the rims
+        assert (small != (scores > inspector.threshold)).mean() < 0.06  # but for the rims
     assert read_image(album / "turned.jpg").size == (40, 70)
     summary = json.loads((tmp_path / "out/inspection.json").read_text())
     assert summary["no_images"] == ["notes.txt"] and summary["good"] + summary["defective"] == len(table)
@@ -122,6 +122,23 @@ def test_other_detectors_draw_other_masks(detector: str, run: Path, album: Path,
     own = {"dual_threshold": detect(answer.images[0], answer.reconstructions[0]).mask, "native": answer.native[0]}  # type: ignore[index]
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / row["mask"])) > 0, own[detector])
     assert sorted(p.name for p in (tmp_path / "out/masks").iterdir()) == ["square.png"]  # the earlier ones are gone
+
+
+def test_a_restoring_variant_marks_by_its_own_threshold(tmp_path: Path) -> None:
+    settings = {"image_size": 32, "holdout": 2, "budget": 8.0, "options": {"width": 4, "blocks": 1, "patches": 8}}
+    run = learn_folder(draw_nuts(tmp_path) / "nut", model="clgan_r", results_root=str(tmp_path / "r"), **settings)
+    inspector = inspection.load(run)
+    image = np.random.default_rng(0).integers(0, 255, (256, 256, 3), dtype=np.uint8)
+    save(tmp_path / "one/square.png", image)
+    scores = inspector.inspect(Image.fromarray(image)).scores[0]
+    levels = {"auto": inspector.model.threshold.item(), "calibrated": inspector.card.threshold}  # type: ignore[operator]
+    assert levels["auto"] != levels["calibrated"]
+    for detector, level in levels.items():
+        inspection.inspect_folder(inspector, tmp_path / "one", tmp_path / "out", detector=detector)  # type: ignore[arg-type]
+        mask = np.asarray(Image.open(tmp_path / "out/masks/square.png")) > 0
+        np.testing.assert_array_equal(mask, scores > level)
+        assert json.loads((tmp_path / "out/inspection.json").read_text())["threshold"] == level
+    assert [p.name for p in (tmp_path / "out/masks").iterdir()] == ["square.png"]
 
 
 def test_the_command_names_what_cannot_be_read(

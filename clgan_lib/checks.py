@@ -108,9 +108,6 @@ def _check_category(root: Path, name: str) -> dict[str, object]:
         advice.append(f"add masks for {_some(missing)}")
     if broken:
         advice.append(f"replace {_some(broken)}")
-    floats = [str(path.relative_to(root)) for path in files.all() if _mode(path).startswith("F")]
-    if floats:
-        advice.append(f"save with 8 or 16 bits a channel {_some(floats)}")
     advice += _left_over(root / name, files)
     if expected and found != expected and not _embedded(root):
         advice.append("other counts than published: not comparable with published numbers")
@@ -125,8 +122,7 @@ def _check_category(root: Path, name: str) -> dict[str, object]:
 
 
 def refuse_odd_files(root: str | Path, category: str) -> None:
-    """Refuse what decoding would misread or not name well: links to nowhere, images of floating-point numbers, which would
-    be read as black, and masks whose 16 bits would be cut to 8.
+    """Refuse what decoding would misread or not name well: links to nowhere, and masks whose 16 bits would be cut to 8.
 
     Raises:
         ValueError: naming the file and what to do with it.
@@ -138,22 +134,14 @@ def refuse_odd_files(root: str | Path, category: str) -> None:
             path.stat()
         except OSError as error:
             raise ValueError(f"{path} is a link that leads nowhere ({error.strerror}); replace or remove it") from None
-    masks = {mask for _, _, mask in files.test if mask}
-    for path in files.all():
-        mode = _mode(path)
-        if path in masks and mode.startswith(("I", "F")):
-            raise ValueError(f"{path} has more than 8 bits; save it with 8, defect 255 and the rest 0")
-        if mode.startswith("F"):
-            raise ValueError(f"{path} holds floating-point numbers; save it with 8 or 16 bits a channel")
-
-
-def _mode(path: Path) -> str:
-    """Pillow's mode of an image; empty for one that cannot be opened, of which decoding says more."""
-    try:
-        with Image.open(path) as opened:
-            return opened.mode
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return ""
+    for mask in (mask for _, _, mask in files.test if mask):
+        try:
+            with Image.open(mask) as opened:
+                deep = opened.mode.startswith(("I", "F"))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            continue  # decoding says more
+        if deep:
+            raise ValueError(f"{mask} has more than 8 bits; save it with 8, defect 255 and the rest 0")
 
 
 def _left_over(folder: Path, files: Files) -> list[str]:
@@ -179,7 +167,7 @@ def _readable(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             image.verify()
-        return True
+            return image.mode != "F"  # see `clgan_lib.data.read_image`
     except Exception:  # whatever a damaged file provokes in a decoder
         return False
 

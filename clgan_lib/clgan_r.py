@@ -53,7 +53,7 @@ class CLGANR(CLGAN):
         restore: False feeds good images undamaged, as the paper does, with all else equal (for the ablation).
         lambda_1, lambda_s, lambda_g: weights of L1, structure and gradients.
         inside: how much more a damaged pixel weighs in L1.
-        lambda_x: weight of PatchNCE; 0 spares its passes. It makes the features worth comparing, see notebook 23.
+        lambda_x: weight of PatchNCE; 0 spares its passes. What it adds is measured in notebook 23.
         lambda_gan: weight of L_GAN; 0 spares D and its passes.
         gan_from: share of the training after which G begins to listen to D; D learns all along.
         patches, temperature: of PatchNCE, see `CLGAN`.

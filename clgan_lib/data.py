@@ -28,7 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from clgan_lib.paths import CACHE, safe_name
+from clgan_lib.paths import CACHE, replacing, safe_name
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 CACHE_FORMAT = 1  # raise when the decoding below changes
@@ -148,9 +148,8 @@ def load_category(root: str | Path, category: str, image_size: int) -> Category:
         tensors = _read_cache(cached)
         if tensors is None:
             tensors = _decode(files, image_size)
-            part = cached.with_suffix(f".{os.getpid()}.part")
-            save_file(tensors, part)
-            os.replace(part, cached)
+            with replacing(cached) as part:
+                save_file(tensors, part)
     base = root / category
     return Category(
         name=category,
@@ -173,6 +172,8 @@ def read_image(path: Path) -> Image.Image:
         with Image.open(path) as opened:
             opened.load()
             image = ImageOps.exif_transpose(opened)
+            if image.mode == "F":  # which PIL would cut to whole numbers: values in [0, 1] to black
+                raise ValueError("it holds floating-point numbers; save it with 8 or 16 bits a channel")
             if image.mode.startswith("I"):  # 16-bit grey, which PIL would clip rather than scale
                 image = Image.fromarray((np.asarray(image, np.float64) / 257).round().clip(0, 255).astype(np.uint8))
             return image.convert("RGB")

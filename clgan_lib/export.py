@@ -28,7 +28,7 @@ from clgan_lib.evaluation import SIZE, enlarge, reduce
 from clgan_lib.folders import first_line, writing
 from clgan_lib.inspection import Inspector, load
 from clgan_lib.model import ReconstructionModel
-from clgan_lib.training import replacing
+from clgan_lib.paths import replacing
 
 if TYPE_CHECKING:
     import onnx

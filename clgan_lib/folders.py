@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from clgan_lib.config import RunConfig
-from clgan_lib.training import replacing
+from clgan_lib.paths import replacing
 
 FORMAT = 1  # of metrics.json
 REDO = "delete metrics.json beside it and run again"  # a grid takes a run that has one for done

@@ -13,7 +13,7 @@ from typing import Literal
 import pandas as pd
 from markupsafe import Markup, escape
 
-from clgan_lib.training import replacing
+from clgan_lib.paths import replacing
 
 HOLE = "—"  # a run that is expected and not there
 NOT_APPLICABLE = "n/a"  # the run is there, the number cannot be: a method without a detector of its own, say

@@ -63,7 +63,7 @@ class ReconstructionModel(nn.Module):
 
         Args:
             images: ``(N, 3, S, S)``, uint8, on any device.
-            symmetry: the poses the product allows (`clgan_lib.data.SYMMETRIES`).
+            symmetry: the poses the product allows (`clgan_lib.augment.SYMMETRIES`).
         """
 
     def training_step(self, images: Tensor, progress: float) -> dict[str, Tensor]:

@@ -1,9 +1,11 @@
-"""Where things live: the repository, its results, and a cache that can be thrown away at any time."""
+"""Where things live: the repository, its results, and a cache that can be thrown away; and how a file is written."""
 
 from __future__ import annotations
 
 import os
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,3 +28,16 @@ def safe_name(value: str, what: str) -> str:
     if not value or odd or value != value.strip(" .") or value[0] in "-~":
         raise ValueError(f"{what}: {value!r} cannot name a folder; use letters, digits, '.', '_' and '-'")
     return value
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` to write to; it takes the path's place only once it is whole and on the disk."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        with open(part, "r+b") as written:
+            os.fsync(written.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

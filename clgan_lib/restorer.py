@@ -2,7 +2,8 @@
 
 Against `clgan_lib.networks.Generator`: convolutions halve the resolution themselves, and three times, so that a block sees
 further at a fraction of the cost; the decoder convolves before it enlarges; batch norm, since instance norm discards an
-image's brightness, and with it some defects. No skips: they would carry a defect past the bottleneck.
+image's brightness, and with it some defects (without a comparator, early in training, instance norm does better under the
+calibrated threshold: notebook 23). No skips: they would carry a defect past the bottleneck.
 """
 
 from __future__ import annotations

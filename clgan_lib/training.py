@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from tqdm.auto import tqdm
 from clgan_lib.augment import augment
 from clgan_lib.data import to_float
 from clgan_lib.model import ReconstructionModel
+from clgan_lib.paths import replacing
 
 LOG_POINTS = 100  # rows of a history, whatever the budget
 CHECKPOINT_FORMAT = 1
@@ -270,19 +269,6 @@ def load_checkpoint(path: Path, model: ReconstructionModel, fingerprint: str) ->
     if "random/cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random/cuda"])
     return Progress(**head["progress"])
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` to write to; it takes the path's place only once it is whole and on the disk."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        with open(part, "r+b") as written:
-            os.fsync(written.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def peak_bytes(device: torch.device) -> int:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from clgan_lib.config import RunConfig
 from clgan_lib.folders import REDO, first_line
 from clgan_lib.model import ReconstructionModel, build_model
-from clgan_lib.training import replacing
+from clgan_lib.paths import replacing
 
 FORMAT = 1  # of the card
 KEY = "clgan"  # of the card in the header; one key, since safetensors orders several as it likes

@@ -24,6 +24,7 @@ from clgan_lib.config import RunConfig, check_options
 from clgan_lib.data import load_category
 from clgan_lib.experiment import Experiment
 from clgan_lib.folders import read_metrics
+from clgan_lib.learning import learn_folder
 from clgan_lib.model import MODELS, find_model
 from clgan_lib.paths import safe_name
 
@@ -168,10 +169,12 @@ def test_masks_that_cannot_be_are_named(values: np.ndarray, words: str, tiny_roo
 def test_images_of_floating_point_numbers_are_refused_not_read_as_black(tiny_root: Path) -> None:
     path = tiny_root / "nut/train/good/000.tif"
     save(path, np.full((32, 32), 0.5, np.float32))
-    with pytest.raises(ValueError, match="floating-point numbers; save it with 8 or 16 bits") as caught:
-        runs.start_run(config(tiny_root))
-    assert str(path) in one_line(caught.value)
-    assert "8 or 16 bits a channel nut/train/good/000.tif" in check_dataset(tiny_root).loc["nut", "advice"]
+    own = {"results_root": str(tiny_root / "r")}
+    for read in (lambda: runs.start_run(config(tiny_root)), lambda: learn_folder(path.parent, **own)):
+        with pytest.raises(ValueError, match="floating-point numbers; save it with 8 or 16 bits") as caught:
+            read()
+        assert str(path) in one_line(caught.value)
+    assert "replace nut/train/good/000.tif" in check_dataset(tiny_root).loc["nut", "advice"]
 
 
 def test_masks_that_cover_everything_are_scored_but_have_no_residual_outside(tiny_root: Path) -> None:

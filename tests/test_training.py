@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from clgan_lib import training
 from clgan_lib.clgan import CLGAN
 from clgan_lib.model import ReconstructionModel
+from clgan_lib.paths import replacing
 from clgan_lib.training import Budget, NonFiniteLoss, Progress, load_checkpoint, save_checkpoint, train
 
 OPTIONS = {"image_size": 32, "width": 4, "blocks": 1, "patches": 8, "batch_size": 2}
@@ -175,7 +176,7 @@ def test_a_checkpoint_of_other_settings_or_half_written_is_not_used(tmp_path: Pa
 def test_a_file_takes_its_place_whole_or_not_at_all(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_text("old")
-    with pytest.raises(OSError, match="disk"), training.replacing(file) as part:
+    with pytest.raises(OSError, match="disk"), replacing(file) as part:
         part.write_text("half")
         raise OSError("disk full")
     assert file.read_text() == "old" and list(tmp_path.iterdir()) == [file]

@@ -12,8 +12,8 @@ import pandas as pd
 from PIL import Image
 
 from clgan_lib.data import SUFFIXES, Files, find_files
-from clgan_lib.layouts import arrange
-from clgan_lib.layouts import categories as list_categories
+from clgan_lib.datasets import arrange
+from clgan_lib.datasets import categories as list_categories
 
 WHERE = (
     "MVTec AD can be had from https://www.mvtec.com/company/research/datasets/mvtec-ad (CC BY-NC-SA 4.0, not for commercial "
@@ -72,7 +72,7 @@ def check_dataset(root: str | Path, categories: Sequence[str] | None = None) -> 
     """Count what is there, beside what MVTec AD has, and try every file.
 
     Args:
-        root: folder in a layout that `clgan_lib.layouts` knows.
+        root: folder in a layout that `clgan_lib.datasets` knows.
         categories: which to check; all that are there by default.
 
     Returns:

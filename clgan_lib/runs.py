@@ -25,8 +25,8 @@ from clgan_lib import evaluation
 from clgan_lib.checks import refuse_odd_files
 from clgan_lib.config import RunConfig, check_options
 from clgan_lib.data import Category, load_category
+from clgan_lib.datasets import arrange
 from clgan_lib.folders import FORMAT, claim, first_line, read_metrics, within_memory, write_json, writing
-from clgan_lib.layouts import arrange
 from clgan_lib.model import ReconstructionModel, build_model
 from clgan_lib.paths import CACHE, ROOT, replacing
 from clgan_lib.training import Budget, Progress, load_checkpoint, peak_bytes, pick_device, set_threads, train

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clgan_lib.data import find_files, read_image, read_mask
-from clgan_lib.layouts import arrange
+from clgan_lib.datasets import arrange
 from clgan_lib.mapfiles import Reader, key_of, scan
 from clgan_lib.ranking import Curve, image_auroc, region_weights
 
@@ -113,7 +113,7 @@ def native_measures(
 
     Args:
         maps: a folder, see `clgan_lib.mapfiles`; a map of another size than its image is brought to it, bilinear.
-        data_root: a data set in a layout that `clgan_lib.layouts` knows.
+        data_root: a data set in a layout that `clgan_lib.datasets` knows.
         category: of it.
         leave_out: defect types that do not count.
 

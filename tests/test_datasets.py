@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import execute_notebook, save
 
-from clgan_lib import checks, layouts, runs
+from clgan_lib import checks, datasets, runs
 from clgan_lib.config import RunConfig
 from clgan_lib.data import load_category
 from clgan_lib.paths import ROOT
@@ -18,7 +18,7 @@ from clgan_lib.paths import ROOT
 
 @pytest.fixture(autouse=True)
 def own_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layouts, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets, "CACHE", tmp_path / "cache")
     monkeypatch.setenv("CLGAN_CACHE", str(tmp_path / "cache"))  # of notebooks' kernels
 
 
@@ -83,8 +83,8 @@ def test_each_layout_becomes_a_category(
     tmp_path: Path, make: Callable[[Path], Path], name: str, layout: str, train: int, defects: tuple[str, ...]
 ) -> None:
     root = make(tmp_path)
-    assert layouts.categories(root) == [name] and layouts.recognise(root, name) == layout
-    category = load_category(layouts.arrange(root, name), name, 32)
+    assert datasets.categories(root) == [name] and datasets.recognise(root, name) == layout
+    category = load_category(datasets.arrange(root, name), name, 32)
     assert len(category.train) == train and category.defects == defects
     for i, kind in enumerate(defects):
         expected = picture(i, mask=True) > 0 if kind != "good" else np.zeros((40, 50), bool)
@@ -97,10 +97,10 @@ def test_each_layout_becomes_a_category(
 
 def test_a_tree_of_links_is_made_once_and_again_when_files_are_added(tmp_path: Path) -> None:
     root = mvtec_ad_2(tmp_path)
-    first = layouts.arrange(root, "fabric")
-    assert layouts.arrange(root, "fabric") == first and first.is_relative_to(tmp_path / "cache")
+    first = datasets.arrange(root, "fabric")
+    assert datasets.arrange(root, "fabric") == first and first.is_relative_to(tmp_path / "cache")
     save(root / "fabric/train/good/900_regular.png", picture(9))
-    second = layouts.arrange(root, "fabric")
+    second = datasets.arrange(root, "fabric")
     assert second != first and len(list((second / "fabric/train/good").iterdir())) == 6
     assert not list((tmp_path / "cache").rglob("*.part"))
     assert {p.name for p in (second / "fabric").iterdir()} == {"train", "test", "ground_truth"}
@@ -127,18 +127,18 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     root = visa(tmp_path)
     (root / "candle/Data/Images/Anomaly/001.JPG").unlink()
     with pytest.raises(FileNotFoundError, match=r"1cls\.csv, line 10: .*001\.JPG"):
-        layouts.arrange(root, "candle")
+        datasets.arrange(root, "candle")
     assert "001.JPG" in checks.check_dataset(root).loc["candle", "advice"]
     text = (root / "split_csv/1cls.csv").read_text()
     (root / "split_csv/1cls.csv").write_text(text.replace("candle/Data/Images/Normal/0000.JPG", "../../etc/passwd"))
     with pytest.raises(ValueError, match=r"line 2: \.\./\.\./etc/passwd leads out"):
-        layouts.arrange(root, "candle")
+        datasets.arrange(root, "candle")
     (root / "split_csv/1cls.csv").write_text(text.replace("normal", "ordinary", 1))
     with pytest.raises(ValueError, match="line 2: expected object,split"):
-        layouts.arrange(root, "candle")
+        datasets.arrange(root, "candle")
     (root / "split_csv/1cls.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"1cls\.csv does not exist"):
-        layouts.arrange(root, "candle")
+        datasets.arrange(root, "candle")
     second = mvtec_ad_2(tmp_path)
     (second / "fabric/test_public/ground_truth/bad/000_regular_mask.png").unlink()
     row = checks.check_dataset(second).loc["fabric"]

@@ -81,10 +81,12 @@ def import_maps(maps: str | Path, *, method: str, source: str, image_scores: boo
     """
     config = RunConfig(model=safe_name(method, "method"), image_size=SIZE, **settings)
     category = load_category(runs.data_root(config), config.category, SIZE)
+    runs.check_scorable(config, category)
     shelf = scan(maps)
     found, problems = _answers(shelf, category, config, image_scores)
     expected = len(category.defects)
     del category  # its pictures are in `found` now
+    measures = evaluation.measure(found, config.leave_out)  # whatever it refuses, an earlier import stays
     lock = runs.claim(config.folder)
     try:
         content = {
@@ -92,7 +94,7 @@ def import_maps(maps: str | Path, *, method: str, source: str, image_scores: boo
             "config": config.model_dump(),
             "env": runs.environment(torch.device("cpu")) | {"device": "elsewhere", "device_name": source},
             "imported": {"method": method, "source": source, "scored": len(found.names), "of": expected},
-            **evaluation.measure(found, config.leave_out),
+            **measures,
             "thresholds": {"calibrated": found.threshold, "quantile": config.quantile},
             "images": {
                 "train": None,

@@ -166,6 +166,15 @@ def test_an_import_stands_in_tables_and_figures(tiny_root: Path) -> None:
     assert [a.get_ylabel() for a in figures.detections(chosen).axes] == ["image", "truth", "Stranger", "blur"]
 
 
+def test_an_import_that_is_refused_leaves_the_earlier_one(tiny_root: Path) -> None:
+    for name, values in scores_of(tiny_root).items():
+        save(tiny_root / "maps", name, values)
+    before = {path: path.read_bytes() for path in take(tiny_root / "maps", tiny_root).folder.iterdir()}
+    with pytest.raises(ValueError, match="leave_out: .*'dnet'"):
+        take(tiny_root / "maps", tiny_root, leave_out=["dnet"])
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def made(root: Path) -> Path:
     for model in ("clgan", "template"):
         referee.measure(fake_run(root, model, "bottle", native=model == "clgan", data_root="somewhere/mvtec_ad"))

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from clgan_lib import evaluation, runs
+from clgan_lib import deposit, evaluation, runs
 from clgan_lib.config import RunConfig
 from clgan_lib.data import Category, load_category
 from clgan_lib.detection import detect, detect_map
@@ -220,8 +220,6 @@ def measure(folder: Path) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    from clgan_lib import deposit  # which needs this module
-
     parser = argparse.ArgumentParser(prog="python -m clgan_lib.referee", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--results", default=str(RESULTS), help="folder that holds experiments")
     commands = parser.add_subparsers(dest="command", required=True)

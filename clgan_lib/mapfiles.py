@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 import cv2
 import numpy as np
 import pandas as pd
+import tifffile
 from numpy.typing import NDArray
-from PIL import Image
 
 MAPS = ("anomaly_map", "anomaly_maps", "scores", "maps", "map", "arr_0")
 NAMES = ("image_path", "image_paths", "names", "name", "paths")
@@ -157,26 +157,12 @@ class Reader:
         if entry.file.suffix.lower() == ".npy":
             return np.load(entry.file, mmap_mode="r", allow_pickle=False)
         if entry.file.suffix.lower() != ".npz":
-            return _tiff(entry.file)
+            return np.asarray(tifffile.imread(entry.file))  # OpenCV cannot read the 16-bit floats of MVTec AD 2
         if self._last is None or self._last[0] != (entry.file, entry.array):
             with np.load(entry.file, allow_pickle=False) as arrays:
                 self._last = (entry.file, entry.array), arrays[entry.array]
         array = self._last[1]
         return array if entry.row is None else array[entry.row]
-
-
-def _tiff(file: Path) -> NDArray:
-    """A TIFF of one channel; 16-bit floats, which MVTec AD 2 asks for, are read by tifffile."""
-    try:
-        import tifffile
-
-        return np.asarray(tifffile.imread(file))
-    except ImportError:
-        found = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-    if found is not None:
-        return np.asarray(found)
-    with Image.open(file) as image:
-        return np.asarray(image)
 
 
 def to_size(values: NDArray[np.float32], size: int) -> NDArray[np.float32]:

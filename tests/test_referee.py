@@ -117,6 +117,24 @@ def test_a_stranger_s_mess_is_reported_and_the_rest_is_scored(tiny_root: Path) -
     assert "4 of 7 test images" in note and "a test" in note
 
 
+def test_a_damaged_file_stops_nothing(tiny_root: Path) -> None:
+    folder = tiny_root / "maps"
+    for name, values in scores_of(tiny_root).items():
+        save(folder, name, values)
+    for name, kind in {"dent/000": "npz", "dent/001": "tiff", "dent/002": "npz"}.items():
+        (folder / f"{name}.npy").rename(folder / f"{name}.{kind}")
+    (folder / "dent/001.tiff").write_bytes(b"II*\0")
+    np.savez_compressed(folder / "dent/002.npz", anomaly_map=np.eye(64))
+    whole = (folder / "dent/002.npz").read_bytes()
+    (folder / "dent/002.npz").write_bytes(whole[:80] + bytes([255] * 40) + whole[120:])
+    (folder / "own.csv").write_text("name,score\nrust/000,1.5\nrust/001,high\n")
+    found = take(folder, tiny_root)
+    words = dict(found.problems.itertuples(index=False, name=None))
+    assert found.scored == 4 and words["dent/000.npz"] == "unreadable: File is not a zip file"
+    assert "unreadable" in words["dent/001"] and "unreadable: Error -3 while decompressing" in words["dent/002"]
+    assert words["own.csv"] == "none of its scores count: column score, row rust/001: 'high' is no number; correct it"
+
+
 def test_a_pickle_is_not_opened(tiny_root: Path) -> None:
     save(tiny_root / "maps", "good/000", np.zeros((8, 8)))
     np.save(tiny_root / "maps" / "dent_000.npy", np.array([{"a": 1}], object), allow_pickle=True)

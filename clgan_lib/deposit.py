@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clgan_lib.data import load_category
-from clgan_lib.detection import detect
-from clgan_lib.evaluation import SIZE
+from clgan_lib.evaluation import SIZE, dual_masks
 from clgan_lib.maps import read_maps
 from clgan_lib.runs import read_metrics
 from clgan_lib.training import replacing
@@ -82,8 +81,8 @@ def _shareable(run: Path, free: bool) -> dict[str, NDArray[Any]]:
     if free:
         return maps
     if "reconstructions" in maps:
-        k, pairs = read_metrics(run)["config"]["k"], zip(maps["images"], maps["reconstructions"], strict=True)
-        maps["dual_threshold"] = np.stack([detect(image, redrawn, k).mask for image, redrawn in pairs])
+        k = read_metrics(run)["config"]["k"]
+        maps["dual_threshold"] = dual_masks(maps["images"], maps["reconstructions"], k)
     return {name: values for name, values in maps.items() if name not in OWNED}
 
 

@@ -132,10 +132,14 @@ class Answers(NamedTuple):
 
     def masks(self, threshold: float, k: float) -> dict[str, NDArray[np.bool_]]:
         """Masks by post-processing: the paper's with its `k`, one threshold on the maps, the method's own."""
-        pairs = zip(self.images, self.reconstructions, strict=True)
-        dual = np.stack([detect(image, picture, k).mask for image, picture in pairs])
+        dual = dual_masks(self.images, self.reconstructions, k)
         own = {} if self.native is None else {"native": self.native}
         return {"dual_threshold": dual, "calibrated": self.scores > threshold, **own}
+
+
+def dual_masks(images: NDArray[np.uint8], reconstructions: NDArray[np.uint8], k: float) -> NDArray[np.bool_]:
+    """The paper's masks, bool ``(M, H, W)``, from images and what was made of them, ``(M, H, W, 3)`` each, M >= 1."""
+    return np.stack([detect(image, redrawn, k).mask for image, redrawn in zip(images, reconstructions, strict=True)])
 
 
 def answers(model: ReconstructionModel, images: Tensor, *, native: bool = True) -> Answers:

@@ -29,8 +29,8 @@ from PIL import Image
 from clgan_lib import deposit, evaluation, runs
 from clgan_lib.config import RunConfig
 from clgan_lib.data import Category, load_category
-from clgan_lib.detection import detect, detect_map
-from clgan_lib.evaluation import SIZE, Evaluation
+from clgan_lib.detection import detect_map
+from clgan_lib.evaluation import SIZE, Evaluation, dual_masks
 from clgan_lib.mapfiles import Entry, Reader, Shelf, key_of, scan, to_size
 from clgan_lib.maps import read_evaluation
 from clgan_lib.paths import RESULTS, safe_name
@@ -210,8 +210,7 @@ def measure(folder: Path) -> dict[str, Any]:
     """
     content, found = runs.read_metrics(folder), read_evaluation(folder)
     if len(found.reconstructions):
-        pairs = zip(found.images, found.reconstructions, strict=True)
-        dual = np.stack([detect(image, redrawn, content["config"]["k"]).mask for image, redrawn in pairs])
+        dual = dual_masks(found.images, found.reconstructions, content["config"]["k"])
         found.masks = {"dual_threshold": dual, **found.masks}
     content |= evaluation.measure(found, content["left_out"])
     runs.write_json(folder / "metrics.json", content)

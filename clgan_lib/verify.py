@@ -34,7 +34,6 @@ from clgan_lib import (
     thresholds,
     tidy,
 )
-from clgan_lib.detection import detect
 from clgan_lib.folders import read_metrics
 from clgan_lib.layout import Table
 from clgan_lib.maps import read_maps
@@ -234,10 +233,9 @@ def check_run(folder: Path) -> Iterator[str]:
     if not (folder / "maps.npz").is_file():
         return
     content, maps = read_metrics(folder), read_maps(folder)
-    pairs = zip(maps["images"], maps["reconstructions"], strict=True)
     threshold = float(np.quantile(maps["holdout"], content["config"]["quantile"]))
     masks = {
-        "dual_threshold": np.stack([detect(image, picture, content["config"]["k"]).mask for image, picture in pairs]),
+        "dual_threshold": evaluation.dual_masks(maps["images"], maps["reconstructions"], content["config"]["k"]),
         "calibrated": maps["scores"] > threshold,
     }
     masks |= {"native": maps["native"]} if "native" in maps else {}

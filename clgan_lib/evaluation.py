@@ -8,7 +8,7 @@ that the model was not shown. A defect too small to survive the reduction is mis
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import cv2
@@ -230,6 +230,25 @@ def measure(found: Evaluation, left_out: list[str]) -> dict[str, Any]:
         "subsets": every,
         "defects": per_type,
     }
+
+
+def measure_again(found: Evaluation, content: dict[str, Any]) -> dict[str, Any]:
+    """What a finished run's stored answers give for its ``metrics.json``.
+
+    Args:
+        found: from `clgan_lib.maps.read_evaluation`; the paper's masks are made again where there are reconstructions.
+        content: of its ``metrics.json``, for `k` and the types left out.
+
+    Returns:
+        As `measure`; without reconstructions also without ``residual``, of which the stored answers then say nothing.
+    """
+    if len(found.reconstructions):
+        dual = dual_masks(found.images, found.reconstructions, content["config"]["k"])
+        found = replace(found, masks={"dual_threshold": dual, **found.masks})
+    again = measure(found, content["left_out"])
+    if not len(found.reconstructions):
+        del again["residual"]
+    return again
 
 
 def residual_in_and_out(found: Evaluation) -> tuple[float | None, float | None]:

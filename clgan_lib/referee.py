@@ -30,7 +30,7 @@ from clgan_lib import deposit, evaluation, runs
 from clgan_lib.config import RunConfig
 from clgan_lib.data import Category, load_category
 from clgan_lib.detection import detect_map
-from clgan_lib.evaluation import SIZE, Evaluation, dual_masks
+from clgan_lib.evaluation import SIZE, Evaluation
 from clgan_lib.mapfiles import Entry, Reader, Shelf, key_of, scan, to_size
 from clgan_lib.maps import read_evaluation
 from clgan_lib.paths import RESULTS, safe_name
@@ -203,16 +203,14 @@ def measure(folder: Path) -> dict[str, Any]:
     """Measure a finished run again from its maps, so that a run of an older version has today's measures, too.
 
     Returns:
-        The new content of its ``metrics.json``; settings, environment and times stay as they were.
+        The new content of its ``metrics.json``; settings, environment and times stay as they were, and so does the
+        residual where the reconstructions are not here, as after `clgan_lib.deposit.restore`.
 
     Raises:
         FileNotFoundError: if the run is not finished, or kept no maps.
     """
-    content, found = runs.read_metrics(folder), read_evaluation(folder)
-    if len(found.reconstructions):
-        dual = dual_masks(found.images, found.reconstructions, content["config"]["k"])
-        found.masks = {"dual_threshold": dual, **found.masks}
-    content |= evaluation.measure(found, content["left_out"])
+    content = runs.read_metrics(folder)
+    content |= evaluation.measure_again(read_evaluation(folder), content)
     runs.write_json(folder / "metrics.json", content)
     return content
 
@@ -256,7 +254,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name, value in native_measures(given.maps, given.data, given.category, given.leave_out).items():
                 print(f"{name}: {value}")
         elif given.command == "measure":
-            for path in sorted((root / safe_name(given.experiment, "experiment")).glob("*/*/seed*/maps.npz")):
+            folder = root / safe_name(given.experiment, "experiment")
+            found = sorted(folder.glob("*/*/seed*/maps.npz"))
+            if not found:
+                raise FileNotFoundError(f"{folder} holds no maps.npz to measure; name an experiment that has them")
+            for path in found:
                 ranking = measure(path.parent)["ranking"]
                 print(f"{path.parent}: AUROC {ranking['AUROC']:.3f}, AUPRO {ranking['AUPRO_0.3']:.3f}")
         elif given.command == "export":

@@ -227,6 +227,7 @@ def test_an_archive_gives_the_same_tables_and_holds_no_picture(tmp_path: Path, m
     before = runs.read_metrics(experiment / "clgan/bottle/seed0")
     after = referee.measure(tmp_path / "whole/fake/clgan/bottle/seed0")
     assert after["scores"] == before["scores"] and after["ranking"] == pytest.approx(before["ranking"])
+    assert after["residual"] == before["residual"]  # reconstructions are not in the archive
 
 
 def test_free_data_goes_in_whole_and_the_archive_is_reproducible(tmp_path: Path) -> None:
@@ -269,7 +270,7 @@ def test_an_altered_archive_is_refused_before_anything_is_written(tmp_path: Path
         deposit.restore(archive, tmp_path / "here")
 
 
-def test_measuring_again_brings_an_old_run_up_to_date(tmp_path: Path) -> None:
+def test_measuring_again_brings_an_old_run_up_to_date(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = fake_run(tmp_path, "clgan", "bottle")
     old = runs.read_metrics(folder)
     assert referee.main(["--results", str(tmp_path), "measure", "fake"]) == 0
@@ -279,6 +280,8 @@ def test_measuring_again_brings_an_old_run_up_to_date(tmp_path: Path) -> None:
     for name, averages in old["scores"].items():
         assert {a: pytest.approx(v) for a, v in averages.items()} == new["scores"][name]
     assert new["time"] == old["time"] and new["config"] == old["config"]
+    assert referee.main(["--results", str(tmp_path), "measure", "nosuch"]) == 1
+    assert "nosuch holds no maps.npz to measure" in capsys.readouterr().err
 
 
 def test_a_map_is_opened_once_and_only_the_last_file_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ from clgan_lib import (
 )
 from clgan_lib.folders import read_metrics
 from clgan_lib.layout import Table
-from clgan_lib.maps import read_maps
+from clgan_lib.maps import read_evaluation
 from clgan_lib.paths import RESULTS
 
 EXACT = 1e-9  # where two ways to the same number may differ: the last bits of a mean
@@ -232,20 +232,15 @@ def check_run(folder: Path) -> Iterator[str]:
     """Where a run's `metrics.json` is not what its own `maps.npz` gives; nothing where it kept no maps."""
     if not (folder / "maps.npz").is_file():
         return
-    content, maps = read_metrics(folder), read_maps(folder)
-    threshold = float(np.quantile(maps["holdout"], content["config"]["quantile"]))
-    masks = {
-        "dual_threshold": evaluation.dual_masks(maps["images"], maps["reconstructions"], content["config"]["k"]),
-        "calibrated": maps["scores"] > threshold,
-    }
-    masks |= {"native": maps["native"]} if "native" in maps else {}
-    arrays = {name: maps[name] for name in ("images", "reconstructions", "scores", "holdout")}
-    names, defects = tuple(map(str, maps["names"])), tuple(map(str, maps["defects"]))
-    found = evaluation.Evaluation(
-        **arrays, truths=maps["masks"], masks=masks, threshold=threshold, names=names, defects=defects
-    )
-    again = evaluation.measure(found, content["left_out"])
-    again["thresholds"] = {"calibrated": threshold, "quantile": content["config"]["quantile"]}
+    try:
+        content, found = read_metrics(folder), read_evaluation(folder)
+        again = evaluation.measure_again(found, content)
+        if len(found.holdout):
+            quantile = content["config"]["quantile"]
+            again["thresholds"] = {"calibrated": float(np.quantile(found.holdout, quantile)), "quantile": quantile}
+    except (KeyError, TypeError, ValueError) as error:
+        yield f"maps.npz cannot be measured ({type(error).__name__}: {error}); run it again"
+        return
     for key, value in again.items():
         yield from _unequal(content.get(key), value, f"metrics.json: {key}")
 

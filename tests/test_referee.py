@@ -15,7 +15,7 @@ import torch
 from fake_runs import fake_run
 from sklearn.metrics import roc_auc_score
 
-from clgan_lib import deposit, figures, mapfiles, maps, modern, referee, runs, tables
+from clgan_lib import deposit, figures, mapfiles, maps, modern, referee, runs, tables, verify
 from clgan_lib.config import RunConfig
 from clgan_lib.data import Category, load_category
 from clgan_lib.detection import detect_map
@@ -82,6 +82,7 @@ def test_anomalib_s_batches_with_their_image_scores(tiny_root: Path) -> None:
     table = pd.read_csv(found.folder / "scores.csv").drop_duplicates("name")
     assert list(table["image_score"]) == list(own)
     assert "calibrated" not in runs.read_metrics(found.folder)["scores"]  # nothing was held out
+    assert list(verify.check_run(found.folder)) == []
     again = take(tiny_root / "maps", tiny_root, image_scores=False)
     largest = [cv2.resize(scores[n], (256, 256)).max() for n in NAMES]
     expected = roc_auc_score([not n.startswith("good") for n in NAMES], largest)
@@ -228,6 +229,7 @@ def test_an_archive_gives_the_same_tables_and_holds_no_picture(tmp_path: Path, m
     after = referee.measure(tmp_path / "whole/fake/clgan/bottle/seed0")
     assert after["scores"] == before["scores"] and after["ranking"] == pytest.approx(before["ranking"])
     assert after["residual"] == before["residual"]  # reconstructions are not in the archive
+    assert list(verify.check_run(tmp_path / "whole/fake/clgan/bottle/seed0")) == []
 
 
 def test_free_data_goes_in_whole_and_the_archive_is_reproducible(tmp_path: Path) -> None:

@@ -98,8 +98,14 @@ def test_a_run_edited_after_its_tables_were_made_is_noticed(own: Path) -> None:
     for name in ("table3.csv", "table3.md", "summary.md", "table4.csv", "conventions.csv", "report.html"):
         assert any(name in problem for problem in problems), name
     assert all("\n" not in problem for problem in problems)
-    assert any(problem.startswith("metrics.json: scores.dual_threshold.image.F1") for problem in
-               verify.check_run(path.parent))  # fmt: skip
+    content["thresholds"]["calibrated"] *= 2
+    path.write_text(json.dumps(content))
+    problems = list(verify.check_run(path.parent))
+    for name in ("scores.dual_threshold.image.F1", "scores.calibrated.image.F1", "thresholds.calibrated"):
+        assert any(problem.startswith(f"metrics.json: {name} is") for problem in problems), name
+    del content["config"]["k"]
+    path.write_text(json.dumps(content))
+    assert [p for p in verify.check_run(path.parent) if "'k'" in p and p.endswith("run it again")]
 
 
 def test_runs_tables_and_pages_that_are_missing_or_too_many(own: Path) -> None:

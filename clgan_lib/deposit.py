@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clgan_lib.config import RunConfig
 from clgan_lib.data import load_category
 from clgan_lib.evaluation import SIZE, dual_masks
 from clgan_lib.maps import read_maps
@@ -141,6 +142,10 @@ def restore(archive: Path, results_root: Path, data_root: str = "") -> list[Path
 def _checked(pack: zipfile.ZipFile) -> dict[str, Any]:
     """The manifest, after every member was found to be what it says."""
     manifest = json.loads(pack.read("manifest.json"))
+    try:
+        RunConfig(experiment=manifest["experiment"])  # refuses what leads elsewhere, and the paper's own folder
+    except ValueError as error:
+        raise ValueError(f"{pack.filename}: {error}") from None
     listed = manifest["sha256"]
     for name in _unlike(set(pack.namelist()) - {"manifest.json"}, set(listed)):
         raise ValueError(f"{pack.filename}: {name} is not both in the archive and in its manifest; get it again")

@@ -260,11 +260,15 @@ def test_an_altered_archive_is_refused_before_anything_is_written(tmp_path: Path
         deposit.restore(rewritten(archive, {"smuggled": b""}), tmp_path / "r")
     with zipfile.ZipFile(archive) as pack:
         manifest = json.loads(pack.read("manifest.json"))
+    for name in ("../../evil", "paper", 5):
+        renamed = json.dumps(manifest | {"experiment": name}).encode()
+        with pytest.raises(ValueError, match="bad.zip: experiment: "):
+            deposit.restore(rewritten(archive, {"manifest.json": renamed}), tmp_path / "a/b/r")
     manifest["sha256"]["../../../out"] = deposit.hashlib.sha256(b"").hexdigest()
     evil = {"manifest.json": json.dumps(manifest).encode(), "../../../out": b""}
     with pytest.raises(ValueError, match="outside its run folder"):
         deposit.restore(rewritten(archive, evil), tmp_path / "r")
-    assert not (tmp_path / "r").exists()
+    assert not (tmp_path / "r").exists() and not (tmp_path / "a").exists()
     (tmp_path / "no.zip").write_bytes(b"no zip")
     with pytest.raises(ValueError, match="no archive of this suite"):
         deposit.restore(tmp_path / "no.zip", tmp_path / "r")

@@ -264,7 +264,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif given.command == "export":
             print(deposit.export(root / safe_name(given.experiment, "experiment"), Path(given.archive)))
         else:
-            print("\n".join(map(str, deposit.restore(Path(given.archive), root, given.data))))
+            restored = deposit.restore(Path(given.archive), root, given.data)
+            print(*restored, sep="\n")
+            if not all((folder / "maps.npz").is_file() for folder in restored):
+                print("Some have no maps.npz; if the archive has, remove these folders and restore again with --data")
     except (ValueError, OSError, RuntimeError) as error:
         print(f"{given.command}: {error}", file=sys.stderr)
         return 1

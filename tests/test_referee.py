@@ -205,19 +205,24 @@ def everything(root: Path) -> str:
     return "".join(table.markdown() for table in [tables.table3(frame), tables.summary(frame), modern.table(frame)])
 
 
-def test_an_archive_gives_the_same_tables_and_holds_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_gives_the_same_tables_and_holds_no_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     experiment = made(tmp_path / "here")
     archive = deposit.export(experiment, tmp_path / "out.zip")
     with zipfile.ZipFile(archive) as pack:
         assert "CC BY-NC-SA" in pack.read("LICENCE.txt").decode()
         with np.load(pack.open("clgan/bottle/seed0/maps.npz")) as stored:
             assert not set(stored.files) & {"images", "reconstructions", "masks"} and "dual_threshold" in stored.files
-    (folder, _) = deposit.restore(archive, tmp_path / "there")
+    assert referee.main(["--results", str(tmp_path / "there"), "restore", str(archive)]) == 0
+    assert "no maps.npz" in capsys.readouterr().out and not list((tmp_path / "there").rglob("*.npz"))
     assert everything(tmp_path / "there") == everything(tmp_path / "here")
     assert not maps.examples(tmp_path / "there", tables.collect(tmp_path / "there", "fake"))
     # with the data set at hand, pictures come back, and every number can be computed again
     kept = maps.read_maps(experiment / "clgan/bottle/seed0")
-
+    with pytest.raises(FileNotFoundError, match="data_root"):
+        deposit.restore(archive, tmp_path / "whole", "nowhere")
+    assert not list((tmp_path / "whole").iterdir())
     tensors = {"test": kept["images"].transpose(0, 3, 1, 2), "masks": kept["masks"], "train": kept["images"][:0]}
     category = Category(
         name="bottle", root=tmp_path, image_size=32, defects=tuple(kept["defects"]), train_names=(),

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -140,7 +141,7 @@ def restore(archive: Path, results_root: Path, data_root: str = "") -> list[Path
                 for run, folder in zip(runs, folders, strict=True):
                     folder.parent.mkdir(parents=True, exist_ok=True)
                     Path(whole, run).rename(folder)
-    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{archive} is no archive of this suite, or damaged: {error}") from error
     return folders
 

@@ -275,8 +275,13 @@ def test_an_altered_archive_is_refused_before_anything_is_written(tmp_path: Path
         deposit.restore(rewritten(archive, evil), tmp_path / "r")
     assert not (tmp_path / "r").exists() and not (tmp_path / "a").exists()
     (tmp_path / "no.zip").write_bytes(b"no zip")
-    with pytest.raises(ValueError, match="no archive of this suite"):
-        deposit.restore(tmp_path / "no.zip", tmp_path / "r")
+    with zipfile.ZipFile(archive) as pack:
+        start = pack.getinfo("manifest.json").header_offset + 60
+    whole = archive.read_bytes()
+    (tmp_path / "flate.zip").write_bytes(whole[:start] + bytes([255] * 40) + whole[start + 40 :])
+    for odd in (tmp_path / "no.zip", tmp_path / "flate.zip", rewritten(archive, {"manifest.json": b"[]"})):
+        with pytest.raises(ValueError, match="no archive of this suite"):
+            deposit.restore(odd, tmp_path / "r")
     with pytest.raises(FileExistsError, match="exists"):
         deposit.restore(archive, tmp_path / "here")
 

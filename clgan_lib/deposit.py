@@ -11,19 +11,21 @@ import hashlib
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clgan_lib.config import RunConfig
 from clgan_lib.data import load_category
-from clgan_lib.detection import detect
-from clgan_lib.evaluation import SIZE
+from clgan_lib.evaluation import SIZE, dual_masks
 from clgan_lib.maps import read_maps
+from clgan_lib.paths import replacing
 from clgan_lib.runs import read_metrics
-from clgan_lib.training import replacing
 
 FORMAT = 1
 PLAIN = ("metrics.json", "config.json", "env.json", "scores.csv", "history.csv", "import.csv")
@@ -82,8 +84,8 @@ def _shareable(run: Path, free: bool) -> dict[str, NDArray[Any]]:
     if free:
         return maps
     if "reconstructions" in maps:
-        k, pairs = read_metrics(run)["config"]["k"], zip(maps["images"], maps["reconstructions"], strict=True)
-        maps["dual_threshold"] = np.stack([detect(image, redrawn, k).mask for image, redrawn in pairs])
+        k = read_metrics(run)["config"]["k"]
+        maps["dual_threshold"] = dual_masks(maps["images"], maps["reconstructions"], k)
     return {name: values for name, values in maps.items() if name not in OWNED}
 
 
@@ -112,14 +114,15 @@ def restore(archive: Path, results_root: Path, data_root: str = "") -> list[Path
         archive: from `export`.
         results_root: the folder that holds experiments.
         data_root: the data set, for figures: with it, images and true masks are put back beside the maps. Without it, tables
-            and intervals are whole, and figures have no pictures.
+            and intervals are whole, and runs on images that are not free have no ``maps.npz``.
 
     Returns:
         The run folders.
 
     Raises:
-        ValueError: if a file is missing, altered, or not in the manifest, before anything is written.
+        ValueError: if a file is missing, altered, or not in the manifest, or `data_root` is another data set.
         FileExistsError: if a run is there already.
+        FileNotFoundError: if there is no such data. Whatever is raised, no run folder was made.
     """
     try:
         with zipfile.ZipFile(archive) as pack:
@@ -129,12 +132,16 @@ def restore(archive: Path, results_root: Path, data_root: str = "") -> list[Path
             for folder in folders:
                 if folder.exists():
                     raise FileExistsError(f"{folder} exists; choose another results folder, or remove it")
-            for run, folder in zip(runs, folders, strict=True):
-                folder.mkdir(parents=True)
-                members = [n for n in manifest["sha256"] if str(PurePosixPath(n).parent) == run]
-                for name in sorted(members, key=lambda n: n.endswith("metrics.json")):  # the sign of success last
-                    _unpack(pack.read(name), folder, PurePosixPath(name).name, data_root)
-    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError) as error:
+            results_root.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=results_root, prefix=".") as whole:
+                for name in (PurePosixPath(n) for n in manifest["sha256"]):
+                    if str(name.parent) in runs:
+                        Path(whole, name.parent).mkdir(parents=True, exist_ok=True)
+                        _unpack(pack.read(str(name)), Path(whole, name), data_root)
+                for run, folder in zip(runs, folders, strict=True):
+                    folder.parent.mkdir(parents=True, exist_ok=True)
+                    Path(whole, run).rename(folder)
+    except (zipfile.BadZipFile, zlib.error, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{archive} is no archive of this suite, or damaged: {error}") from error
     return folders
 
@@ -142,6 +149,10 @@ def restore(archive: Path, results_root: Path, data_root: str = "") -> list[Path
 def _checked(pack: zipfile.ZipFile) -> dict[str, Any]:
     """The manifest, after every member was found to be what it says."""
     manifest = json.loads(pack.read("manifest.json"))
+    try:
+        RunConfig(experiment=manifest["experiment"])  # refuses what leads elsewhere, and the paper's own folder
+    except ValueError as error:
+        raise ValueError(f"{pack.filename}: {error}") from None
     listed = manifest["sha256"]
     for name in _unlike(set(pack.namelist()) - {"manifest.json"}, set(listed)):
         raise ValueError(f"{pack.filename}: {name} is not both in the archive and in its manifest; get it again")
@@ -158,15 +169,17 @@ def _unlike(first: set[str], second: set[str]) -> Iterable[str]:
     return sorted(first ^ second)
 
 
-def _unpack(content: bytes, folder: Path, name: str, data_root: str) -> None:
-    """Write one file; maps without pictures become ``answers.npz`` unless the data set is here to complete them."""
-    if name != "maps.npz":
-        (folder / name).write_bytes(content)
+def _unpack(content: bytes, path: Path, data_root: str) -> None:
+    """Write one file; maps without pictures only if the data set is here to complete them."""
+    if path.name != "maps.npz":
+        path.write_bytes(content)
         return
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         arrays = dict(file)
-    if "images" not in arrays and data_root:
-        category = load_category(data_root, folder.parent.name, SIZE)
+    if "images" not in arrays:
+        if not data_root:
+            return
+        category = load_category(data_root, path.parts[-3], SIZE)
         index = {known: i for i, known in enumerate(category.test_names)}
         missing = [str(n) for n in arrays["names"] if str(n) not in index]
         if missing:
@@ -177,4 +190,4 @@ def _unpack(content: bytes, folder: Path, name: str, data_root: str) -> None:
         arrays["images"] = category.test.numpy().transpose(0, 2, 3, 1)[chosen]
         arrays["masks"] = category.masks.numpy()[chosen]
         content = _bytes(arrays)
-    (folder / (name if "images" in arrays else "answers.npz")).write_bytes(content)
+    path.write_bytes(content)

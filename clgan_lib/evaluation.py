@@ -8,7 +8,7 @@ that the model was not shown. A defect too small to survive the reduction is mis
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import cv2
@@ -132,10 +132,14 @@ class Answers(NamedTuple):
 
     def masks(self, threshold: float, k: float) -> dict[str, NDArray[np.bool_]]:
         """Masks by post-processing: the paper's with its `k`, one threshold on the maps, the method's own."""
-        pairs = zip(self.images, self.reconstructions, strict=True)
-        dual = np.stack([detect(image, picture, k).mask for image, picture in pairs])
+        dual = dual_masks(self.images, self.reconstructions, k)
         own = {} if self.native is None else {"native": self.native}
         return {"dual_threshold": dual, "calibrated": self.scores > threshold, **own}
+
+
+def dual_masks(images: NDArray[np.uint8], reconstructions: NDArray[np.uint8], k: float) -> NDArray[np.bool_]:
+    """The paper's masks, bool ``(M, H, W)``, from images and what was made of them, ``(M, H, W, 3)`` each, M >= 1."""
+    return np.stack([detect(image, redrawn, k).mask for image, redrawn in zip(images, reconstructions, strict=True)])
 
 
 def answers(model: ReconstructionModel, images: Tensor, *, native: bool = True) -> Answers:
@@ -226,6 +230,25 @@ def measure(found: Evaluation, left_out: list[str]) -> dict[str, Any]:
         "subsets": every,
         "defects": per_type,
     }
+
+
+def measure_again(found: Evaluation, content: dict[str, Any]) -> dict[str, Any]:
+    """What a finished run's stored answers give for its ``metrics.json``.
+
+    Args:
+        found: from `clgan_lib.maps.read_evaluation`; the paper's masks are made again where there are reconstructions.
+        content: of its ``metrics.json``, for `k` and the types left out.
+
+    Returns:
+        As `measure`; without reconstructions also without ``residual``, of which the stored answers then say nothing.
+    """
+    if len(found.reconstructions):
+        dual = dual_masks(found.images, found.reconstructions, content["config"]["k"])
+        found = replace(found, masks={"dual_threshold": dual, **found.masks})
+    again = measure(found, content["left_out"])
+    if not len(found.reconstructions):
+        del again["residual"]
+    return again
 
 
 def residual_in_and_out(found: Evaluation) -> tuple[float | None, float | None]:

@@ -16,8 +16,10 @@ from pathlib import Path, PurePosixPath
 import cv2
 import numpy as np
 import pandas as pd
+import tifffile
 from numpy.typing import NDArray
-from PIL import Image
+
+from clgan_lib.folders import first_line
 
 MAPS = ("anomaly_map", "anomaly_maps", "scores", "maps", "map", "arr_0")
 NAMES = ("image_path", "image_paths", "names", "name", "paths")
@@ -83,10 +85,14 @@ def scan(folder: str | Path) -> Shelf:
                 else:
                     shelf.maps[key] = entry
                     shelf.image_scores |= {} if score is None else {key: score}
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            shelf.problems.append((name, f"unreadable: {error}"))
+        except Exception as error:  # whatever a damaged file provokes in NumPy and zipfile
+            shelf.problems.append((name, f"unreadable: {first_line(error)}"))
     for file in sorted(folder.rglob("*.csv")):
-        shelf.image_scores |= _csv_scores(file)
+        name = file.relative_to(folder).as_posix()
+        try:
+            shelf.image_scores |= _csv_scores(file)
+        except Exception as error:  # and in pandas
+            shelf.problems.append((name, f"none of its scores count: {first_line(error)}"))
     return shelf
 
 
@@ -95,6 +101,7 @@ def _entries(file: Path, name: str) -> Iterator[tuple[str, Entry, float | None]]
     if file.suffix.lower() != ".npz":
         yield name, Entry(file), None
         return
+    zipfile.ZipFile(file).close()  # np.load would open an .npy that is called .npz, too
     with np.load(file, allow_pickle=False) as arrays:
         array = next((a for a in MAPS if a in arrays.files), None)
         if array is None:
@@ -115,14 +122,17 @@ def _entries(file: Path, name: str) -> Iterator[tuple[str, Entry, float | None]]
 
 def _csv_scores(file: Path) -> dict[str, float]:
     """Image scores of a CSV that has a column of names and one of scores; nothing of any other CSV."""
-    try:
-        frame = pd.read_csv(file)
-    except (ValueError, OSError):
-        return {}
+    frame = pd.read_csv(file)
     name, score = (next((c for c in wanted if c in frame), None) for wanted in (NAMES, SCORES))
     if name is None or score is None:
         return {}
-    return {key_of(str(n))[0]: float(s) for n, s in zip(frame[name], frame[score], strict=True)}
+    values = pd.to_numeric(frame[score], errors="coerce")
+    wrong = frame[values.isna() & frame[score].notna()]
+    if len(wrong):
+        raise ValueError(
+            f"column {score}, row {wrong[name].iloc[0]}: {wrong[score].iloc[0]!r} is no number; correct it"
+        )
+    return {key_of(str(n))[0]: float(value) for n, value in zip(frame[name], values, strict=True)}
 
 
 class Reader:
@@ -141,8 +151,8 @@ class Reader:
         self.opened += 1
         try:
             values = np.asarray(self._load(entry))
-        except (ValueError, OSError, EOFError, IndexError, zipfile.BadZipFile) as error:
-            raise ValueError(f"unreadable: {error}") from error
+        except Exception as error:  # whatever a damaged file provokes in NumPy, zipfile and tifffile
+            raise ValueError(f"unreadable: {first_line(error)}") from error
         while values.ndim > 2 and 1 in (values.shape[0], values.shape[-1]):
             values = values[0] if values.shape[0] == 1 else values[..., 0]
         if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "fiub":
@@ -157,26 +167,12 @@ class Reader:
         if entry.file.suffix.lower() == ".npy":
             return np.load(entry.file, mmap_mode="r", allow_pickle=False)
         if entry.file.suffix.lower() != ".npz":
-            return _tiff(entry.file)
+            return np.asarray(tifffile.imread(entry.file))  # OpenCV cannot read the 16-bit floats of MVTec AD 2
         if self._last is None or self._last[0] != (entry.file, entry.array):
             with np.load(entry.file, allow_pickle=False) as arrays:
                 self._last = (entry.file, entry.array), arrays[entry.array]
         array = self._last[1]
         return array if entry.row is None else array[entry.row]
-
-
-def _tiff(file: Path) -> NDArray:
-    """A TIFF of one channel; 16-bit floats, which MVTec AD 2 asks for, are read by tifffile."""
-    try:
-        import tifffile
-
-        return np.asarray(tifffile.imread(file))
-    except ImportError:
-        found = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-    if found is not None:
-        return np.asarray(found)
-    with Image.open(file) as image:
-        return np.asarray(image)
 
 
 def to_size(values: NDArray[np.float32], size: int) -> NDArray[np.float32]:

@@ -26,10 +26,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from clgan_lib import evaluation, runs
+from clgan_lib import deposit, evaluation, runs
 from clgan_lib.config import RunConfig
 from clgan_lib.data import Category, load_category
-from clgan_lib.detection import detect, detect_map
+from clgan_lib.detection import detect_map
 from clgan_lib.evaluation import SIZE, Evaluation
 from clgan_lib.mapfiles import Entry, Reader, Shelf, key_of, scan, to_size
 from clgan_lib.maps import read_evaluation
@@ -81,10 +81,12 @@ def import_maps(maps: str | Path, *, method: str, source: str, image_scores: boo
     """
     config = RunConfig(model=safe_name(method, "method"), image_size=SIZE, **settings)
     category = load_category(runs.data_root(config), config.category, SIZE)
+    runs.check_scorable(config, category)
     shelf = scan(maps)
     found, problems = _answers(shelf, category, config, image_scores)
     expected = len(category.defects)
     del category  # its pictures are in `found` now
+    measures = evaluation.measure(found, config.leave_out)  # whatever it refuses, an earlier import stays
     lock = runs.claim(config.folder)
     try:
         content = {
@@ -92,7 +94,7 @@ def import_maps(maps: str | Path, *, method: str, source: str, image_scores: boo
             "config": config.model_dump(),
             "env": runs.environment(torch.device("cpu")) | {"device": "elsewhere", "device_name": source},
             "imported": {"method": method, "source": source, "scored": len(found.names), "of": expected},
-            **evaluation.measure(found, config.leave_out),
+            **measures,
             "thresholds": {"calibrated": found.threshold, "quantile": config.quantile},
             "images": {
                 "train": None,
@@ -201,25 +203,20 @@ def measure(folder: Path) -> dict[str, Any]:
     """Measure a finished run again from its maps, so that a run of an older version has today's measures, too.
 
     Returns:
-        The new content of its ``metrics.json``; settings, environment and times stay as they were.
+        The new content of its ``metrics.json``; settings, environment and times stay as they were, and so does the
+        residual where the reconstructions are not here, as after `clgan_lib.deposit.restore`.
 
     Raises:
         FileNotFoundError: if the run is not finished, or kept no maps.
     """
-    content, found = runs.read_metrics(folder), read_evaluation(folder)
-    if len(found.reconstructions):
-        pairs = zip(found.images, found.reconstructions, strict=True)
-        dual = np.stack([detect(image, redrawn, content["config"]["k"]).mask for image, redrawn in pairs])
-        found.masks = {"dual_threshold": dual, **found.masks}
-    content |= evaluation.measure(found, content["left_out"])
+    content = runs.read_metrics(folder)
+    content |= evaluation.measure_again(read_evaluation(folder), content)
     runs.write_json(folder / "metrics.json", content)
     return content
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    from clgan_lib import deposit  # which needs this module
-
     parser = argparse.ArgumentParser(prog="python -m clgan_lib.referee", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--results", default=str(RESULTS), help="folder that holds experiments")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -257,13 +254,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name, value in native_measures(given.maps, given.data, given.category, given.leave_out).items():
                 print(f"{name}: {value}")
         elif given.command == "measure":
-            for path in sorted((root / safe_name(given.experiment, "experiment")).glob("*/*/seed*/maps.npz")):
+            folder = root / safe_name(given.experiment, "experiment")
+            found = sorted(folder.glob("*/*/seed*/maps.npz"))
+            if not found:
+                raise FileNotFoundError(f"{folder} holds no maps.npz to measure; name an experiment that has them")
+            for path in found:
                 ranking = measure(path.parent)["ranking"]
                 print(f"{path.parent}: AUROC {ranking['AUROC']:.3f}, AUPRO {ranking['AUPRO_0.3']:.3f}")
         elif given.command == "export":
             print(deposit.export(root / safe_name(given.experiment, "experiment"), Path(given.archive)))
         else:
-            print("\n".join(map(str, deposit.restore(Path(given.archive), root, given.data))))
+            restored = deposit.restore(Path(given.archive), root, given.data)
+            print(*restored, sep="\n")
+            if not all((folder / "maps.npz").is_file() for folder in restored):
+                print("Some have no maps.npz; if the archive has, remove these folders and restore again with --data")
     except (ValueError, OSError, RuntimeError) as error:
         print(f"{given.command}: {error}", file=sys.stderr)
         return 1

@@ -15,7 +15,7 @@ import torch
 from fake_runs import fake_run
 from sklearn.metrics import roc_auc_score
 
-from clgan_lib import conventions, deposit, figures, mapfiles, maps, modern, referee, runs, sweep, tables
+from clgan_lib import conventions, deposit, figures, mapfiles, maps, modern, referee, runs, sweep, tables, verify
 from clgan_lib.config import RunConfig
 from clgan_lib.data import Category, load_category
 from clgan_lib.detection import detect_map
@@ -82,6 +82,7 @@ def test_anomalib_s_batches_with_their_image_scores(tiny_root: Path) -> None:
     table = pd.read_csv(found.folder / "scores.csv").drop_duplicates("name")
     assert list(table["image_score"]) == list(own)
     assert "calibrated" not in runs.read_metrics(found.folder)["scores"]  # nothing was held out
+    assert list(verify.check_run(found.folder)) == []
     again = take(tiny_root / "maps", tiny_root, image_scores=False)
     largest = [cv2.resize(scores[n], (256, 256)).max() for n in NAMES]
     expected = roc_auc_score([not n.startswith("good") for n in NAMES], largest)
@@ -115,6 +116,24 @@ def test_a_stranger_s_mess_is_reported_and_the_rest_is_scored(tiny_root: Path) -
     ]
     note = next(n for n in tables.table3(tables.collect(tiny_root / "r", "e")).notes if "from elsewhere" in n)
     assert "4 of 7 test images" in note and "a test" in note
+
+
+def test_a_damaged_file_stops_nothing(tiny_root: Path) -> None:
+    folder = tiny_root / "maps"
+    for name, values in scores_of(tiny_root).items():
+        save(folder, name, values)
+    for name, kind in {"dent/000": "npz", "dent/001": "tiff", "dent/002": "npz"}.items():
+        (folder / f"{name}.npy").rename(folder / f"{name}.{kind}")
+    (folder / "dent/001.tiff").write_bytes(b"II*\0")
+    np.savez_compressed(folder / "dent/002.npz", anomaly_map=np.eye(64))
+    whole = (folder / "dent/002.npz").read_bytes()
+    (folder / "dent/002.npz").write_bytes(whole[:80] + bytes([255] * 40) + whole[120:])
+    (folder / "own.csv").write_text("name,score\nrust/000,1.5\nrust/001,high\n")
+    found = take(folder, tiny_root)
+    words = dict(found.problems.itertuples(index=False, name=None))
+    assert found.scored == 4 and words["dent/000.npz"] == "unreadable: File is not a zip file"
+    assert "unreadable" in words["dent/001"] and "unreadable: Error -3 while decompressing" in words["dent/002"]
+    assert words["own.csv"] == "none of its scores count: column score, row rust/001: 'high' is no number; correct it"
 
 
 def test_a_pickle_is_not_opened(tiny_root: Path) -> None:
@@ -169,6 +188,15 @@ def test_an_import_stands_in_tables_and_figures(tiny_root: Path) -> None:
     assert [a.get_ylabel() for a in figures.detections(chosen).axes] == ["image", "truth", "Stranger", "blur"]
 
 
+def test_an_import_that_is_refused_leaves_the_earlier_one(tiny_root: Path) -> None:
+    for name, values in scores_of(tiny_root).items():
+        save(tiny_root / "maps", name, values)
+    before = {path: path.read_bytes() for path in take(tiny_root / "maps", tiny_root).folder.iterdir()}
+    with pytest.raises(ValueError, match="leave_out: .*'dnet'"):
+        take(tiny_root / "maps", tiny_root, leave_out=["dnet"])
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def made(root: Path) -> Path:
     for model in ("clgan", "template"):
         referee.measure(fake_run(root, model, "bottle", native=model == "clgan", data_root="somewhere/mvtec_ad"))
@@ -180,19 +208,24 @@ def everything(root: Path) -> str:
     return "".join(table.markdown() for table in [tables.table3(frame), tables.summary(frame), modern.table(frame)])
 
 
-def test_an_archive_gives_the_same_tables_and_holds_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_gives_the_same_tables_and_holds_no_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     experiment = made(tmp_path / "here")
     archive = deposit.export(experiment, tmp_path / "out.zip")
     with zipfile.ZipFile(archive) as pack:
         assert "CC BY-NC-SA" in pack.read("LICENCE.txt").decode()
         with np.load(pack.open("clgan/bottle/seed0/maps.npz")) as stored:
             assert not set(stored.files) & {"images", "reconstructions", "masks"} and "dual_threshold" in stored.files
-    (folder, _) = deposit.restore(archive, tmp_path / "there")
+    assert referee.main(["--results", str(tmp_path / "there"), "restore", str(archive)]) == 0
+    assert "no maps.npz" in capsys.readouterr().out and not list((tmp_path / "there").rglob("*.npz"))
     assert everything(tmp_path / "there") == everything(tmp_path / "here")
     assert not maps.examples(tmp_path / "there", tables.collect(tmp_path / "there", "fake"))
     # with the data set at hand, pictures come back, and every number can be computed again
     kept = maps.read_maps(experiment / "clgan/bottle/seed0")
-
+    with pytest.raises(FileNotFoundError, match="data_root"):
+        deposit.restore(archive, tmp_path / "whole", "nowhere")
+    assert not list((tmp_path / "whole").iterdir())
     tensors = {"test": kept["images"].transpose(0, 3, 1, 2), "masks": kept["masks"], "train": kept["images"][:0]}
     category = Category(
         name="bottle", root=tmp_path, image_size=32, defects=tuple(kept["defects"]), train_names=(),
@@ -203,6 +236,8 @@ def test_an_archive_gives_the_same_tables_and_holds_no_picture(tmp_path: Path, m
     before = runs.read_metrics(experiment / "clgan/bottle/seed0")
     after = referee.measure(tmp_path / "whole/fake/clgan/bottle/seed0")
     assert after["scores"] == before["scores"] and after["ranking"] == pytest.approx(before["ranking"])
+    assert after["residual"] == before["residual"]  # reconstructions are not in the archive
+    assert list(verify.check_run(tmp_path / "whole/fake/clgan/bottle/seed0")) == []
 
 
 def test_free_data_goes_in_whole_and_the_archive_is_reproducible(tmp_path: Path) -> None:
@@ -233,19 +268,28 @@ def test_an_altered_archive_is_refused_before_anything_is_written(tmp_path: Path
         deposit.restore(rewritten(archive, {"smuggled": b""}), tmp_path / "r")
     with zipfile.ZipFile(archive) as pack:
         manifest = json.loads(pack.read("manifest.json"))
+    for name in ("../../evil", "paper", 5):
+        renamed = json.dumps(manifest | {"experiment": name}).encode()
+        with pytest.raises(ValueError, match="bad.zip: experiment: "):
+            deposit.restore(rewritten(archive, {"manifest.json": renamed}), tmp_path / "a/b/r")
     manifest["sha256"]["../../../out"] = deposit.hashlib.sha256(b"").hexdigest()
     evil = {"manifest.json": json.dumps(manifest).encode(), "../../../out": b""}
     with pytest.raises(ValueError, match="outside its run folder"):
         deposit.restore(rewritten(archive, evil), tmp_path / "r")
-    assert not (tmp_path / "r").exists()
+    assert not (tmp_path / "r").exists() and not (tmp_path / "a").exists()
     (tmp_path / "no.zip").write_bytes(b"no zip")
-    with pytest.raises(ValueError, match="no archive of this suite"):
-        deposit.restore(tmp_path / "no.zip", tmp_path / "r")
+    with zipfile.ZipFile(archive) as pack:
+        start = pack.getinfo("manifest.json").header_offset + 60
+    whole = archive.read_bytes()
+    (tmp_path / "flate.zip").write_bytes(whole[:start] + bytes([255] * 40) + whole[start + 40 :])
+    for odd in (tmp_path / "no.zip", tmp_path / "flate.zip", rewritten(archive, {"manifest.json": b"[]"})):
+        with pytest.raises(ValueError, match="no archive of this suite"):
+            deposit.restore(odd, tmp_path / "r")
     with pytest.raises(FileExistsError, match="exists"):
         deposit.restore(archive, tmp_path / "here")
 
 
-def test_measuring_again_brings_an_old_run_up_to_date(tmp_path: Path) -> None:
+def test_measuring_again_brings_an_old_run_up_to_date(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = fake_run(tmp_path, "clgan", "bottle")
     old = runs.read_metrics(folder)
     assert referee.main(["--results", str(tmp_path), "measure", "fake"]) == 0
@@ -255,6 +299,8 @@ def test_measuring_again_brings_an_old_run_up_to_date(tmp_path: Path) -> None:
     for name, averages in old["scores"].items():
         assert {a: pytest.approx(v) for a, v in averages.items()} == new["scores"][name]
     assert new["time"] == old["time"] and new["config"] == old["config"]
+    assert referee.main(["--results", str(tmp_path), "measure", "nosuch"]) == 1
+    assert "nosuch holds no maps.npz to measure" in capsys.readouterr().err
 
 
 def test_a_map_is_opened_once_and_only_the_last_file_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import matplotlib
+import pandas as pd
 import pytest
 from fake_runs import fake_run
 
@@ -98,8 +99,29 @@ def test_a_run_edited_after_its_tables_were_made_is_noticed(own: Path) -> None:
     for name in ("table3.csv", "table3.md", "summary.md", "table4.csv", "conventions.csv", "report.html"):
         assert any(name in problem for problem in problems), name
     assert all("\n" not in problem for problem in problems)
-    assert any(problem.startswith("metrics.json: scores.dual_threshold.image.F1") for problem in
-               verify.check_run(path.parent))  # fmt: skip
+    content["thresholds"]["calibrated"] *= 2
+    path.write_text(json.dumps(content))
+    problems = list(verify.check_run(path.parent))
+    for name in ("scores.dual_threshold.image.F1", "scores.calibrated.image.F1", "thresholds.calibrated"):
+        assert any(problem.startswith(f"metrics.json: {name} is") for problem in problems), name
+    del content["config"]["k"]
+    path.write_text(json.dumps(content))
+    assert [p for p in verify.check_run(path.parent) if "'k'" in p and p.endswith("run it again")]
+
+
+def test_a_difference_over_common_images_is_not_held_against_whole_runs(own: Path) -> None:
+    run, folder = own / "e/template/bottle/seed0", own / "e/tables"
+    content, scores = json.loads((run / "metrics.json").read_text()), pd.read_csv(run / "scores.csv")
+    scores[scores["name"] != scores["name"].iloc[-1]].to_csv(run / "scores.csv", index=False)
+    for lacks in ({"imported": {"source": "1 of 1", "scored": 10, "of": 11}}, {"left_out": ["flip"]}):
+        (run / "metrics.json").write_text(json.dumps(content | lacks))
+        frame = tables.collect(own, "e")
+        compared = statistics.differences(own, frame, "template")
+        tidy.write_csv(compared, folder / "differences_template.csv")
+        statistics.difference_table(frame, compared).write(folder)
+        assert not [p for p in verify.check_experiment(own, "e") if "tables/differences" in p], lacks
+    edit(folder / "differences_template.csv", "template,clgan,bottle", "template,clgan,nowhere")
+    assert any("clgan on nowhere is" in problem for problem in verify.check_experiment(own, "e"))
 
 
 def test_runs_tables_and_pages_that_are_missing_or_too_many(own: Path) -> None:

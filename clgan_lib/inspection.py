@@ -65,7 +65,7 @@ class Inspector:
 
     @property
     def threshold(self) -> float:
-        """Of the masks, on the map: the restoring variants' own, chosen on painted defects; of others, the calibrated one.
+        """Of the masks, on the map: the restoring variants' own, see `CLGANR.calibrate`; of others, the calibrated one.
 
         The calibrated one lets 1 % of good pixels pass whatever the model: on every good image a restoring variant marks
         that much, and around a defect a halo.

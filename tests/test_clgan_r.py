@@ -16,7 +16,9 @@ from clgan_lib.augment import poses, turn
 from clgan_lib.clgan_r import CLGANR, move_average
 from clgan_lib.clgan_rc import CLGANRC, Comparator, differences, visible_damage
 from clgan_lib.corruption import CLEAN, corrupt
+from clgan_lib.data import to_float, to_uint8
 from clgan_lib.model import build_model
+from clgan_lib.probes import best_single, probe
 from clgan_lib.restorer import Restorer
 
 TINY = {"image_size": 32, "width": 4, "blocks": 1, "patches": 8, "batch_size": 4}
@@ -156,7 +158,7 @@ def test_average_moves_towards_the_trained_weights() -> None:
 
 
 @pytest.mark.parametrize("compare", ["color", "gradients", "features"])
-def test_equal_images_score_nothing_and_the_native_threshold_comes_from_probes(compare: str) -> None:
+def test_equal_images_score_nothing_and_the_native_threshold_needs_no_label(compare: str) -> None:
     torch.manual_seed(0)
     model = CLGANR(**TINY, compare=compare)  # type: ignore[arg-type]
     images = discs()
@@ -164,7 +166,15 @@ def test_equal_images_score_nothing_and_the_native_threshold_comes_from_probes(c
     with pytest.raises(RuntimeError, match="calibrate"):
         model.detect_native(images)
     model.calibrate(images)
-    assert float(model.threshold) > 0
+    good = to_uint8(images).permute(0, 2, 3, 1).numpy()
+    painted = [probe(good, seed) for seed in range(4)]
+    maps = [
+        model.anomaly_map(to_float(torch.from_numpy(damaged).permute(0, 3, 1, 2))).numpy() for damaged, _ in painted
+    ]
+    truths = np.concatenate([truth for _, truth in painted])
+    found_best, _ = best_single(np.concatenate(maps)[truths.any((1, 2))], truths[truths.any((1, 2))])
+    passing = torch.quantile(model.anomaly_map(to_float(to_uint8(images))), 0.99)
+    assert float(model.threshold) == pytest.approx((found_best * float(passing)) ** 0.5, rel=1e-3)
     found = model.detect_native(images)
     assert torch.equal(found, model.anomaly_map(images) > model.threshold)
 

@@ -258,7 +258,11 @@ class CLGANR(CLGAN):
 
     def detect_native(self, images: Tensor) -> Tensor:
         """What scores above the threshold that `calibrate` chose; bool ``(B, S, S)``."""
-        return self.anomaly_map(images) > calibrated(self.threshold)
+        return self.anomaly_map(images) > self.map_threshold()
+
+    def map_threshold(self) -> float:
+        """What `calibrate` chose."""
+        return float(calibrated(self.threshold))
 
     def load_training_state(self, state: dict[str, Any]) -> None:
         """Restore the optimisers' moments; D has none where it has no weight."""

@@ -7,7 +7,7 @@ that the model was not shown. A defect too small to survive the reduction is mis
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -187,16 +187,24 @@ def image_rows(found: Evaluation) -> Iterator[dict[str, Any]]:
             yield {**row, **numbers, "image_score": float(largest[i])}
 
 
+def refuse_unknown_types(left_out: Iterable[str], defects: Iterable[str], category: str) -> None:
+    """Refuse to leave out a defect type that a category does not have.
+
+    Raises:
+        ValueError: naming the type, and those there are.
+    """
+    unknown = sorted(set(left_out) - set(defects))
+    if unknown:
+        there = ", ".join(sorted(set(defects) - {"good"}))
+        raise ValueError(f"leave_out: category {category!r} has no type {unknown}; it has {there}")
+
+
 def scores_block(found: Evaluation, left_out: list[str]) -> dict[str, Any]:
     """``scores`` and ``ranking`` of ``metrics.json`` without the defect types left out.
 
     Raises:
-        ValueError: if a type left out does not exist, or nothing defective is left.
+        ValueError: if nothing defective is left.
     """
-    unknown = set(left_out) - set(found.defects)
-    if unknown:
-        there = sorted(set(found.defects) - {"good"})
-        raise ValueError(f"leave_out: no defect type {sorted(unknown)}; this category has {', '.join(there)}")
     kept = np.array([defect not in left_out for defect in found.defects])
     scores = {
         name: {average: metrics_from_counts(counts(masks[kept], found.truths[kept]), average) for average in AVERAGES}

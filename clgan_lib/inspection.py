@@ -29,13 +29,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
-from clgan_lib.clgan_r import CLGANR
 from clgan_lib.config import RunConfig
 from clgan_lib.data import SUFFIXES, read_image, resize
 from clgan_lib.evaluation import SIZE, Answers, answers
 from clgan_lib.folders import first_line, read_metrics, write_json, writing
 from clgan_lib.maps import read_maps
-from clgan_lib.model import ReconstructionModel, calibrated
+from clgan_lib.model import ReconstructionModel
 from clgan_lib.thresholds import IMAGE_RATE, image_maxima
 from clgan_lib.training import pick_device
 from clgan_lib.weights import Card, read_card, read_model
@@ -65,12 +64,13 @@ class Inspector:
 
     @property
     def threshold(self) -> float:
-        """Of the masks, on the map: the restoring variants' own, see `CLGANR.calibrate`; of others, the calibrated one.
+        """Of the masks, on the map: the model's own where it has one, as the restoring variants do; else the calibrated one.
 
-        The calibrated one lets 1 % of good pixels pass whatever the model: on every good image a restoring variant marks
-        that much, and around a defect a halo.
+        The calibrated one lets 1 % of good pixels pass whatever the model: with it a good one marks that much of every good
+        image, and a halo around a defect.
         """
-        return float(calibrated(self.model.threshold)) if isinstance(self.model, CLGANR) else self.card.threshold
+        own = self.model.map_threshold()
+        return self.card.threshold if own is None else own
 
     def inspect(self, image: Image.Image, *, native: bool = False) -> Answers:
         """The model's answers on one RGB image of any size, brought to 256x256 as in training."""

@@ -116,6 +116,13 @@ class ReconstructionModel(nn.Module):
         """Whether the method brings a detector of its own."""
         return type(self).detect_native is not ReconstructionModel.detect_native
 
+    def map_threshold(self) -> float | None:
+        """A threshold on `anomaly_map` of the method's own, once calibrated; None where it has none.
+
+        An inspection cuts its masks there, and else at the calibrated threshold.
+        """
+        return None
+
     def training_state(self) -> dict[str, Any]:
         """What a checkpoint needs beside the weights: optimisers as nested dicts of tensors and plain numbers."""
         return {}

@@ -137,10 +137,7 @@ def check_scorable(config: RunConfig, category: Category) -> None:
         ValueError: naming the defect type, or what is missing.
     """
     types = set(category.defects) - {"good"}
-    unknown = set(config.leave_out) - set(category.defects)
-    if unknown:
-        there = ", ".join(sorted(types))
-        raise ValueError(f"leave_out: category {config.category!r} has no type {sorted(unknown)}; it has {there}")
+    evaluation.refuse_unknown_types(config.leave_out, category.defects, config.category)
     listed = [kind for kind in types if ", " in kind]
     if listed:
         raise ValueError(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from clgan_lib.data import find_files, read_image, read_mask
 from clgan_lib.datasets import arrange
+from clgan_lib.evaluation import refuse_unknown_types
 from clgan_lib.mapfiles import Reader, key_of, scan
 from clgan_lib.ranking import Curve, image_auroc, region_weights
 
@@ -127,10 +128,7 @@ def native_measures(
     shelf, reader, found = scan(maps), Reader(), Streamed()
     problems = list(shelf.problems)
     files = find_files(arrange(data_root, category), category).test
-    kinds = sorted({kind for _, kind, _ in files} - {"good"})
-    if not set(leave_out) <= set(kinds):
-        unknown = sorted(set(leave_out) - set(kinds))
-        raise ValueError(f"leave_out: no defect type {unknown}; {category} has {', '.join(kinds)}")
+    refuse_unknown_types(leave_out, [kind for _, kind, _ in files], category)
     for image, kind, mask in files:
         key = key_of(f"{kind}/{image.name}")[0]
         entry = shelf.maps.get(key) or shelf.maps.get(key.replace("/", "_"))

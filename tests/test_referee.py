@@ -195,6 +195,8 @@ def test_an_import_that_is_refused_leaves_the_earlier_one(tiny_root: Path) -> No
     with pytest.raises(ValueError, match="leave_out: .*'dnet'"):
         take(tiny_root / "maps", tiny_root, leave_out=["dnet"])
     assert {path: path.read_bytes() for path in before} == before
+    shutil.rmtree(tiny_root / "maps/rust")  # a type without any map may still be left out
+    assert take(tiny_root / "maps", tiny_root, leave_out=["rust"]).scored == 5
 
 
 def made(root: Path) -> Path:

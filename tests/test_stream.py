@@ -98,7 +98,7 @@ def test_an_image_is_good_by_its_folder_and_never_for_want_of_a_mask(tiny_root: 
     found = stream.native_measures(tiny_root / "maps", tiny_root, "nut")
     assert found["images"] == 6 and found["image_AUROC"] == 0.5  # both good images count
     assert found["problems"] == [("dent/001", "no mask; add ground_truth/dent/001_mask.png")]
-    with pytest.raises(ValueError, match=r"leave_out: no defect type \['Dent'\]; nut has dent, rust"):
+    with pytest.raises(ValueError, match=r"'nut' has no type \['Dent'\]; it has dent, rust"):
         stream.native_measures(tiny_root / "maps", tiny_root, "nut", ["Dent"])
 
 

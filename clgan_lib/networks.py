@@ -21,12 +21,22 @@ Norm = Literal["instance", "batch", "none"]
 def norm_layer(norm: Norm, channels: int) -> nn.Module:
     """A normalisation by name; instance norm has no parameters, as in CUT."""
     if norm == "instance":
-        return nn.InstanceNorm2d(channels)
+        return InstanceNorm(channels)
     if norm == "batch":
         return nn.BatchNorm2d(channels)
     if norm == "none":
         return nn.Identity()
     raise ValueError(f"norm: {norm!r} is unknown; use 'instance', 'batch' or 'none'")
+
+
+class InstanceNorm(nn.InstanceNorm2d):
+    """`nn.InstanceNorm2d`, for torch.compile in plain sums, which it joins with what stands around them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling():
+            return super().forward(x)
+        variance, mean = torch.var_mean(x.float(), (2, 3), correction=0, keepdim=True)
+        return ((x - mean) * torch.rsqrt(variance + self.eps)).to(x.dtype)
 
 
 def relu(norm: Norm) -> nn.Module:
@@ -244,4 +254,6 @@ def draw_locations(features: list[Tensor], patches: int) -> list[Tensor]:
 
 def take_locations(features: Tensor, locations: Tensor) -> Tensor:
     """The feature vectors of one tap at some places: ``(B, C, H, W)`` and ``(S,)`` -> ``(B, S, C)``."""
+    if features.is_contiguous(memory_format=torch.channels_last):  # a view of it; else flattening would copy the tap
+        return features.permute(0, 2, 3, 1).flatten(1, 2).index_select(1, locations)
     return features.flatten(2)[:, :, locations].transpose(1, 2)

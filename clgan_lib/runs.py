@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -34,7 +35,7 @@ from clgan_lib.weights import Card, read_model, write_weights
 
 EMBEDDED_SIZE = 256
 AGAIN = "free space or make it writable, then run again: it goes on from its checkpoint"
-PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "pandas", "scikit-learn", "safetensors")
+PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "safetensors")
 
 
 @dataclass
@@ -339,7 +340,8 @@ def environment(device: torch.device) -> dict[str, Any]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "python": platform.python_version(),
-        **{package.removesuffix("-python"): version(package) for package in PACKAGES},
+        **{package: version(package) for package in PACKAGES},
+        "opencv": cv2.__version__,  # its package has several names
         "device": device.type,
         "device_name": name,
         "threads": torch.get_num_threads(),

@@ -139,10 +139,12 @@ def flops_of(step: Callable[[], object]) -> float:
 
 
 def peak_memory(module: str, function: str, **arguments: Any) -> float:
-    """Bytes that ``module.function(**arguments)`` needs at its peak, in a process of its own, beyond what imports took.
+    """Bytes that ``module.function(**arguments)`` and two calls of its answer need at their peak.
 
-    The function returns a callable (the set-up is not counted on a GPU, where torch's allocator counts by itself).
+    In a process of its own, beyond what imports took; on a GPU here, where torch's allocator counts.
     """
+    if torch.device(arguments.get("device", "cpu")).type == "cuda":
+        return _peak_on_gpu(getattr(importlib.import_module(module), function), arguments)
     request = json.dumps([module, function, arguments, torch.get_num_threads()])
     command = [sys.executable, "-m", "benchmarks.common", request]
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -155,25 +157,33 @@ def peak_memory(module: str, function: str, **arguments: Any) -> float:
         return float("nan")
 
 
+def _peak_on_gpu(prepare: Callable[..., Callable[[], object]], arguments: dict[str, Any]) -> float:
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    run = prepare(**arguments)
+    for _ in range(2):
+        run()
+    wait()
+    return torch.cuda.max_memory_allocated() - before
+
+
 def _child(request: str) -> None:
     module, function, arguments, threads = json.loads(request)
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     prepare = getattr(importlib.import_module(module), function)
-    device = torch.device(arguments.get("device", "cpu"))
-    before = 0 if device.type == "cuda" else psutil.Process().memory_info().rss
+    before = psutil.Process().memory_info().rss
     run = prepare(**arguments)
     for _ in range(2):
         run()
-    wait()
-    print(_peak(device) - before)
+    print(_peak() - before)
 
 
-def _peak(device: torch.device) -> int:
+def _peak() -> int:
     status = Path("/proc/self/status")
-    if device.type == "cpu" and status.is_file():  # ru_maxrss would begin with the parent's peak
+    if status.is_file():  # ru_maxrss would begin with the parent's peak
         return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024
-    return peak_bytes(device)
+    return peak_bytes(torch.device("cpu"))
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def postprocessing(sizes: list[int], count: int, repeats: int, device: torch.dev
 
 
 def end_to_end(
-    sizes: list[int], batches: list[int], repeats: int, device: torch.device, options: dict[str, int]
+    sizes: list[int], batches: list[int], repeats: int, device: torch.device, options: dict[str, int], compiled: bool
 ) -> None:
     """The table from uint8 images to masks with CLGAN's generator; bf16 on a GPU."""
     rows, top = [], common.ceiling(device)
@@ -78,6 +78,8 @@ def end_to_end(
     for size, batch in cells:
         config = RunConfig(model="clgan", category="bottle", image_size=size, options=dict(options), device=str(device))
         model = fresh_model(config)
+        if compiled:
+            model.compile_networks()
         images = torch.from_numpy(pictures(batch, size)[0]).permute(0, 3, 1, 2).contiguous().to(device)
 
         def run(model=model, images=images) -> None:  # type: ignore[no-untyped-def]
@@ -89,8 +91,9 @@ def end_to_end(
             detect_batch(floats, to_float(to_uint8(redrawn))).cpu()
 
         seconds = common.paired({"run": run}, repeats, warmup=2)["run"]
+        plain = fresh_model(config)
         work = common.flops_of(
-            lambda model=model, size=size: model.reconstruct(torch.zeros(1, 3, size, size, device=device))
+            lambda plain=plain, size=size: plain.reconstruct(torch.zeros(1, 3, size, size, device=device))
         )
         rate = [batch / t for t in seconds]
         share = 100 * work * sorted(rate)[len(rate) // 2] / top
@@ -107,6 +110,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", help="1 4, up to 64 on a GPU")
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--blocks", type=int, default=9)
+    parser.add_argument("--compile", action="store_true", help="with torch.compile")
     arguments = parser.parse_args()
     device = common.begin(arguments)
     gpu = device.type == "cuda"
@@ -114,7 +118,7 @@ def main() -> None:
     batches = arguments.batches or ([1, 4, 16, 32, 64] if gpu else [1, 4])
     postprocessing(sizes, arguments.images, arguments.repeats, device)
     options = {"width": arguments.width, "blocks": arguments.blocks}
-    end_to_end(sizes, batches, arguments.repeats, device, options)
+    end_to_end(sizes, batches, arguments.repeats, device, options, arguments.compile)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ defaults (batch norm aside, the same networks) is run on one A and one B image. 
 and images through G per second, because "shared" pairs show G half as many images a step as "two draws" or CUT.
 FLOPs are counted by torch on the plain convolutions; on a CPU the fast ones do fewer, so that the share of the ceiling,
 measured with a plain convolution, may pass what plain code could reach. --project measures every model and projects the
-paper's grid; on a GPU it is always done.
+paper's grid; on a GPU that is the default.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -46,15 +47,14 @@ def model_step(
         size, batch: of the images; without a batch the model's own.
         pairs, width, blocks: CLGAN's.
         plain: without the fast convolutions.
-        compiled: with torch.compile on G and D.
+        compiled: with `ReconstructionModel.compile_networks`.
         bf16: in bf16 on a CPU, too (``precision: bf16`` of a run).
     """
     options: dict[str, object] = {} if batch is None else {"batch_size": batch}
     options |= {"pairs": pairs, "width": width, "blocks": blocks} if model == "clgan" else {}
     made = fresh_model(RunConfig(model=model, category="bottle", image_size=size, options=options, device=device))
     if compiled:
-        for module in [*made.generator.blocks, made.generator.decoder, made.discriminator]:  # type: ignore[union-attr]
-            module.compile()  # type: ignore[operator]
+        made.compile_networks()
     images = torch.rand(made.draws * made.batch_size, 3, size, size, device=made.device) * 2 - 1
     pays = (sys.maxsize, 0) if plain else winograd.PAYS
 
@@ -77,8 +77,8 @@ def cut_step(
     Raises:
         ValueError: if `cut` is not a checkout of it, or it has no generator of so many blocks.
     """
-    if blocks not in (4, 6, 9):
-        raise ValueError(f"--blocks: CUT has generators of 4, 6 or 9, got {blocks}")
+    if blocks not in (6, 9):
+        raise ValueError(f"--blocks: CUT has generators of 6 or 9, got {blocks}")
     if not (Path(cut) / "models" / "cut_model.py").is_file():
         raise ValueError(
             f"--cut: {cut} has no models/cut_model.py; give a checkout of contrastive-unpaired-translation"
@@ -143,6 +143,8 @@ def compare(arguments: argparse.Namespace, device: torch.device, top: float) -> 
 
 def growth(arguments: argparse.Namespace, device: torch.device, top: float) -> None:
     """How the step grows with the image's size and with the batch."""
+    if not arguments.sizes:
+        return
     cells = [(size, 1) for size in arguments.sizes] + [(arguments.sizes[0], b) for b in arguments.batches if b > 1]
     rows = []
     for size, batch in cells:
@@ -171,8 +173,10 @@ def project(arguments: argparse.Namespace, device: torch.device) -> None:
     rows, total = [], 0.0
     images = EPOCHS * sum(TRAIN_IMAGES.values())
     for model in RIVALS:
-        batch = arguments.grid_batch if model == "clgan" and device.type == "cuda" else None
-        step = model_step(model=model, size=arguments.compare_size, batch=batch, device=str(device))
+        made: dict[str, Any] = {"model": model, "size": arguments.compare_size, "device": str(device)}
+        step = model_step(**made)
+        if device.type == "cuda" and step.images < arguments.grid_batch:  # type: ignore[attr-defined]
+            step = model_step(**made, batch=arguments.grid_batch, compiled=arguments.compile)
         times = common.paired({model: step}, arguments.repeats, warmup=arguments.warmup)[model]
         rates = [step.images / t for t in times]  # type: ignore[attr-defined]
         minutes = images / sorted(rates)[len(rates) // 2] / 60
@@ -190,16 +194,16 @@ def main() -> None:
     parser.add_argument("--compare-size", type=int, default=256)
     parser.add_argument("--compare-batch", type=int, default=1)
     parser.add_argument("--warmup", type=int, default=2)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256])
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--grid-batch", type=int, default=16, help="CLGAN's on a GPU, in the projection")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[64, 128, 256])
+    parser.add_argument("--batches", type=int, nargs="*", default=[1, 4, 16])
+    parser.add_argument("--grid-batch", type=int, default=16, help="at least, on a GPU, in the projection")
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--blocks", type=int, default=9)
     parser.add_argument("--compile", action="store_true", help="also with torch.compile")
     parser.add_argument(
         "--bf16", action="store_true", help="also in bf16 on a CPU; pays where its instructions have it"
     )
-    parser.add_argument("--project", action="store_true")
+    parser.add_argument("--project", action=argparse.BooleanOptionalAction, help="default: on a GPU")
     arguments = parser.parse_args()
     device = common.begin(arguments)
     top = common.ceiling(device)
@@ -209,7 +213,7 @@ def main() -> None:
     except ValueError as error:
         sys.exit(str(error))
     growth(arguments, device, top)
-    if arguments.project or device.type == "cuda":
+    if arguments.project or (arguments.project is None and device.type == "cuda"):
         project(arguments, device)
 
 

@@ -94,6 +94,13 @@ class CLGAN(ReconstructionModel):
         """G; a variant may have another, with `encode` and `channels`."""
         return Generator(width, blocks, norm=norm, downs=downs)
 
+    def compile_networks(self) -> None:
+        """G's passes and D whole, for one shape of images: so norms, ReLUs and borders join, in the layout convolutions like."""
+        whole = self.generator
+        whole.forward_with_taps = torch.compile(whole.forward_with_taps, dynamic=False)  # type: ignore[method-assign]
+        whole.encode = torch.compile(whole.encode, dynamic=False)  # type: ignore[method-assign]
+        self.discriminator.compile(dynamic=False)
+
     def training_step(self, images: Tensor, progress: float) -> dict[str, Tensor]:
         """D's update, then G's and H's (Fig. 1), on ``(draws * B, 3, S, S)``; see `ReconstructionModel`."""
         self.train()

@@ -286,6 +286,6 @@ def frozen_copy(network: Any) -> Any:
 @torch.no_grad()
 def move_average(average: nn.Module, trained: nn.Module, decay: float) -> None:
     """Move averaged weights towards the trained ones, batch norm's statistics too."""
-    pairs = zip(average.state_dict().values(), trained.state_dict().values(), strict=True)
-    floats = [(kept, new) for kept, new in pairs if kept.is_floating_point()]
-    torch._foreach_lerp_([kept for kept, _ in floats], [new for _, new in floats], 1 - decay)
+    kept, new = ([*network.parameters(), *network.buffers()] for network in (average, trained))
+    floats = [(a, b) for a, b in zip(kept, new, strict=True) if a.is_floating_point()]  # others count batches
+    torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], 1 - decay)

@@ -91,6 +91,8 @@ class RunConfig(BaseModel):
     """``auto`` (CUDA, then MPS, then CPU), or a torch device."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Of training; ``auto`` is bf16 on CUDA and float32 elsewhere."""
+    compiled: bool = False
+    """torch.compile the networks for training: pays on a GPU, in long runs; compiling takes minutes and a compiler."""
     threads: int = Field(0, ge=0, le=1024)
     """CPU threads of torch and OpenCV; 0 leaves the choice to them."""
     checkpoint_seconds: float = Field(60.0, ge=0, allow_inf_nan=False)
@@ -181,7 +183,7 @@ class RunConfig(BaseModel):
         """SHA-256 of all that decides what the trained weights are: settings, and the source of the training code."""
         settings = self.model_dump(
             include={"model", "category", "seed", "data_root", "embedded_train", "embedded_test", "image_size", "budget",
-                     "budget_unit", "options", "crop", "holdout", "precision"}
+                     "budget_unit", "options", "crop", "holdout", "precision", "compiled"}
         )  # fmt: skip
         settings["symmetry"] = self.resolved_symmetry
         return hashlib.sha256((json.dumps(settings, sort_keys=True) + training_code(self.model)).encode()).hexdigest()

@@ -35,7 +35,8 @@ class InstanceNorm(nn.InstanceNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not torch.compiler.is_compiling():
             return super().forward(x)
-        variance, mean = torch.var_mean(x.float(), (2, 3), correction=0, keepdim=True)
+        exact = x.to(torch.promote_types(x.dtype, torch.float32))
+        variance, mean = torch.var_mean(exact, (2, 3), correction=0, keepdim=True)
         return ((x - mean) * torch.rsqrt(variance + self.eps)).to(x.dtype)
 
 

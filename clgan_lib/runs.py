@@ -128,7 +128,11 @@ def fresh_model(config: RunConfig) -> ReconstructionModel:
     except (ValueError, TypeError, ArithmeticError, LookupError, AssertionError, RuntimeError, MemoryError) as error:
         named = "" if isinstance(error, ValueError) else f"options of model {config.model!r}: "
         raise ValueError(named + first_line(error)) from error
-    return model.to(memory_format=torch.channels_last) if device.type == "cuda" else model
+    if device.type == "cuda":
+        model = model.to(memory_format=torch.channels_last)
+    if config.compiled:
+        model.compile_networks()
+    return model
 
 
 def check_scorable(config: RunConfig, category: Category) -> None:
@@ -222,7 +226,12 @@ def _resumable(run: Run, checkpoint: Path) -> bool:
 def evaluate_run(run: Run) -> evaluation.Evaluation:
     """The model's answers on the test images at 256x256, in float32: a GPU's TF32 would drop 13 bits in convolutions."""
     begin = time.monotonic()
-    with within_memory(run.config), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    with (
+        within_memory(run.config),
+        exact,
+        torch.compiler.set_stance("force_eager"),
+    ):  # else compiled for each size of batch
         run.found = evaluation.evaluate(
             run.model, run.category, run.holdout, k=run.config.k, quantile=run.config.quantile
         )

@@ -351,6 +351,7 @@ IMPOSSIBLE = {
     "data_root": ["\0", "a\nb", None, 3],
     "results_root": ["\0", None],
     "crop": ["yes", 1, None],
+    "compiled": ["yes", 1, None],
     "device": [None, 0],
     "model": ["", None, 3, "x" * 101],
     "category": ["x" * 101, "試" * 34],  # 102 bytes

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+from unittest import mock
+
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.backends.debugging import aot_eager
 from torch.nn import functional as F
 
 from clgan_lib import winograd
@@ -95,8 +99,12 @@ class Plain:
             self.adams[name].step()
 
 
-@pytest.mark.parametrize("pairs", ["shared", "two_draws"])
-def test_losses_and_weights_are_those_of_the_plain_step(everywhere: None, pairs: str) -> None:
+@pytest.mark.parametrize(
+    ("pairs", "way"), [("shared", ""), ("two_draws", ""), ("shared", "channels last"), ("two_draws", "compiled")]
+)
+def test_losses_and_weights_are_those_of_the_plain_step(
+    everywhere: None, monkeypatch: pytest.MonkeyPatch, pairs: str, way: str
+) -> None:
     # float64: what cancels in exact arithmetic (a bias under a norm) would be noise, and Adam makes steps of any noise.
     torch.manual_seed(0)
     options = {"image_size": 32, "width": 4, "blocks": 2, "patches": 16, "batch_size": 2, "pairs": pairs}
@@ -105,6 +113,12 @@ def test_losses_and_weights_are_those_of_the_plain_step(everywhere: None, pairs:
     for block in plain.generator.blocks:
         for conv in (block.body[1], block.body[5]):
             conv.forward = lambda x, conv=conv: F.conv2d(x, conv.weight, conv.bias)
+    if way == "channels last":  # as on a GPU
+        fast.to(memory_format=torch.channels_last)
+    if way == "compiled":  # traced and differentiated as for a GPU, without the minutes that writing kernels takes
+        traced = mock.Mock(wraps=aot_eager)
+        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=traced))
+        fast.compile_networks()
     reference = Plain(plain)
     for step in range(4):
         images = torch.rand(2 * fast.draws, 3, 32, 32, dtype=torch.float64) * 2 - 1
@@ -116,3 +130,4 @@ def test_losses_and_weights_are_those_of_the_plain_step(everywhere: None, pairs:
     before = dict(plain.named_parameters())
     for name, value in fast.named_parameters():
         torch.testing.assert_close(value, before[name], rtol=1e-5, atol=1e-6, msg=name)
+    assert way != "compiled" or traced.call_count == 4  # G with its taps, G_enc, D with its own gradients and without

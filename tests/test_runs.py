@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from unittest import mock
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.backends.debugging import aot_eager
 
 from clgan_lib import evaluation, runs
 from clgan_lib.config import RunConfig
@@ -96,7 +100,7 @@ def test_every_number_recomputes_from_the_maps(tiny_root: Path) -> None:
     assert (table[["TP", "FP", "FN", "TN"]].sum(axis=1) == 256 * 256).all()
     assert metrics["images"] == {"train": 6, "holdout": 2, "test_good": 2, "test_defective": 5}
     assert metrics["time"]["images_seen"] == 8 and metrics["time"]["peak_bytes"] > 1e6
-    assert metrics["env"]["torch"] == version("torch")
+    assert metrics["env"]["torch"] == version("torch") and metrics["env"]["opencv"] == cv2.__version__
     assert not (folder / "checkpoint").exists()
 
 
@@ -109,6 +113,18 @@ def test_a_finished_run_is_read_back(tiny_root: Path) -> None:
     )
     again = evaluation._picture(model.reconstruct(small)).astype(int)
     assert np.abs(again - maps["reconstructions"]).mean() < 2
+
+
+def test_a_compiled_training_is_the_plain_one_and_evaluation_compiles_nothing(
+    tiny_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = runs.execute(config(tiny_root, model="clgan", options=CLGAN, variant="plain"))
+    traced = mock.Mock(wraps=aot_eager)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=traced))
+    metrics = runs.execute(config(tiny_root, model="clgan", options=CLGAN, compiled=True))
+    assert traced.call_count == 4  # as in test_fast_step
+    assert metrics["ranking"] == pytest.approx(plain["ranking"], abs=1e-3)
+    assert metrics["fingerprint"] != plain["fingerprint"]
 
 
 def test_a_native_detector_is_calibrated_on_held_out_images_and_scored(tiny_root: Path) -> None:

@@ -95,7 +95,7 @@ class CLGAN(ReconstructionModel):
         return Generator(width, blocks, norm=norm, downs=downs)
 
     def compile_networks(self) -> None:
-        """G's passes and D whole, for one shape of images: so norms, ReLUs and borders join, in the layout convolutions like."""
+        """G's passes and D, each whole, for one shape of images: norms, ReLUs and borders join."""
         whole = self.generator
         whole.forward_with_taps = torch.compile(whole.forward_with_taps, dynamic=False)  # type: ignore[method-assign]
         whole.encode = torch.compile(whole.encode, dynamic=False)  # type: ignore[method-assign]

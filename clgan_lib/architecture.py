@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from clgan_lib.clgan import CLGAN
-from clgan_lib.networks import BlurDown, BlurUp, Generator, PatchDiscriminator, ResidualBlock
+from clgan_lib.networks import BlurDown, BlurUp, Generator, InstanceNorm, PatchDiscriminator, ResidualBlock
 
 # What the paper prints: Table 1's outputs, the last of them in its text only ("5 convolution layers, 30 x 30 x 1").
 PAPER_TABLE_1 = ("256×256×64", "127×127×128", "63×63×256", "31×31×512", "30×30×1")
@@ -27,7 +27,7 @@ NAMES: dict[type[nn.Module], str] = {
     nn.Conv2d: "Conv",
     nn.Linear: "FC",
     nn.BatchNorm2d: "BN",
-    nn.InstanceNorm2d: "IN",
+    InstanceNorm: "IN",
     nn.ReLU: "ReLU",
     nn.LeakyReLU: "LeakyReLU",
     nn.Tanh: "Tanh",

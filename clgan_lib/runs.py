@@ -174,6 +174,7 @@ def train_run(run: Run) -> Progress:
     Raises:
         NonFiniteLoss: the last good checkpoint stays.
         OSError, MemoryError: in one line; the last checkpoint stays.
+        RuntimeError: if the networks cannot be compiled where that is asked for.
     """
     config, folder = run.config, run.config.folder
     if run.begun:
@@ -182,7 +183,13 @@ def train_run(run: Run) -> Progress:
         run.lock = claim(folder)
     run.begun = True
     with writing(folder, AGAIN), within_memory(config):
-        _train(run)
+        try:
+            _train(run)
+        except RuntimeError as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            why = f"torch.compile cannot build the networks here ({first_line(error)})"
+            raise RuntimeError(f"compiled: {why}; install a C++ compiler, or leave it false") from error
     return run.progress
 
 

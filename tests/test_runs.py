@@ -126,6 +126,10 @@ def test_a_compiled_training_is_the_plain_one_and_evaluation_compiles_nothing(
     assert metrics["ranking"] == pytest.approx(plain["ranking"], abs=1e-3)
     assert metrics["fingerprint"] != plain["fingerprint"]
 
+    traced.side_effect = OSError("no compiler found")
+    with pytest.raises(RuntimeError, match="^compiled: torch.compile cannot build .*; install a C.. compiler"):
+        runs.execute(config(tiny_root, model="clgan", options={**CLGAN, "width": 8}, compiled=True))
+
 
 def test_a_native_detector_is_calibrated_on_held_out_images_and_scored(tiny_root: Path) -> None:
     metrics = runs.execute(config(tiny_root, model="test_runs:Native"))

@@ -77,9 +77,7 @@ def end_to_end(
     cells = [(size, batches[-1]) for size in sizes] + [(sizes[0], batch) for batch in batches[:-1]]
     for size, batch in cells:
         config = RunConfig(model="clgan", category="bottle", image_size=size, options=dict(options), device=str(device))
-        model = fresh_model(config)
-        if compiled:
-            model.compile_networks()
+        model = fresh_model(config.model_copy(update={"compiled": compiled}))
         images = torch.from_numpy(pictures(batch, size)[0]).permute(0, 3, 1, 2).contiguous().to(device)
 
         def run(model=model, images=images) -> None:  # type: ignore[no-untyped-def]

@@ -47,14 +47,13 @@ def model_step(
         size, batch: of the images; without a batch the model's own.
         pairs, width, blocks: CLGAN's.
         plain: without the fast convolutions.
-        compiled: with `ReconstructionModel.compile_networks`.
+        compiled: with torch.compile.
         bf16: in bf16 on a CPU, too (``precision: bf16`` of a run).
     """
     options: dict[str, object] = {} if batch is None else {"batch_size": batch}
     options |= {"pairs": pairs, "width": width, "blocks": blocks} if model == "clgan" else {}
-    made = fresh_model(RunConfig(model=model, category="bottle", image_size=size, options=options, device=device))
-    if compiled:
-        made.compile_networks()
+    config = RunConfig(model=model, image_size=size, options=options, device=device, compiled=compiled)
+    made = fresh_model(config)
     images = torch.rand(made.draws * made.batch_size, 3, size, size, device=made.device) * 2 - 1
     pays = (sys.maxsize, 0) if plain else winograd.PAYS
 

@@ -8,11 +8,13 @@ that the model was not shown. A defect too small to survive the reduction is mis
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -79,6 +81,14 @@ def evaluate(
     return Evaluation(found.images, found.reconstructions, found.scores, truths, masks, good, threshold, names, defects)
 
 
+@contextmanager
+def exactly() -> Iterator[None]:
+    """Float32 in full, where a GPU would drop 13 bits in convolutions (TF32); nothing compiled for each size of batch."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False), torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@exactly()
 def calibrate(model: ReconstructionModel, holdout: Tensor, quantile: float) -> tuple[NDArray[np.float32], float]:
     """Calibrate the model's own detector, and one threshold on its maps.
 
@@ -142,6 +152,7 @@ def dual_masks(images: NDArray[np.uint8], reconstructions: NDArray[np.uint8], k:
     return np.stack([detect(image, redrawn, k).mask for image, redrawn in zip(images, reconstructions, strict=True)])
 
 
+@exactly()
 def answers(model: ReconstructionModel, images: Tensor, *, native: bool = True) -> Answers:
     """What a model makes of uint8 ``(M, 3, 256, 256)``; without ``native``, its own detector is spared.
 

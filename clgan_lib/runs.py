@@ -231,14 +231,9 @@ def _resumable(run: Run, checkpoint: Path) -> bool:
 
 
 def evaluate_run(run: Run) -> evaluation.Evaluation:
-    """The model's answers on the test images at 256x256, in float32: a GPU's TF32 would drop 13 bits in convolutions."""
+    """The model's answers on the test images at 256x256, in float32."""
     begin = time.monotonic()
-    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-    with (
-        within_memory(run.config),
-        exact,
-        torch.compiler.set_stance("force_eager"),
-    ):  # else compiled for each size of batch
+    with within_memory(run.config):
         run.found = evaluation.evaluate(
             run.model, run.category, run.holdout, k=run.config.k, quantile=run.config.quantile
         )

@@ -115,6 +115,18 @@ def test_a_finished_run_is_read_back(tiny_root: Path) -> None:
     assert np.abs(again - maps["reconstructions"]).mean() < 2
 
 
+def test_evaluation_asks_a_gpu_for_all_bits(tiny_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dropped = []
+
+    def watched(self: Native, images: Tensor) -> Tensor:
+        dropped.append(torch.backends.cudnn.allow_tf32)
+        return -torch.ones_like(images)
+
+    monkeypatch.setattr(Native, "reconstruct", watched)
+    runs.execute(config(tiny_root, model="test_runs:Native"))
+    assert set(dropped) == {False} and torch.backends.cudnn.allow_tf32  # training is free to
+
+
 def test_a_compiled_training_is_the_plain_one_and_evaluation_compiles_nothing(
     tiny_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

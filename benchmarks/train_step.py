@@ -55,6 +55,8 @@ def model_step(
     config = RunConfig(model=model, image_size=size, options=options, device=device, compiled=compiled)
     made = fresh_model(config)
     images = torch.rand(made.draws * made.batch_size, 3, size, size, device=made.device) * 2 - 1
+    if made.device.type == "cuda":
+        images = images.contiguous(memory_format=torch.channels_last)
     pays = (sys.maxsize, 0) if plain else winograd.PAYS
 
     def step() -> object:
@@ -111,6 +113,8 @@ def compare(arguments: argparse.Namespace, device: torch.device, top: float) -> 
     sides: dict[str, tuple[str, dict[str, object]]] = {}
     if arguments.cut:
         sides["CUT"] = ("cut_step", {**own, "cut": arguments.cut})
+        if batch > 1:
+            sides["CUT as published, batch 1"] = ("cut_step", {**own, "cut": arguments.cut, "batch": 1})
     for pairs in ("shared", "two_draws"):
         sides[f"CLGAN, {pairs}"] = ("model_step", {**own, "pairs": pairs})
         if device.type == "cpu":

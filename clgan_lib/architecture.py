@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from clgan_lib.clgan import CLGAN
-from clgan_lib.networks import BlurDown, BlurUp, Generator, InstanceNorm, PatchDiscriminator, ResidualBlock
+from clgan_lib.layers import BlurDown, BlurUp, InstanceNorm
+from clgan_lib.networks import Generator, PatchDiscriminator, ResidualBlock
 
 # What the paper prints: Table 1's outputs, the last of them in its text only ("5 convolution layers, 30 x 30 x 1").
 PAPER_TABLE_1 = ("256×256×64", "127×127×128", "63×63×256", "31×31×512", "30×30×1")
@@ -68,20 +69,25 @@ def stages(module: nn.Module, *shape: int) -> list[Stage]:
     for unit in _units(ghost):
         unit.register_forward_hook(lambda layer, inputs, output: events.append((layer, output)))
     image = torch.empty(shape, device="meta")
-    taps = ghost.forward_with_taps(image)[1] if isinstance(ghost, Generator) else ghost(image)[:0]
+    taps: list[Tensor] = []
+    if isinstance(ghost, Generator):
+        features, taps = ghost.encode_until(image, len(ghost.blocks))
+        ghost.decoder(features)
+    else:
+        ghost(image)
     groups: list[list[tuple[nn.Module, Tensor]]] = [[]]
     for number, (layer, output) in enumerate(events):
         before = isinstance(events[number - 1][0], PREFIXES) and not any(events[number - 1][1] is t for t in taps)
         if isinstance(layer, PREFIXES) or (isinstance(layer, STARTS) and not before):
             groups.append([])
         groups[-1].append((layer, output))
-    return [_stage(group, list(taps)) for group in groups if group]
+    return [_stage(group, taps) for group in groups if group]
 
 
 def _units(module: nn.Module) -> Iterator[nn.Module]:
     """The layers that tables name; what is inside a residual block is not listed."""
     for child in module.children():
-        if type(child) in NAMES:
+        if isinstance(child, tuple(NAMES)):
             yield child
         else:
             yield from _units(child)
@@ -89,9 +95,10 @@ def _units(module: nn.Module) -> Iterator[nn.Module]:
 
 def _stage(group: list[tuple[nn.Module, Tensor]], taps: list[Tensor]) -> Stage:
     inner = next((output for layer, output in group if isinstance(layer, STARTS)), group[-1][1])
+    names = [next(name for kind, name in NAMES.items() if isinstance(layer, kind)) for layer, _ in group]
     size = next((layer.kernel_size[0] for layer, _ in group if isinstance(layer, nn.Conv2d)), 0)
     return Stage(
-        kind="+".join(NAMES[type(layer)] for layer, _ in group if len(group) == 1 or NAMES[type(layer)] != "pad"),
+        kind="+".join(name for name in names if len(group) == 1 or name != "pad"),
         kernel=size,
         inner=tuple(inner.shape[1:]),
         output=tuple(group[-1][1].shape[1:]),

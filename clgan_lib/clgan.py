@@ -13,11 +13,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from clgan_lib.layers import COMPILE_OPTIONS, Norm
 from clgan_lib.losses import GanLoss, adversarial_loss, generator_loss, patch_nce_losses
 from clgan_lib.model import ReconstructionModel, load_optimizer_state, optimizer_state
 from clgan_lib.networks import (
     Generator,
-    Norm,
     PatchDiscriminator,
     ProjectionHead,
     draw_locations,
@@ -96,10 +96,13 @@ class CLGAN(ReconstructionModel):
 
     def compile_networks(self) -> None:
         """G's passes and D, each whole, for one shape of images: norms, ReLUs and borders join."""
+        how: dict[str, Any] = {"dynamic": False, "options": COMPILE_OPTIONS}
         whole = self.generator
-        whole.forward_with_taps = torch.compile(whole.forward_with_taps, dynamic=False)  # type: ignore[method-assign]
-        whole.encode = torch.compile(whole.encode, dynamic=False)  # type: ignore[method-assign]
-        self.discriminator.compile(dynamic=False)
+        whole.fuse()
+        self.discriminator.fuse()
+        whole.forward_with_taps = torch.compile(whole.forward_with_taps, **how)  # type: ignore[method-assign]
+        whole.encode = torch.compile(whole.encode, **how)  # type: ignore[method-assign]
+        self.discriminator.compile(**how)
 
     def training_step(self, images: Tensor, progress: float) -> dict[str, Tensor]:
         """D's update, then G's and H's (Fig. 1), on ``(draws * B, 3, S, S)``; see `ReconstructionModel`."""

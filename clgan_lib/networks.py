@@ -7,42 +7,12 @@ shift-invariant again", ICML 2019) and reflecting borders. Where the two differ 
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from clgan_lib.layers import BlurDown, BlurUp, Conv2d, Fusable, Norm, ReflectionPad, norm_layer, relu
 from clgan_lib.winograd import WinogradConv
-
-Norm = Literal["instance", "batch", "none"]
-
-
-def norm_layer(norm: Norm, channels: int) -> nn.Module:
-    """A normalisation by name; instance norm has no parameters, as in CUT."""
-    if norm == "instance":
-        return InstanceNorm(channels)
-    if norm == "batch":
-        return nn.BatchNorm2d(channels)
-    if norm == "none":
-        return nn.Identity()
-    raise ValueError(f"norm: {norm!r} is unknown; use 'instance', 'batch' or 'none'")
-
-
-class InstanceNorm(nn.InstanceNorm2d):
-    """`nn.InstanceNorm2d`, for torch.compile in plain sums, which it joins with what stands around them."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not torch.compiler.is_compiling():
-            return super().forward(x)
-        exact = x.to(torch.promote_types(x.dtype, torch.float32))
-        variance, mean = torch.var_mean(exact, (2, 3), correction=0, keepdim=True)
-        return ((x - mean) * torch.rsqrt(variance + self.eps)).to(x.dtype)
-
-
-def relu(norm: Norm) -> nn.Module:
-    """The ReLU after a norm, in place: a norm does not keep its output; without one a tap would be overwritten."""
-    return nn.ReLU(inplace=norm != "none")
 
 
 def initialise(module: nn.Module) -> None:
@@ -57,29 +27,10 @@ def initialise(module: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-class BlurDown(nn.Module):
-    """Halve the resolution: a fixed [1, 2, 1] binomial blur with reflecting borders, then every second pixel.
-
-    ``(B, C, H, W) -> (B, C, ceil(H/2), ceil(W/2))``. Without the blur a shift by one pixel changes what is kept.
-    """
-
-    kernel: Tensor
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        row = torch.tensor([1.0, 2.0, 1.0]) / 4
-        self.register_buffer("kernel", torch.outer(row, row).expand(channels, 1, 3, 3).contiguous(), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
-        return F.conv2d(padded, self.kernel.to(x.dtype), stride=2, groups=x.shape[1])
-
-
-class BlurUp(nn.Module):
-    """Double the resolution with the fixed [1, 3, 3, 1] filter, which is bilinear interpolation."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+def _under(norm: Norm, convolution: Conv2d) -> Conv2d:
+    """The convolution, told which norm follows it."""
+    convolution.centred = norm == "instance"
+    return convolution
 
 
 class ResidualBlock(nn.Module):
@@ -88,12 +39,12 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, norm: Norm) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.ReflectionPad2d(1),
-            WinogradConv(channels, channels),
+            ReflectionPad(1),
+            _under(norm, WinogradConv(channels, channels)),
             norm_layer(norm, channels),
             relu(norm),
-            nn.ReflectionPad2d(1),
-            WinogradConv(channels, channels),
+            ReflectionPad(1),
+            _under(norm, WinogradConv(channels, channels)),
             norm_layer(norm, channels),
         )
 
@@ -101,7 +52,7 @@ class ResidualBlock(nn.Module):
         return x + self.body(x)
 
 
-class Generator(nn.Module):
+class Generator(Fusable):
     """G = G_dec o G_enc: redraws an image; its encoder's features feed the contrastive loss (eq. 4 and 5).
 
     Args:
@@ -120,40 +71,40 @@ class Generator(nn.Module):
         if width < 1 or blocks < 1 or downs not in (2, 3):
             raise ValueError(f"expected width >= 1, blocks >= 1, downs 2 or 3; got {width}, {blocks}, {downs}")
         widths = [width * 2**i for i in range(downs + 1)]  # 64, 128, 256
-        self.pad = nn.ReflectionPad2d(3)
-        self.stem = nn.Sequential(nn.Conv2d(3, width, 7), norm_layer(norm, width), relu(norm))
-        self.down_convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False))
+        self.pad = ReflectionPad(3)
+        self.stem = nn.Sequential(_under(norm, Conv2d(3, width, 7)), norm_layer(norm, width), relu(norm))
+        self.down_convs = nn.ModuleList(Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False))
         self.down_rests = nn.ModuleList(nn.Sequential(norm_layer(norm, b), relu(norm), BlurDown(b)) for b in widths[1:])
         self.blocks = nn.ModuleList(ResidualBlock(widths[-1], norm) for _ in range(blocks))
         self.decoder = nn.Sequential(
             *(
-                nn.Sequential(BlurUp(), nn.Conv2d(b, a, 3, padding=1), norm_layer(norm, a), relu(norm))
+                nn.Sequential(BlurUp(), _under(norm, Conv2d(b, a, 3, padding=1)), norm_layer(norm, a), relu(norm))
                 for a, b in reversed(list(zip(widths, widths[1:], strict=False)))
             ),
-            nn.ReflectionPad2d(3),
-            nn.Conv2d(width, 3, 7),
+            ReflectionPad(3),
+            Conv2d(width, 3, 7),
             nn.Tanh(),
         )
         self.tapped_blocks = (0, min(5, blocks) - 1)  # CUT taps blocks 1 and 5
         self.channels = (3, widths[1], widths[2], widths[-1], widths[-1])
         initialise(self)
 
-    def _encode(self, x: Tensor, last_block: int) -> tuple[Tensor, list[Tensor]]:
-        """The features after `last_block` blocks and the taps met on the way."""
+    def encode_until(self, x: Tensor, last_block: int) -> tuple[Tensor, list[Tensor]]:
+        """The features after `last_block` blocks, as layers pass them on, and the taps met on the way."""
         multiple = 2 ** len(self.down_convs)
         if x.ndim != 4 or x.shape[1] != 3 or x.shape[2] % multiple or x.shape[3] % multiple:
             raise ValueError(f"images: expected (B, 3, H, W), H and W multiples of {multiple}, got {tuple(x.shape)}")
-        x = self.pad(x)  # (B, 3, H+6, W+6): the first tap is the picture itself
-        taps = [x]
+        x = self.pad(self.inner(x))  # (B, 3, H+6, W+6): the first tap is the picture itself
+        taps = [self.outer(x)]
         x = self.stem(x)
         for number, (conv, rest) in enumerate(zip(self.down_convs, self.down_rests, strict=True)):
             x = conv(x)
             if number < 2:
-                taps.append(x)  # before the norm, which would take away what sets an image apart
+                taps.append(self.outer(x))  # before the norm, which would take away what sets an image apart
             x = rest(x)
         for number, block in enumerate(self.blocks[:last_block]):
             x = block(x)
-            taps.extend([x] * self.tapped_blocks.count(number))
+            taps.extend([self.outer(x)] * self.tapped_blocks.count(number))
         return x, taps
 
     def encode(self, x: Tensor) -> list[Tensor]:
@@ -166,19 +117,22 @@ class Generator(nn.Module):
             At 256x256 and width 64: ``(B, 3, 262, 262)``, ``(B, 128, 256, 256)``, ``(B, 256, 128, 128)``,
             ``(B, 256, 64, 64)`` twice.
         """
-        return self._encode(x, self.tapped_blocks[-1] + 1)[1]
+        return self.encode_until(x, self.tapped_blocks[-1] + 1)[1]
 
     def forward_with_taps(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """`forward` and `encode` in one pass, so that the loss pays for the input's features only once."""
-        features, taps = self._encode(x, len(self.blocks))
-        return self.decoder(features), taps
+        """`forward` and `encode` in one pass, so that the loss pays for the input's features only once.
+
+        The taps are without their graph: as keys of the contrastive loss they get no gradient.
+        """
+        features, taps = self.encode_until(x, len(self.blocks))
+        return self.outer(self.decoder(features)), [tap.detach() for tap in taps]
 
     def forward(self, x: Tensor) -> Tensor:
         """Redraw ``(B, 3, H, W)`` in [-1, 1]; same shape and range. H and W must be multiples of ``2**downs``."""
         return self.forward_with_taps(x)[0]
 
 
-class PatchDiscriminator(nn.Module):
+class PatchDiscriminator(Fusable):
     """D, Table 1: says for each of 30 x 30 overlapping patches (at 256x256) whether it is real.
 
     Each 4x4 convolution loses one pixel (255, 127, 63, 31, 30); the paper prints 256 in the first row and the other
@@ -198,18 +152,18 @@ class PatchDiscriminator(nn.Module):
         for number, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
             kind: Norm = norm if number or first_norm else "none"
             layers += [
-                nn.Conv2d(a, b, 4, padding=1, bias=kind != "batch"),
+                Conv2d(a, b, 4, padding=1, bias=kind != "batch"),
                 norm_layer(kind, b),
                 nn.LeakyReLU(0.2, inplace=True),
             ]
             if number < 3:
                 layers.append(BlurDown(b))
-        self.body = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, padding=1))
+        self.body = nn.Sequential(*layers, Conv2d(widths[-1], 1, 4, padding=1))
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits for ``(B, 3, H, W)`` in [-1, 1]: ``(B, 1, 30, 30)`` at 256x256; H, W >= 32."""
-        return self.body(x)
+        return self.outer(self.body(self.inner(x)))
 
 
 class ProjectionHead(nn.Module):

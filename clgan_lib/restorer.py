@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from clgan_lib.networks import BlurUp, Norm, norm_layer
+from clgan_lib.layers import BlurUp, Norm, norm_layer
 
 
 class Restorer(nn.Module):

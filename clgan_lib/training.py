@@ -197,6 +197,8 @@ class _Loop:
         batch = to_float(self.images[self.indices(done.steps)])
         batch = augment(batch, self.symmetry, crop=self.crop and progress < 0.5)
         kind = batch.device.type
+        if kind == "cuda":
+            batch = batch.contiguous(memory_format=torch.channels_last)  # as the networks are
         with torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bf16"):
             terms = self.model.training_step(batch, progress)
         done.steps += 1

@@ -17,7 +17,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from clgan_lib.layers import Conv2d
 
 PAYS = (256, 1024)  # channels in and out, and pixels of an image, from which it was measured to be faster
 
@@ -36,7 +38,7 @@ _OUTPUT = torch.tensor(  # A^T
 INPUT, KERNEL, OUTPUT = (torch.kron(m, m) for m in (_INPUT, _KERNEL, _OUTPUT))  # (36, 36), (36, 9), (16, 36)
 
 
-class WinogradConv(nn.Conv2d):
+class WinogradConv(Conv2d):
     """`nn.Conv2d(a, b, 3)`, no padding: the same parameters and, up to rounding, the same results, faster where it pays."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:

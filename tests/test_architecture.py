@@ -16,7 +16,8 @@ from clgan_lib import architecture, diagram, readings
 from clgan_lib.clgan import CLGAN
 from clgan_lib.detection import detect
 from clgan_lib.experiment import Experiment
-from clgan_lib.networks import BlurDown, Generator, PatchDiscriminator
+from clgan_lib.layers import BlurDown
+from clgan_lib.networks import Generator, PatchDiscriminator
 from clgan_lib.style import save
 
 

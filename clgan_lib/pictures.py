@@ -39,7 +39,7 @@ def reconstructions(chosen: Sequence[Example], title: str = "") -> Figure:
         figure, axes = _grid(len(chosen), 1 + len(models))
         for line, example in zip(axes, chosen, strict=True):
             _picture(line[0], example.image)
-            line[0].set_ylabel(f"{example.category}\n{example.name}", fontsize=7)
+            line[0].set_ylabel(f"{example.category}/{example.name}".replace("/", "\n"), fontsize=7)
             for axis, model in zip(line[1:], models, strict=True):
                 _picture(axis, example.reconstructions.get(model))
         for axis, head in zip(axes[0], ["input", *map(display, models)], strict=True):

@@ -9,7 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clgan_lib.layers import BatchNorm2d, BlurDown, BlurUp, Conv2d, Fusable, InstanceNorm, ReflectionPad
+from clgan_lib.layers import (
+    COMPILE_OPTIONS,
+    BatchNorm2d,
+    BlurDown,
+    BlurUp,
+    Conv2d,
+    Fusable,
+    InstanceNorm,
+    ReflectionPad,
+)
 from clgan_lib.networks import Generator, PatchDiscriminator
 
 LAYERS: dict[str, Callable[[], Fusable]] = {
@@ -89,3 +98,7 @@ def test_only_a_fused_network_has_the_other_form_and_only_inside_torch_compile()
         torch.compiler.reset()
     assert ["autograd_function_apply" in graph for graph in graphs] == [False, True]
     torch.testing.assert_close(network(x), expected, rtol=0, atol=0)
+
+
+def test_the_compiler_knows_every_option_that_it_gets() -> None:
+    assert set(COMPILE_OPTIONS) <= set(torch._inductor.list_options())

@@ -92,7 +92,7 @@ class RunConfig(BaseModel):
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Of training; ``auto`` is bf16 on CUDA and float32 elsewhere."""
     compiled: bool = False
-    """torch.compile the networks for training: CLGAN on a GPU, 2.5 times as fast after a minute of compiling (C++)."""
+    """torch.compile the networks for training: CLGAN on a GPU, 2.5 times as fast after a minute; needs a C++ compiler."""
     threads: int = Field(0, ge=0, le=1024)
     """CPU threads of torch and OpenCV; 0 leaves the choice to them."""
     checkpoint_seconds: float = Field(60.0, ge=0, allow_inf_nan=False)

@@ -55,7 +55,7 @@ class Fusable(nn.Module):
 
     @property
     def fusing(self) -> bool:
-        """Whether this is such a moment."""
+        """Whether torch.compile is tracing what `fuse` was called for."""
         return self._fused and torch.compiler.is_dynamo_compiling()
 
     def inner(self, x: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class Conv2d(Fusable, nn.Conv2d):
 
 
 class BatchNorm2d(Fusable, nn.BatchNorm2d):
-    """`nn.BatchNorm2d`."""
+    """`nn.BatchNorm2d`; compiled, on ``(B, H, W, C)``."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.inner(super().forward(self.outer(x)))
@@ -193,7 +193,10 @@ def _mirrored(at: Tensor, size: int) -> Tensor:
 
 
 def _reflecting(size: int, amount: int, device: torch.device) -> tuple[Neighbours, Neighbours]:
-    """A border of `amount` pixels. Backward: a pixel's own place, and the one where it was seen in a border, if it was."""
+    """A border of `amount` pixels. Backward: a pixel's own place, and the one where it was seen in a border, if it was.
+
+    It is seen in one border only where there are at least 2 * amount + 2 pixels, as everywhere in G.
+    """
     at = torch.arange(size, device=device, dtype=torch.int32)
     low, high = (at >= 1) & (at <= amount), (at >= size - 1 - amount) & (at <= size - 2)
     twin = torch.where(low, amount - at, torch.where(high, 2 * (size - 1) + amount - at, at + amount))

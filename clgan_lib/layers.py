@@ -146,6 +146,7 @@ class _InstanceNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """To the input: what is left of the gradient without its mean and its share along the normed input."""
         x, mean, scale = ctx.saved_tensors
         (gradient,) = gradients  # in its own type, so that what is kept between the two passes is half as long
         normed = (x - mean) * scale
@@ -172,6 +173,7 @@ class _Resample(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """To the input: the same kind of sum, by the rule's other half."""
         rules = [ctx.rule(size, ctx.amount, gradients[0].device) for size in ctx.size]
         return _summed(gradients[0], rules[0][1], rules[1][1]), None, None
 

@@ -86,8 +86,8 @@ def counts_over_k(residual: NDArray[np.float32], truth: NDArray[np.bool_], ks: S
     return counted[np.argsort(order)]
 
 
-def _ranks(residual: NDArray[np.float32], ks: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.unsignedinteger]]:
-    """Where any channel passes the lowest k, ``(n,)``, and there how many k leave ID3 at each of GRAYS or above, ``(7, n)``."""
+def _ranks(residual: NDArray[np.float32], ks: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Where any channel passes the lowest k, ``(n,)``, and how many k leave ID3 at each of GRAYS or above, ``(7, n)``."""
     mean, std = statistics(residual)
     thresholds = np.where(std < FLAT, np.inf, mean + ks[:, None] * std).astype(np.float32)  # (K, 3)
     planes = [plane.ravel() for plane in cv2.split(residual)]
@@ -98,7 +98,7 @@ def _ranks(residual: NDArray[np.float32], ks: NDArray[np.float64]) -> tuple[NDAr
     return places, np.maximum.accumulate(together)
 
 
-def _passing(ranks: NDArray[np.unsignedinteger], count: int) -> NDArray[np.int64]:
+def _passing(ranks: NDArray[Any], count: int) -> NDArray[np.int64]:
     """How many pixels pass each of `count` k, the lowest first."""
     return np.bincount(ranks[ranks > 0], minlength=count + 1)[:0:-1].cumsum()[::-1]
 

@@ -1,13 +1,13 @@
 """CLGAN's training step against CUT's, and how its cost grows.
 
-    python -m benchmarks.train_step [--cut PATH] [--sizes 64 128 256] [--batches 1 4] [--project] [--bf16]
+    python -m benchmarks.train_step [--cut PATH] [--sizes 64 128 256] [--batches 1 4] [--compile] [--bf16] [--project]
 
 Prints tables in Markdown. PATH is a checkout of github.com/taesungp/contrastive-unpaired-translation, whose step at its
 defaults (batch norm aside, the same networks) is run on one A and one B image. Two yardsticks: time per step of the recipe,
 and images through G per second, because "shared" pairs show G half as many images a step as "two draws" or CUT.
-FLOPs are counted by torch on the plain convolutions; on a CPU the fast ones do fewer, so that the share of the ceiling,
-measured with a plain convolution, may pass what plain code could reach. --project measures every model and projects the
-paper's grid; on a GPU that is the default.
+With --compile or --bf16 (a GPU always has it) both are there again, as ``compiled: true`` and ``precision: bf16`` of a run
+train them. The ceiling is that of the same precision. --project measures every model and projects the paper's grid; on a
+GPU that is the default.
 """
 
 from __future__ import annotations
@@ -20,12 +20,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 
 from benchmarks import common
-from clgan_lib import winograd
 from clgan_lib.config import RunConfig
 from clgan_lib.runs import fresh_model
 
@@ -39,16 +37,15 @@ TRAIN_IMAGES = {"bottle": 209, "carpet": 280, "grid": 264, "hazelnut": 391, "lea
 
 def model_step(
     *, size: int, batch: int | None = None, model: str = "clgan", pairs: str = "shared", width: int = 64, blocks: int = 9,
-    device: str = "cpu", plain: bool = False, compiled: bool = False, bf16: bool = False,
+    device: str = "cpu", compiled: bool = False, bf16: bool = False,
 ) -> Step:  # fmt: skip
     """A training step of one of our models, on random images; in bf16 on a GPU, as the trainer has it.
 
     Args:
         size, batch: of the images; without a batch the model's own.
         pairs, width, blocks: CLGAN's.
-        plain: without the fast convolutions.
         compiled: with torch.compile.
-        bf16: in bf16 on a CPU, too (``precision: bf16`` of a run).
+        bf16: in bf16 on a CPU, too.
     """
     options: dict[str, object] = {} if batch is None else {"batch_size": batch}
     options |= {"pairs": pairs, "width": width, "blocks": blocks} if model == "clgan" else {}
@@ -57,13 +54,9 @@ def model_step(
     images = torch.rand(made.draws * made.batch_size, 3, size, size, device=made.device) * 2 - 1
     if made.device.type == "cuda":
         images = images.contiguous(memory_format=torch.channels_last)
-    pays = (sys.maxsize, 0) if plain else winograd.PAYS
 
     def step() -> object:
-        with (
-            mock.patch.object(winograd, "PAYS", pays),
-            torch.autocast(made.device.type, torch.bfloat16, enabled=bf16 or made.device.type == "cuda"),
-        ):
+        with torch.autocast(made.device.type, torch.bfloat16, enabled=bf16 or made.device.type == "cuda"):
             return made.training_step(images, 0.2)
 
     step.images = len(images)  # type: ignore[attr-defined]
@@ -106,8 +99,8 @@ def cut_step(
     return step
 
 
-def compare(arguments: argparse.Namespace, device: torch.device, top: float) -> None:
-    """The table against CUT, at the first size and batch."""
+def compare(arguments: argparse.Namespace, device: torch.device, tops: dict[bool, float]) -> None:
+    """The table against CUT; `tops` are the ceilings in float32 and, where bf16 is asked for, in it."""
     size, batch = arguments.compare_size, arguments.compare_batch
     own = {"size": size, "batch": batch, "width": arguments.width, "blocks": arguments.blocks, "device": str(device)}
     sides: dict[str, tuple[str, dict[str, object]]] = {}
@@ -115,21 +108,19 @@ def compare(arguments: argparse.Namespace, device: torch.device, top: float) -> 
         sides["CUT"] = ("cut_step", {**own, "cut": arguments.cut})
         if batch > 1:
             sides["CUT as published, batch 1"] = ("cut_step", {**own, "cut": arguments.cut, "batch": 1})
+    faster = {"compiled": arguments.compile, "bf16": arguments.bf16}
     for pairs in ("shared", "two_draws"):
         sides[f"CLGAN, {pairs}"] = ("model_step", {**own, "pairs": pairs})
-        if device.type == "cpu":
-            sides[f"CLGAN, {pairs}, plain convolutions"] = ("model_step", {**own, "pairs": pairs, "plain": True})
-    if arguments.compile:
-        sides["CLGAN, shared, torch.compile"] = ("model_step", {**own, "compiled": True})
-    if arguments.bf16:
-        sides["CLGAN, shared, bf16"] = ("model_step", {**own, "bf16": True})
+        if any(faster.values()):
+            name = ", ".join(["CLGAN", pairs, *(way for way, asked in faster.items() if asked)])
+            sides[name] = ("model_step", {**own, "pairs": pairs, **faster})
     steps = {name: globals()[function](**given) for name, (function, given) in sides.items()}
     times = common.paired(steps, arguments.repeats, warmup=arguments.warmup)
     memory = {name: common.peak_memory("benchmarks.train_step", f, **given) for name, (f, given) in sides.items()}
     rows = []
-    for name, (function, given) in sides.items():
-        counted = model_step(**{**given, "compiled": False, "plain": True}) if function == "model_step" else steps[name]
-        work = common.flops_of(counted)
+    for name, (_, given) in sides.items():
+        work = common.flops_of(model_step(**{**given, "compiled": False}) if "pairs" in given else steps[name])
+        top = tops[bool(given.get("bf16"))]
         median = sorted(times[name])[len(times[name]) // 2]
         rates = [steps[name].images / t for t in times[name]]
         against = ["", "", ""]
@@ -159,10 +150,8 @@ def growth(arguments: argparse.Namespace, device: torch.device, top: float) -> N
             "device": str(device),
         }
         times = common.paired({"step": model_step(**given)}, arguments.repeats)["step"]
-        peak, work = (
-            common.peak_memory("benchmarks.train_step", "model_step", **given),
-            common.flops_of(model_step(**{**given, "plain": True})),
-        )
+        peak = common.peak_memory("benchmarks.train_step", "model_step", **given)
+        work = common.flops_of(model_step(**given))
         rates = [batch / t for t in times]
         share = 100 * work / sorted(times)[len(times) // 2] / top
         rows.append([f"{size}, batch {batch}", common.spread(times), common.spread(rates), f"{peak / common.MiB:.0f}",
@@ -204,18 +193,21 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=9)
     parser.add_argument("--compile", action="store_true", help="also with torch.compile")
     parser.add_argument(
-        "--bf16", action="store_true", help="also in bf16 on a CPU; pays where its instructions have it"
+        "--bf16", action="store_true", help="also in bf16 on a CPU; pays where it has instructions for it"
     )
     parser.add_argument("--project", action=argparse.BooleanOptionalAction, help="default: on a GPU")
     arguments = parser.parse_args()
     device = common.begin(arguments)
-    top = common.ceiling(device)
-    print(f"Ceiling measured: {top / 1e12:.3g} TFLOP/s\n", flush=True)
+    tops = {bf16: common.ceiling(device, bf16=bf16) for bf16 in {False, arguments.bf16}}
+    print(
+        f"Ceiling measured: {' and, in bf16, '.join(f'{top / 1e12:.3g}' for top in tops.values())} TFLOP/s\n",
+        flush=True,
+    )
     try:
-        compare(arguments, device, top)
+        compare(arguments, device, tops)
     except ValueError as error:
         sys.exit(str(error))
-    growth(arguments, device, top)
+    growth(arguments, device, tops[False])
     if arguments.project or (arguments.project is None and device.type == "cuda"):
         project(arguments, device)
 

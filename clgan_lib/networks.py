@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clgan_lib.layers import BlurDown, BlurUp, Conv2d, Fusable, Norm, ReflectionPad, norm_layer, relu
-from clgan_lib.winograd import WinogradConv
 
 
 def initialise(module: nn.Module) -> None:
@@ -40,11 +39,11 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.body = nn.Sequential(
             ReflectionPad(1),
-            _under(norm, WinogradConv(channels, channels)),
+            _under(norm, Conv2d(channels, channels, 3)),
             norm_layer(norm, channels),
             relu(norm),
             ReflectionPad(1),
-            _under(norm, WinogradConv(channels, channels)),
+            _under(norm, Conv2d(channels, channels, 3)),
             norm_layer(norm, channels),
         )
 

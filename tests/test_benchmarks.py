@@ -31,17 +31,17 @@ def run(
     monkeypatch.setattr(
         sys, "argv", ["benchmark", *line.split(), "--repeats", "1", "--threads", "1", "--device", "cpu"]
     )
-    monkeypatch.setattr(common, "ceiling", lambda device: 1e12)
+    monkeypatch.setattr(common, "ceiling", lambda device, bf16=False: 1e12)
     module.main()  # type: ignore[attr-defined]
     return tables(capsys.readouterr().out)
 
 
 def test_train_step(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    line = "--compare-size 32 --width 4 --blocks 1 --sizes 32 --batches 1 2 --warmup 0"
+    line = "--compare-size 32 --width 4 --blocks 1 --sizes 32 --batches 1 2 --warmup 0 --bf16"
     monkeypatch.setattr(common, "peak_memory", lambda *args, **given: 1e6)  # its process is tested below
     sides, growth = run(train_step, monkeypatch, capsys, line)
     work = {row[0]: float(row[4]) for row in sides[1:]}
-    assert work["CLGAN, shared"] == work["CLGAN, shared, plain convolutions"] < work["CLGAN, two_draws"]
+    assert work["CLGAN, shared"] == work["CLGAN, shared, bf16"] < work["CLGAN, two_draws"]
     assert float(growth[2][4]) == pytest.approx(2 * float(growth[1][4]), rel=0.01)  # twice the batch, twice the work
 
 

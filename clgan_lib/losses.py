@@ -38,10 +38,9 @@ def adversarial_loss(logits: Tensor, real: bool, *, gan: GanLoss = "log") -> Ten
     Raises:
         ValueError: if `gan` is none of the three.
     """
-    if gan in ("log", "log_saturating"):
-        return F.softplus(
-            -logits if real else logits
-        ).mean()  # -log sigmoid(l) and -log(1 - sigmoid(l)), without overflow
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # a mean of bf16 has two digits
+    if gan in ("log", "log_saturating"):  # -log sigmoid(l) and -log(1 - sigmoid(l)), without overflow
+        return F.softplus(-logits if real else logits).mean()
     if gan == "lsgan":
         return (logits - float(real)).square().mean()
     raise ValueError(f"gan: {gan!r} is unknown; use 'log', 'log_saturating' or 'lsgan'")

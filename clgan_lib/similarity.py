@@ -50,11 +50,12 @@ def gradient_similarity(images: Tensor, reconstructions: Tensor, scales: int = 3
     """
     grey, other = (x.float().mean(1, keepdim=True) for x in (images, reconstructions))
     maps = []
-    for scale in range(scales):
-        if scale:
-            grey, other = F.avg_pool2d(grey, 2), F.avg_pool2d(other, 2)
-        a, b = _gradient(grey), _gradient(other)
-        maps.append((2 * a * b + 0.0026) / (a.square() + b.square() + 0.0026))
+    with torch.autocast(images.device.type, enabled=False):  # in bf16 one minus it would have two digits
+        for scale in range(scales):
+            if scale:
+                grey, other = F.avg_pool2d(grey, 2), F.avg_pool2d(other, 2)
+            a, b = _gradient(grey), _gradient(other)
+            maps.append((2 * a * b + 0.0026) / (a.square() + b.square() + 0.0026))
     return maps
 
 

@@ -178,7 +178,8 @@ class _Loop:
         while self.share(done) < min(goal, 1 - 1e-12):
             terms = self.step(done)
             counts.update(terms.keys())
-            sums |= {name: sums.get(name, 0) + term for name, term in terms.items()}  # on the device: no wait for it
+            # On the device, not to wait for it; as float32, since a sum of bf16 stops growing at 256 times a term.
+            sums |= {name: sums.get(name, 0) + term.float() for name, term in terms.items()}
             done.seconds = seconds + time.monotonic() - begin
         means = {name: float(value) / counts[name] for name, value in sums.items()}
         for name, value in means.items():

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_determinism import SMALL
 from torch import Tensor, nn
 
 from clgan_lib import training
 from clgan_lib.clgan import CLGAN
-from clgan_lib.model import ReconstructionModel
+from clgan_lib.model import ReconstructionModel, build_model
 from clgan_lib.paths import replacing
 from clgan_lib.training import Budget, NonFiniteLoss, Progress, load_checkpoint, save_checkpoint, train
 
@@ -83,6 +84,26 @@ def test_the_history_holds_the_mean_of_every_term() -> None:
     assert len(done.history) == 100
     assert [row["L"] for row in done.history] == [2 * i + 1.5 for i in range(100)]
     assert [row["step"] for row in done.history] == [2 * i + 2 for i in range(100)]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_losses_are_float32_whatever_the_networks_compute_in(name: str) -> None:
+    model = build_model(name, image_size=64, options=SMALL[name])
+    images = torch.rand(model.draws * model.batch_size, 3, 64, 64) * 2 - 1
+    for progress in (0.0, 0.6, 0.95):  # DCGAN's three stages
+        with torch.autocast("cpu", torch.bfloat16):
+            terms = model.training_step(images, progress)
+        assert {term.dtype for term in terms.values()} == {torch.float32}
+
+
+def test_the_mean_of_many_short_numbers_is_exact() -> None:
+    class Short(Recorder):
+        def training_step(self, images: Tensor, progress: float) -> dict[str, Tensor]:
+            super().training_step(images, progress)
+            return {"L": torch.tensor(0.6875, dtype=torch.bfloat16)}  # their sum in bf16 would not go beyond 256
+
+    done = train(Short(image_size=8, batch_size=1), numbered(4), budget=Budget(60_000, "images"))
+    assert {row["L"] for row in done.history} == {0.6875}
 
 
 def test_a_term_of_one_stage_is_averaged_over_that_stage() -> None:

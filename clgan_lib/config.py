@@ -90,9 +90,9 @@ class RunConfig(BaseModel):
     device: str = "auto"
     """``auto`` (CUDA, then MPS, then CPU), or a torch device."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """Of training; ``auto`` is bf16 on CUDA and float32 elsewhere."""
+    """Of training; ``auto`` is bf16 on CUDA and float32 elsewhere. A CPU without instructions for it is slow."""
     compiled: bool = False
-    """torch.compile the networks for training: CLGAN on a GPU, 2.5 times as fast after a minute; needs a C++ compiler."""
+    """torch.compile the networks for training, CLGAN's alone: pays in bf16, after a minute; needs a C++ compiler."""
     threads: int = Field(0, ge=0, le=1024)
     """CPU threads of torch and OpenCV; 0 leaves the choice to them."""
     checkpoint_seconds: float = Field(60.0, ge=0, allow_inf_nan=False)
@@ -271,6 +271,8 @@ def one_line(error: ValidationError, known: list[str]) -> str:
             near = difflib.get_close_matches(field, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
             parts.append(f"{field!r} is not a parameter; {hint}")
+        elif item["type"] == "bool_type":  # papermill -p field true is a text
+            parts.append(f"{field}: expected True or False, got {item['input']!r}")
         elif field:
             parts.append(f"{field}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}")
         else:

@@ -1,10 +1,10 @@
-"""Layers of the networks, each in two forms: torch's own, and one for torch.compile on a GPU.
+"""Layers of the networks, each in two forms: torch's own, and one for torch.compile.
 
-A GPU's convolutions want the channels of a pixel side by side. torch's reflecting border and instance norm answer with one
-channel after the other, and turning tensors over cost more than the convolutions. Compiled, what goes from layer to layer is
-``(B, H, W, C)``, and a layer is a sum over neighbouring pixels, forward and backward, that the compiler joins into one pass
-from one convolution to the next. `benchmarks/README.md` has what it brings; `tests/test_layers.py` holds the forms to each
-other.
+Convolutions want the channels of a pixel side by side, on a GPU above all. torch's reflecting border and instance norm
+answer with one channel after the other, and there turning tensors over cost more than the convolutions. Compiled, what goes
+from layer to layer is ``(B, H, W, C)``, and a layer is a sum over neighbouring pixels, forward and backward, that the
+compiler joins into one pass from one convolution to the next. `benchmarks/README.md` has what it brings;
+`tests/test_layers.py` holds the forms to each other.
 """
 
 from __future__ import annotations

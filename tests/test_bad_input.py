@@ -366,6 +366,11 @@ def test_impossible_parameters_are_refused_by_name(name: str, value: object) -> 
     one_line(caught.value)
 
 
+def test_a_truth_value_in_small_letters_from_papermills_command_line_is_told_the_spelling() -> None:
+    with pytest.raises(ValueError, match="^crop: expected True or False, got 'true'$"):
+        RunConfig(crop="true")  # type: ignore[arg-type]
+
+
 def options() -> list[tuple[str, str, object]]:
     """Every option of every model with values it can't have."""
     wrong: list[tuple[str, str, object]] = []

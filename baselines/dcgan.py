@@ -44,6 +44,7 @@ from baselines.common import (
     require_positive,
     to_tiles,
 )
+from clgan_lib.layers import ImageTanh
 from clgan_lib.losses import adversarial_loss
 from clgan_lib.model import ReconstructionModel, calibrated, load_optimizer_state, optimizer_state
 
@@ -264,7 +265,7 @@ def build_networks(patch: int, latent: int, width: int) -> tuple[nn.Sequential, 
     ]
     for inputs, outputs in zip(channels[::-1], [*channels[-2::-1], 3], strict=True):
         layers += [nn.BatchNorm2d(inputs), nn.ReLU(), nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=outputs == 3)]
-    generator = nn.Sequential(*layers, nn.Tanh())
+    generator = nn.Sequential(*layers, ImageTanh())
     discriminator = Discriminator(channels, side)
     encoder = nn.Sequential(_halvings(channels), nn.Conv2d(channels[-1], latent, side), nn.Flatten(), nn.Tanh())
     for network in (generator, discriminator, encoder):

@@ -135,7 +135,7 @@ class UNet(nn.Module):
             features = up(features)
             if level >= self.first_skip:
                 features = torch.cat([features, levels[level]], 1)
-        return torch.tanh(self.last(features))
+        return torch.tanh(self.last(features).float())  # in bf16 values near white are half a grey level apart
 
 
 def _block(kind: type[nn.Conv2d] | type[nn.ConvTranspose2d], inputs: int, outputs: int) -> nn.Sequential:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from clgan_lib.clgan import CLGAN
-from clgan_lib.layers import BlurDown, BlurUp, InstanceNorm
+from clgan_lib.layers import BlurDown, BlurUp, ImageTanh, InstanceNorm
 from clgan_lib.networks import Generator, PatchDiscriminator, ResidualBlock
 
 # What the paper prints: Table 1's outputs, the last of them in its text only ("5 convolution layers, 30 x 30 x 1").
@@ -31,7 +31,7 @@ NAMES: dict[type[nn.Module], str] = {
     InstanceNorm: "IN",
     nn.ReLU: "ReLU",
     nn.LeakyReLU: "LeakyReLU",
-    nn.Tanh: "Tanh",
+    ImageTanh: "Tanh",
     nn.ReflectionPad2d: "pad",
     BlurDown: "blur↓2",
     BlurUp: "blur↑2",

@@ -133,6 +133,13 @@ class BlurUp(Fusable):
         return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
+class ImageTanh(nn.Tanh):
+    """`nn.Tanh`, in float32 after layers in bf16, too, where its values near white would be half a grey level apart."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(torch.promote_types(x.dtype, torch.float32)))
+
+
 class _InstanceNorm(torch.autograd.Function):
     """Over H and W of ``(B, H, W, C)``. Autograd's gradient of a variance would read the input for its mean once more."""
 

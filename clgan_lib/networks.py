@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clgan_lib.layers import BlurDown, BlurUp, Conv2d, Fusable, Norm, ReflectionPad, norm_layer, relu
+from clgan_lib.layers import BlurDown, BlurUp, Conv2d, Fusable, ImageTanh, Norm, ReflectionPad, norm_layer, relu
 
 
 def initialise(module: nn.Module) -> None:
@@ -82,7 +82,7 @@ class Generator(Fusable):
             ),
             ReflectionPad(3),
             Conv2d(width, 3, 7),
-            nn.Tanh(),
+            ImageTanh(),
         )
         self.tapped_blocks = (0, min(5, blocks) - 1)  # CUT taps blocks 1 and 5
         self.channels = (3, widths[1], widths[2], widths[-1], widths[-1])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from clgan_lib.layers import BlurUp, Norm, norm_layer
+from clgan_lib.layers import BlurUp, ImageTanh, Norm, norm_layer
 
 
 class Restorer(nn.Module):
@@ -39,7 +39,7 @@ class Restorer(nn.Module):
             *(nn.Sequential(_convolution(2 * a, a, norm), BlurUp()) for a in reversed(widths[:-1])),
             _convolution(width, width, norm),
             nn.Conv2d(width, 3, 3, padding=1),
-            nn.Tanh(),
+            ImageTanh(),
         )
         self.channels = tuple(widths)
         self.to(memory_format=torch.channels_last)

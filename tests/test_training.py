@@ -87,13 +87,16 @@ def test_the_history_holds_the_mean_of_every_term() -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_losses_are_float32_whatever_the_networks_compute_in(name: str) -> None:
+def test_losses_and_pictures_are_float32_whatever_the_networks_compute_in(name: str) -> None:
     model = build_model(name, image_size=64, options=SMALL[name])
     images = torch.rand(model.draws * model.batch_size, 3, 64, 64) * 2 - 1
     for progress in (0.0, 0.6, 0.95):  # DCGAN's three stages
         with torch.autocast("cpu", torch.bfloat16):
             terms = model.training_step(images, progress)
         assert {term.dtype for term in terms.values()} == {torch.float32}
+    with torch.autocast("cpu", torch.bfloat16):
+        drawn = model.reconstruct(images)
+    assert drawn.dtype == torch.float32 and not torch.equal(drawn, drawn.bfloat16().float())
 
 
 def test_the_mean_of_many_short_numbers_is_exact() -> None:

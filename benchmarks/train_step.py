@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("--project", action=argparse.BooleanOptionalAction, help="default: on a GPU")
     arguments = parser.parse_args()
     device = common.begin(arguments)
-    tops = {bf16: common.ceiling(device, bf16=bf16) for bf16 in {False, arguments.bf16}}
+    tops = {bf16: common.ceiling(device, bf16=bf16) for bf16 in sorted({False, arguments.bf16})}
     print(
         f"Ceiling measured: {' and, in bf16, '.join(f'{top / 1e12:.3g}' for top in tops.values())} TFLOP/s\n",
         flush=True,

@@ -30,7 +30,8 @@ def detect_batch(images: Tensor, reconstructions: Tensor, k: float = 3.0, k2: fl
     if images.shape != reconstructions.shape or images.ndim != 4 or images.shape[1] != 3:
         shapes = f"{tuple(images.shape)} and {tuple(reconstructions.shape)}"
         raise ValueError(f"images and reconstructions: expected one shape (B, 3, H, W), got {shapes}")
-    residual = blur5((blur5(images) - blur5(reconstructions)).abs() / 2)  # ID1, in the units of [0, 1]
+    # ID1, in the units of [0, 1]; the difference of two blurred images is the blurred difference
+    residual = blur5(blur5(images - reconstructions).abs() / 2)
     std, mean = torch.std_mean(residual, (2, 3), correction=0, keepdim=True)
     passed = (residual >= mean + k * std) & (std >= FLAT)  # ID2
     luma = torch.tensor(LUMA, device=images.device).view(1, 3, 1, 1)

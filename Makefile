@@ -10,7 +10,7 @@ NOTEBOOKS = 21_threshold_sweep $(if $(shell grep -s '^ablation:' config/$(EXPERI
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help benchmark reproduce cluster report test test-full test-oldest verify mutants lab clean
+.PHONY: help benchmark reproduce cluster report docs test test-full test-oldest verify mutants lab clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ report: $(READY) ## tables, figures and results/EXPERIMENT/report.html from the 
 	  $(BIN)/papermill notebooks/$$notebook.ipynb results/$(EXPERIMENT)/log/$$notebook.ipynb -p experiment $(EXPERIMENT) \
 	    --kernel python3 --execution-timeout 3600 --no-progress-bar --log-level ERROR || status=1; \
 	done; echo "results/$(EXPERIMENT)/report.html"; exit $$status
+
+docs: $(READY) ## write the tables in README.md and docs/ from the runs
+	@$(BIN)/python docs/generate.py
 
 test: $(READY) ## style, types, and every test
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/pytest -n 2 --dist loadfile

@@ -105,14 +105,13 @@ def test_what_readme_and_makefile_promise_exists() -> None:
         "mutants",
         "lab",
         "report",
+        "docs",
         "clean",
         "help",
     ):
         assert re.search(rf"^{target}:", makefile, re.M), target
-    first_screen = readme[:2500]
-    assert "make benchmark" in first_screen and "make test" in first_screen
-    for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", readme):
-        assert (ROOT / link).exists(), f"README points to {link}, which is not there"
+    first_screen = readme[:1500]
+    assert 0 < first_screen.find("make benchmark") < first_screen.find("make test")
 
 
 def test_the_workflow_tests_what_is_supported() -> None:

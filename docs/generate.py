@@ -1,0 +1,237 @@
+"""The tables in README.md and docs/, written from the runs' `metrics.json`.
+
+    python docs/generate.py            write every table anew
+    python docs/generate.py --check    write nothing; exit status 1 if a page is out of date
+
+A page says where a table goes: ``<!-- table: name -->`` opens it and ``<!-- end -->`` closes it; `TABLES` has the names.
+Only runs that ``config/<experiment>.yaml`` lists are read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from clgan_lib import layout, tables, tidy
+from clgan_lib.folders import read_metrics
+from clgan_lib.layout import Cell, Row, Table
+from clgan_lib.paths import RESULTS, ROOT
+
+PAGES = ("README.md", "docs/results.md", "docs/restoring.md", "docs/running.md")
+BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
+OWN = "own"  # the method's own threshold where it learns one from good images, else the calibrated one
+DETECTORS = ("dual_threshold", "calibrated", "native")
+
+
+class Column(NamedTuple):
+    """A column: its head, the post-processing that it belongs to, the measure, what one unit of print is, decimals."""
+
+    head: str
+    postprocess: str
+    measure: str
+    unit: float = 1.0
+    decimals: int = 1
+
+
+DUAL = Column("F1, dual threshold", "dual_threshold", "F1")
+CALIBRATED = Column("F1, calibrated", "calibrated", "F1")
+NATIVE = Column("F1, native", "native", "F1")
+AUROC = Column("AUROC", "dual_threshold", "AUROC", decimals=3)
+AP = Column("AP", "dual_threshold", "AP", decimals=3)
+RESIDUALS = (
+    Column("residual inside", "dual_threshold", "inside", 0.01),
+    Column("residual outside", "dual_threshold", "outside", 0.01),
+)
+BASELINES = (DUAL, CALIBRATED, NATIVE, AUROC, AP, *RESIDUALS)
+RESTORING = (
+    DUAL,
+    CALIBRATED,
+    NATIVE,
+    Column("IoU, native", "native", "IoU"),
+    AUROC,
+    AP,
+    Column("AUPRO", "dual_threshold", "AUPRO_0.3", decimals=3),
+    Column("image AUROC", "dual_threshold", "image_AUROC", decimals=3),
+    Column("false-positive pixels, native", "native", "false_pixels", decimals=2),
+)
+# README's table: what a row is called, the experiment and the model.
+OVERVIEW = (
+    ("CLGAN, small", "mvtec_cpu", "clgan"),
+    ("CLGAN, long", "paper_scale", "clgan"),
+    ("CLGAN-RC", "restore_gpu", "clgan_rc"),
+    ("template", "restore_gpu", "template"),
+)
+
+
+def runs_of(results: Path, experiment: str) -> pd.DataFrame:
+    """The tidy rows of the runs that the experiment's settings list; a user's own beside them are left out."""
+    expected = tidy.expected_runs(experiment)
+    frame = tidy.collect(results, experiment, expected)
+    listed = [key in expected for key in zip(frame["model"], frame["category"], frame["seed"], strict=True)]
+    return frame[listed]
+
+
+def values(frame: pd.DataFrame, column: Column, model: str, category: str) -> Cell:
+    """One cell: the mean over seeds, ± where there are several; empty where the method has no such number."""
+    postprocess = column.postprocess
+    if postprocess == OWN:
+        own = model == "clgan_rc"  # the rivals' own detectors are not thresholds on the anomaly map
+        postprocess = "native" if own else "calibrated"
+    rows = tidy.select(frame, postprocess)
+    rows = rows[(rows["model"] == model) & (rows["category"] == category)]
+    rows = rows.assign(**{column.measure: pd.to_numeric(rows[column.measure], errors="coerce") / column.unit})
+    cell = tables.spread(rows, column.measure, decimals=column.decimals)[0]
+    return Cell("") if cell.text == layout.NOT_APPLICABLE else cell
+
+
+def printed(model: str, category: str) -> Cell:
+    """The F1 that the paper prints; empty for a method that it does not have."""
+    paper = tidy.published()
+    row = paper[(paper["model"] == model) & (paper["category"] == category) & (paper["metric"] == "F1")]
+    return Cell(f"{row['percent'].item():.2f}", "published") if len(row) else Cell("")
+
+
+def by_category(results: Path, experiment: str, columns: Sequence[Column]) -> Table:
+    """A block of rows per category, a row per model; the paper's F1 beside ours where it has the model."""
+    frame = runs_of(results, experiment)
+    models, categories = list(dict.fromkeys(frame["model"])), sorted(frame["category"].unique())
+    paper = any(printed(model, category).text for model in models for category in categories)
+    rows = []
+    for category in categories:
+        for model in models:
+            labels = [Cell("" if model != models[0] else category), Cell(tidy.display(model))]
+            cells = [printed(model, category)] * paper + [values(frame, c, model, category) for c in columns]
+            rows.append(Row([*labels, *cells]))
+    heads = ["category", "model", *["F1, published"] * paper, *(column.head for column in columns)]
+    return Table(experiment, f"Experiment {experiment}, {described(frame)}.", heads, rows, labels=2)
+
+
+def described(frame: pd.DataFrame) -> str:
+    """Size, images shown and seeds of an experiment, in words."""
+    size, shown = int(frame["image_size"].max()), tables.number(frame["images_seen"].max(), 0)
+    seeds = frame["seed"].nunique()
+    return f"{size}x{size}, {shown} training images shown, {seeds} seed{'s: mean ± deviation' if seeds > 1 else ''}"
+
+
+def overview(results: Path) -> Table:
+    """The README's table: the paper, CLGAN, CLGAN-RC and the control, on two products."""
+    categories = ("bottle", "metal_nut")
+    columns = (DUAL, Column("F1, calibrated", OWN, "F1"), AUROC)
+    blank = [Cell("")] * (len(columns) - 1)
+    cells = [cell for category in categories for cell in (printed("clgan", category), *blank)]
+    rows = [Row([Cell("CLGAN, published"), Cell("256, not stated"), *cells])]
+    for label, experiment, model in OVERVIEW:
+        frame = runs_of(results, experiment)
+        mine = frame[frame["model"] == model]
+        shown = mine["images_seen"].max()
+        training = f"{mine['image_size'].max():.0f}, {f'{tables.number(shown, 0)} images' if shown else 'none'}"
+        cells = [
+            values(frame, column, model, category) if category in set(frame["category"]) else Cell(layout.HOLE)
+            for category in categories
+            for column in columns
+        ]
+        cells = [Cell(cell.text.partition(" ±")[0]) for cell in cells]
+        rows.append(Row([Cell(label), Cell(training), *cells]))
+    heads = [f"{category}: {column.head}" for category in categories for column in columns]
+    return Table("overview", "", ["method", "size, training", *heads], rows, labels=2)
+
+
+def defects(results: Path, experiment: str = "restore_gpu", model: str = "clgan_rc") -> Table:
+    """F1 per defect type, mean over seeds: what the model misses."""
+    runs = runs_of(results, experiment)
+    runs = runs[runs["model"] == model].drop_duplicates("folder")
+    parts = []
+    for folder in runs["folder"]:
+        content = read_metrics(results / folder)
+        category, left_out = content["config"]["category"], content["left_out"]
+        for defect, scores in content["defects"].items():
+            if defect not in left_out:
+                f1 = {name: scores[name]["F1"] for name in DETECTORS}
+                parts.append({"category": category, "defect": defect, "images": scores["images"], **f1})
+    mean = pd.DataFrame(parts).groupby(["category", "defect"], sort=True).mean().reset_index()
+    rows = []
+    for row in mean.to_dict("records"):
+        scores = [Cell(f"{row[name]:.1f}") for name in DETECTORS]
+        rows.append(Row([Cell(row["category"]), Cell(row["defect"]), Cell(f"{row['images']:.0f}"), *scores]))
+    heads = ["category", "defect", "images", DUAL.head, CALIBRATED.head, NATIVE.head]
+    caption = f"{tidy.display(model)} of experiment {experiment} by type of defect, mean over seeds."
+    return Table("defects", caption, heads, rows, labels=2)
+
+
+def costs(results: Path) -> Table:
+    """The time of one run of each committed experiment on real images: the shortest and the longest."""
+    rows = []
+    for experiment in ("mvtec_cpu", "restore", "restore_gpu", "paper_scale"):
+        frame = runs_of(results, experiment).drop_duplicates("folder")
+        for model, mine in frame[frame["images_seen"] > 0].groupby("model", sort=False):
+            minutes, size = mine["train_s"] / 60, f"{mine['image_size'].max():.0f}"
+            device = ", ".join(dict.fromkeys(mine["device"].replace("cuda", "GPU")))
+            spent = f"{minutes.min():.1f} to {minutes.max():.1f}" if len(mine) > 1 else f"{minutes.max():.1f}"
+            labels = [Cell(experiment), Cell(tidy.display(str(model))), Cell(device.upper())]
+            numbers = [size, tables.number(mine["images_seen"].max(), 0), spent, f"{mine['evaluate_s'].max():.0f}"]
+            rows.append(Row([*labels, *map(Cell, numbers)]))
+    heads = [
+        "experiment",
+        "model",
+        "device",
+        "size",
+        "images shown",
+        "training, minutes",
+        "evaluation, seconds at most",
+    ]
+    return Table("costs", "Time of one run, from the shortest to the longest of its experiment.", heads, rows, labels=3)
+
+
+TABLES: dict[str, Callable[[Path], Table]] = {
+    "overview": overview,
+    "mvtec_cpu": lambda results: by_category(results, "mvtec_cpu", BASELINES),
+    "paper_scale": lambda results: by_category(results, "paper_scale", (DUAL, CALIBRATED, AUROC, AP, *RESIDUALS)),
+    "restore_gpu": lambda results: by_category(results, "restore_gpu", RESTORING),
+    "restore": lambda results: by_category(results, "restore", RESTORING),
+    "defects": defects,
+    "costs": costs,
+}
+
+
+def filled(page: str, results: Path) -> str:
+    """A page with every table between markers made anew.
+
+    Raises:
+        ValueError: for a marker whose name is not in `TABLES`.
+    """
+
+    def block(match: re.Match[str]) -> str:
+        if match[2] not in TABLES:
+            raise ValueError(f"no table is called {match[2]!r}; there are {', '.join(TABLES)}")
+        text = TABLES[match[2]](results).markdown().removeprefix("****\n\n")  # no caption, no line for it
+        return f"{match[1]}\n{text}\n{match[3]}"  # blank lines, without which some readers see no table
+
+    return BLOCK.sub(block, page)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write or check the pages; returns the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing, name the pages that are out of date")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder that holds the experiments")
+    given = parser.parse_args(arguments)
+    stale = []
+    for name in PAGES:
+        page = (ROOT / name).read_text(encoding="utf8")
+        if (text := filled(page, given.results)) != page:
+            stale.append(name)
+            if not given.check:
+                layout.write_text(ROOT / name, text)
+    for name in stale:
+        print(f"{name}: out of date; make docs" if given.check else name)
+    return 1 if given.check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

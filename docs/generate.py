@@ -30,39 +30,40 @@ DETECTORS = ("dual_threshold", "calibrated", "native")
 
 
 class Column(NamedTuple):
-    """A column: its head, the post-processing that it belongs to, the measure, what one unit of print is, decimals."""
+    """A column: its head, the post-processing that it belongs to, the measure, what one unit of print is, decimals, ±."""
 
     head: str
     postprocess: str
     measure: str
     unit: float = 1.0
     decimals: int = 1
+    deviation: bool = True
 
 
-DUAL = Column("F1, dual threshold", "dual_threshold", "F1")
+DUAL = Column("F1, dual", "dual_threshold", "F1")
 CALIBRATED = Column("F1, calibrated", "calibrated", "F1")
 NATIVE = Column("F1, native", "native", "F1")
 AUROC = Column("AUROC", "dual_threshold", "AUROC", decimals=3)
-AP = Column("AP", "dual_threshold", "AP", decimals=3)
+AP = Column("AP", "dual_threshold", "AP", decimals=3, deviation=False)
 RESIDUALS = (
-    Column("residual inside", "dual_threshold", "inside", 0.01),
-    Column("residual outside", "dual_threshold", "outside", 0.01),
+    Column("residual inside", "dual_threshold", "inside", 0.01, deviation=False),
+    Column("residual outside", "dual_threshold", "outside", 0.01, deviation=False),
 )
 BASELINES = (DUAL, CALIBRATED, NATIVE, AUROC, AP, *RESIDUALS)
 RESTORING = (
     DUAL,
     CALIBRATED,
     NATIVE,
-    Column("IoU, native", "native", "IoU"),
+    Column("IoU, native", "native", "IoU", deviation=False),
     AUROC,
     AP,
-    Column("AUPRO", "dual_threshold", "AUPRO_0.3", decimals=3),
-    Column("image AUROC", "dual_threshold", "image_AUROC", decimals=3),
-    Column("false-positive pixels, native", "native", "false_pixels", decimals=2),
+    Column("AUPRO", "dual_threshold", "AUPRO_0.3", decimals=3, deviation=False),
+    Column("image AUROC", "dual_threshold", "image_AUROC", decimals=3, deviation=False),
+    Column("false-positive pixels, native", "native", "false_pixels", decimals=2, deviation=False),
 )
 # README's table: what a row is called, the experiment and the model.
 OVERVIEW = (
-    ("CLGAN, small", "mvtec_cpu", "clgan"),
+    ("CLGAN, short", "mvtec_cpu", "clgan"),
     ("CLGAN, long", "paper_scale", "clgan"),
     ("CLGAN-RC", "restore_gpu", "clgan_rc"),
     ("template", "restore_gpu", "template"),
@@ -78,7 +79,7 @@ def runs_of(results: Path, experiment: str) -> pd.DataFrame:
 
 
 def values(frame: pd.DataFrame, column: Column, model: str, category: str) -> Cell:
-    """One cell: the mean over seeds, ± where there are several; empty where the method has no such number."""
+    """One cell: the mean over seeds, ± their standard deviation; empty where the method has no such number."""
     postprocess = column.postprocess
     if postprocess == OWN:
         own = model == "clgan_rc"  # the rivals' own detectors are not thresholds on the anomaly map
@@ -86,8 +87,9 @@ def values(frame: pd.DataFrame, column: Column, model: str, category: str) -> Ce
     rows = tidy.select(frame, postprocess)
     rows = rows[(rows["model"] == model) & (rows["category"] == category)]
     rows = rows.assign(**{column.measure: pd.to_numeric(rows[column.measure], errors="coerce") / column.unit})
-    cell = tables.spread(rows, column.measure, decimals=column.decimals)[0]
-    return Cell("") if cell.text == layout.NOT_APPLICABLE else cell
+    spread = column.deviation and model not in tidy.CONTROLS  # which do not depend on the seed
+    cell = tables.spread(rows, column.measure, decimals=column.decimals, deviation=spread)[0]
+    return Cell("") if cell.text == layout.NOT_APPLICABLE else Cell(cell.text.replace(" ", "\u00a0"))
 
 
 def printed(model: str, category: str) -> Cell:
@@ -116,7 +118,7 @@ def described(frame: pd.DataFrame) -> str:
     """Size, images shown and seeds of an experiment, in words."""
     size, shown = int(frame["image_size"].max()), tables.number(frame["images_seen"].max(), 0)
     seeds = frame["seed"].nunique()
-    return f"{size}x{size}, {shown} training images shown, {seeds} seed{'s: mean ± deviation' if seeds > 1 else ''}"
+    return f"{size}x{size}, {shown} training images shown, {seeds} seed{'s: mean ± standard deviation' if seeds > 1 else ''}"
 
 
 def overview(results: Path) -> Table:
@@ -125,21 +127,21 @@ def overview(results: Path) -> Table:
     columns = (DUAL, Column("F1, calibrated", OWN, "F1"), AUROC)
     blank = [Cell("")] * (len(columns) - 1)
     cells = [cell for category in categories for cell in (printed("clgan", category), *blank)]
-    rows = [Row([Cell("CLGAN, published"), Cell("256, not stated"), *cells])]
+    rows = [Row([Cell("CLGAN, published"), Cell("256"), Cell("not stated"), *cells])]
     for label, experiment, model in OVERVIEW:
         frame = runs_of(results, experiment)
         mine = frame[frame["model"] == model]
         shown = mine["images_seen"].max()
-        training = f"{mine['image_size'].max():.0f}, {f'{tables.number(shown, 0)} images' if shown else 'none'}"
+        training = [f"{mine['image_size'].max():.0f}", tables.number(shown, 0).replace(" ", "\u00a0")]
         cells = [
             values(frame, column, model, category) if category in set(frame["category"]) else Cell(layout.HOLE)
             for category in categories
             for column in columns
         ]
-        cells = [Cell(cell.text.partition(" ±")[0]) for cell in cells]
-        rows.append(Row([Cell(label), Cell(training), *cells]))
-    heads = [f"{category}: {column.head}" for category in categories for column in columns]
-    return Table("overview", "", ["method", "size, training", *heads], rows, labels=2)
+        cells = [Cell(cell.text.partition("\u00a0±")[0]) for cell in cells]
+        rows.append(Row([Cell(label), *map(Cell, training), *cells]))
+    heads = [f"{f'{name}: ' * (column is DUAL)}{column.head}" for name in categories for column in columns]
+    return Table("overview", "", ["method", "size", "images shown", *heads], rows)
 
 
 def defects(results: Path, experiment: str = "restore_gpu", model: str = "clgan_rc") -> Table:

@@ -6,8 +6,8 @@ Prints tables in Markdown. PATH is a checkout of github.com/taesungp/contrastive
 defaults (batch norm aside, the same networks) is run on one A and one B image. Two yardsticks: time per step of the recipe,
 and images through G per second, because "shared" pairs show G half as many images a step as "two draws" or CUT.
 With --compile or --bf16 (a GPU always has it) both are there again, as ``compiled: true`` and ``precision: bf16`` of a run
-train them. The ceiling is that of the same precision. --project measures every model and projects the paper's grid; on a
-GPU that is the default.
+train them. The ceiling is that of the same precision. --project measures every model and estimates a grid of
+4 models x 8 categories x CUT's 400 epochs (the paper states none); on a GPU that is the default.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from clgan_lib.runs import fresh_model
 
 Step = Callable[[], object]
 RIVALS = ("clgan", "vae_ssim", "udcae", "dcgan")
-EPOCHS = 400
+EPOCHS = 400  # CUT's; the paper states none
 # Good training images of the paper's eight categories in MVTec AD (Bergmann et al., CVPR 2019, Table 1).
 TRAIN_IMAGES = {"bottle": 209, "carpet": 280, "grid": 264, "hazelnut": 391, "leather": 245, "metal_nut": 220, "tile": 230,
                 "wood": 247}  # fmt: skip
@@ -161,7 +161,7 @@ def growth(arguments: argparse.Namespace, device: torch.device, top: float) -> N
 
 
 def project(arguments: argparse.Namespace, device: torch.device) -> None:
-    """The paper's grid, 4 models x 8 categories, from the rate at which each model trains."""
+    """The time of a grid of 4 models x 8 categories, from the rate at which each model trains."""
     rows, total = [], 0.0
     images = EPOCHS * sum(TRAIN_IMAGES.values())
     for model in RIVALS:

@@ -51,8 +51,8 @@ def networks(folder: Path, frame: pd.DataFrame) -> Section:
     for table in tables:
         table.write(folder / "tables")
     prose = [
-        "Drawn and counted by hooks on the modules as they are at the paper's size, 256x256 and width 64, not typed. The "
-        "runs of this experiment may be smaller: their settings stand in config.json and metrics.json.",
+        "Counted on the modules at the paper's size, 256x256 and width 64. The runs of this experiment may be smaller: "
+        "their settings are in config.json.",
     ]
     return Section("The networks: Fig. 1, Tables 1 and 2", prose, [drawing, *tables], folded=True)
 
@@ -91,7 +91,7 @@ def samples(root: Path, frame: pd.DataFrame, folder: Path) -> Section | None:
 
 
 def pipelines(chosen: Sequence[Example], folder: Path, model: str = "clgan") -> Section | None:
-    """Fig. 2 on the images of Fig. 4: the stages of the detection as `model` redrew them; None without its maps."""
+    """Fig. 2 on the images of Fig. 4: the stages of the detection after `model`; None without its maps."""
     drawn: list[Figure] = []
     for example in chosen:
         picture = example.reconstructions.get(model)
@@ -101,8 +101,8 @@ def pipelines(chosen: Sequence[Example], folder: Path, model: str = "clgan") -> 
             drawn.append(pictures.pipeline(example.image, picture, example.k, example.truth, title))
             figures.save(drawn[-1], folder / "figures" / f"fig2_{example.category}", ["png"])
     prose = [
-        "Eq. 7 to 10 on single images: the residual ID1, the channels' masks ID2 at mean + k sigma (dashed in the "
-        "histograms), their grey sum ID3, its own threshold ID4, and the closing ID5. The images are those of Fig. 4.",
+        "Eq. 7 to 10 on the images of Fig. 4. ID1: residual. ID2: mask of each channel at mean + kσ, dashed in the "
+        "histograms. ID3: their grey sum. ID4: ID3 over its own threshold. ID5: ID4 after closing.",
     ]
     return Section("The detection, step by step: Fig. 2", prose, drawn, folded=True) if drawn else None
 
@@ -117,9 +117,9 @@ def paper_audit() -> Section:
         for number, keys in ((3, audit.MAIN), (4, audit.SWEEP))
     ]  # fmt: skip
     prose = [
-        "Impossible: no set of images gives this number under any averaging, within the rounding as printed. Suspicious: "
-        "some images could, but an error is likelier. A mark says that something around the cell is wrong, not which cell, "
-        "and nothing about why. Point at a marked cell to read its finding; all of them are in 22_paper_audit.",
+        "Impossible: no set of images gives this number, under any averaging, within rounding. Suspicious: some images "
+        "could, but an error is likelier. A mark says that a number around the cell is wrong, not which, and not why. Point "
+        "at a marked cell to read its finding; 22_paper_audit lists them all.",
     ]
     return Section("The paper's own tables, audited", prose, marked, folded=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import textwrap
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from clgan_lib.style import STYLE, captioned
 from clgan_lib.tidy import credit, display
 
 CELL = 1.15  # inches, the side of a picture in a grid of pictures
+WIDEST = 9  # models side by side at most, so that a page shows the pictures at their size
 
 
 def reconstructions(chosen: Sequence[Example], title: str = "") -> Figure:
@@ -35,37 +37,56 @@ def reconstructions(chosen: Sequence[Example], title: str = "") -> Figure:
         title: beginning of the caption; how the images were chosen is added.
     """
     models = [m for m in _models(chosen) if any(e.reconstructions.get(m) is not None for e in chosen)]
+    caption = title or "Fig. 4: a test image per row, its defect outlined, and its reconstruction by each model"
     with mpl.rc_context(STYLE):
-        figure, axes = _grid(len(chosen), 1 + len(models))
-        for line, example in zip(axes, chosen, strict=True):
+        figure, axes = _rows(chosen, ["input"], models)
+        for line, example, block in axes:
             _picture(line[0], example.image)
-            line[0].set_ylabel(f"{example.category}/{example.name}".replace("/", "\n"), fontsize=7)
-            for axis, model in zip(line[1:], models, strict=True):
+            outline(line[0], example.truth)
+            for axis, model in zip(line[1:], block, strict=False):
                 _picture(axis, example.reconstructions.get(model))
-        for axis, head in zip(axes[0], ["input", *map(display, models)], strict=True):
-            axis.set_title(head)
-        return captioned(figure, _choice(title or "Fig. 4: reconstructions of defective images", chosen, models))
+        return captioned(figure, _choice(caption, chosen, models))
 
 
 def detections(chosen: Sequence[Example], title: str = "") -> Figure:
-    """Fig. 5: a column per category; the image, the truth, then a row per model.
+    """Fig. 5, a row per image as in Fig. 4: the image, the truth, then each model's mask.
 
     Args:
         chosen: from `clgan_lib.maps.examples`.
         title: beginning of the caption; how the images were chosen is added.
     """
     models = _models(chosen)
+    caption = title or "Fig. 5: a test image per row, its true mask, and each model's mask, the truth outlined"
     with mpl.rc_context(STYLE):
-        figure, axes = _grid(2 + len(models), len(chosen))
-        for column, example in zip(axes.T, chosen, strict=True):
-            _picture(column[0], example.image)
-            _picture(column[1], example.truth)
-            column[0].set_title(f"{example.category}\n{example.name}", fontsize=7)
-            for axis, model in zip(column[2:], models, strict=True):
+        figure, axes = _rows(chosen, ["image", "truth"], models)
+        for line, example, block in axes:
+            _picture(line[0], example.image)
+            _picture(line[1], example.truth)
+            for axis, model in zip(line[2:], block, strict=False):
                 _picture(axis, example.masks.get(model))
-        for axis, head in zip(axes[:, 0], ["image", "truth", *map(display, models)], strict=True):
-            axis.set_ylabel(head)
-        return captioned(figure, _choice(title or "Fig. 5: what each model marks as defective", chosen, []))
+                outline(axis, example.truth)
+        return captioned(figure, _choice(caption, chosen, []))
+
+
+def _rows(
+    chosen: Sequence[Example], first: Sequence[str], models: Sequence[str]
+) -> tuple[Figure, list[tuple[NDArray[Any], Example, Sequence[str]]]]:
+    """A figure with a row per image, heads above; more than `WIDEST` models go on in a second block of rows below.
+
+    Returns:
+        The figure, and of each row its axes, its image, and its models, which come after the columns `first`.
+    """
+    blocks = [models[i : i + WIDEST] for i in range(0, len(models), WIDEST)] or [[]]
+    figure, axes = _grid(len(chosen) * len(blocks), len(first) + len(blocks[0]))
+    rows = list(zip(axes, itertools.product(blocks, chosen), strict=True))
+    for number, (line, (block, example)) in enumerate(rows):
+        line[0].set_ylabel(f"{example.category}/{example.name}".replace("/", "\n"), fontsize=7)
+        for axis in line[len(first) + len(block) :]:
+            axis.set_axis_off()
+        if number % len(chosen) == 0:
+            for axis, head in zip(line, [*first, *map(display, block)], strict=False):
+                axis.set_title(textwrap.fill(head.replace("_", " "), 13))
+    return figure, [(line, example, block) for line, (block, example) in rows]
 
 
 def pipeline(
@@ -214,7 +235,8 @@ def _picture(axis: Axes, picture: NDArray | None) -> None:
         axis.set(facecolor="#f4f4f4", aspect="equal", xlim=(0, 1), ylim=(0, 1))
         axis.fill_between([0, 1], 0, 1, facecolor="none", edgecolor="#bbbbbb", hatch="///", linewidth=0)
     else:
-        axis.imshow(picture, cmap="gray", vmin=0, vmax=1 if picture.dtype != np.uint8 else 255)
+        top = 1 if picture.dtype != np.uint8 else 255
+        axis.imshow(picture, cmap="gray", vmin=0, vmax=top, interpolation="antialiased")
 
 
 def inspected(images: str | Path, out: str | Path, count: int = 8) -> Figure:

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from clgan_lib import ablation, agreement, conventions, exhibits, figures, modern, sweep, thresholds
 from clgan_lib.exhibits import Section
+from clgan_lib.findings import findings
 from clgan_lib.layout import Table, write_text
 from clgan_lib.maps import Example
 from clgan_lib.style import STYLE
@@ -102,16 +103,17 @@ def write_experiment(
     """
     pictures = [plots[name] for name in ("fig4", "fig5") if name in plots]
     sections = [
+        Section("What you see", findings(frame, published("table3"))),
+        Section("Pictures: Fig. 4 and Fig. 5", PROSE["pictures" if pictures else "no pictures"], pictures),
         Section("Summary", PROSE["summary"], [written[-1], plots["scores"]]),
         Section("Table 3", PROSE["table 3"], [written[0]]),
         Section("Modern measures", PROSE["modern"], [modern.table(frame)]),
         Section("Is the difference real?", PROSE["differences"], compared),
-        Section("Fig. 4 and Fig. 5", PROSE["pictures" if pictures else "no pictures"], pictures),
+        *_ablation(folder / "tables", frame),
     ]
-    sections = [*_ablation(folder / "tables", frame), *sections]
     if (folder / "tables" / "table4.csv").is_file():
-        found, paper = pd.read_csv(folder / "tables" / "table4.csv", keep_default_na=False), published("table4")
-        curves, table = figures.sweep(found, paper), sweep.table4(frame, found, paper)
+        found, printed = pd.read_csv(folder / "tables" / "table4.csv", keep_default_na=False), published("table4")
+        curves, table = figures.sweep(found, printed), sweep.table4(frame, found, printed)
         sections.append(Section("Table 4", PROSE["table 4"], [curves, table]))
     if (folder / "tables" / "conventions.csv").is_file():
         numbers = pd.read_csv(folder / "tables" / "conventions.csv")
@@ -143,49 +145,43 @@ def _ablation(folder: Path, frame: pd.DataFrame) -> list[Section]:
 
 
 PROSE = {
-    "ablation": [
-        "First the 2 x 2 of training and threshold, so that neither is taken for the other; its corner is their "
-        "interaction. Then one thing changed at a time, against the base of its group: same categories, seeds and number of "
-        "training images. Last, whether models rank on drawn images as on real ones.",
-    ],
-    "summary": [
-        "Residual in is what a model changed where the defect is, residual out what it changed elsewhere. A model that "
-        "restores has a large one and a small one; a model that copies its input has two small ones, and nothing to detect.",
-    ],
-    "table 3": [
-        "A block of rows per metric, a row per model, a column per category. In italics what the paper prints; in bold the "
-        "best of ours. The last block is what a method gains over the template, the median of the nearest good training "
-        "images, which learns nothing, under the same detector.",
-    ],
-    "modern": [
-        "The paper reports masks under one threshold. These measures ask what the maps themselves are worth, as papers do "
-        "today, and what each threshold marks where nothing is wrong: a detector that marks something on every good product "
-        "stops the line.",
-    ],
-    "differences": [
-        "Test images are drawn again, with replacement, thousands of times; the interval holds the difference in 95 % of "
-        "the draws. Where it includes zero, these images do not tell the two models apart. Other seeds add scatter of "
-        "their own.",
-    ],
     "pictures": [
-        "From the defective image, a model should draw the product as it would be without the defect, and leave the rest "
-        "alone. The images are chosen by the rule below each figure, not by hand.",
+        "A model should reconstruct the product as it would be without the defect, and change nothing else. Where the "
+        "reconstruction looks unlike the product, or shows the defect, the detector has little to work with.",
     ],
     "no pictures": ["No run of this experiment has its maps on this machine; tables do not need them."],
+    "summary": [
+        "A model that restores has a large residual inside the defects and a small one outside. A model that copies its "
+        "input has two small ones. A gain below zero means that the control, which learns nothing, is better.",
+    ],
+    "table 3": [
+        "Rows are models, in blocks of one metric; columns are categories. The paper's numbers are in italics. The last "
+        "block is the gain over the template: the median of the nearest good training images as the reconstruction.",
+    ],
+    "modern": [
+        "These measures are not in the paper. AUROC, AP and AUPRO rate the anomaly maps without a threshold. False alarms "
+        "are what a detector marks on good images.",
+    ],
+    "differences": [
+        "The 95 % intervals come from drawing the test images again, with replacement. Where one includes zero, these "
+        "images do not tell the two models apart. Other seeds add scatter of their own.",
+    ],
+    "ablation": [
+        "First training and threshold are changed separately and together. Then one setting at a time is changed against "
+        "the base of its group: same categories, seeds and training images. Last, the ranking of the models on embedded "
+        "data is compared with that on real data.",
+    ],
     "table 4": [
-        "The paper tries k from 2 to 3, finds F1 highest at the end of its range, and calls 3 the optimum. The curves go "
-        "on until F1 falls. The dashed line is what the detector makes of a perfect residual, the true mask: it loses every "
-        "defect larger than 1/(1 + k²) of the image. It is no ceiling: a residual that is stronger in one part of a large "
-        "defect than in another can keep that part.",
+        "The curves show F1 over k; the paper tries the shaded range and calls its end the optimum. The dashed line is the "
+        "paper's detector on a perfect residual, the true mask. It misses every defect larger than 1/(1 + k²) of the image.",
     ],
     "conventions": [
-        "The same maps of the same run, scored as different papers score. Nothing was trained again: the distance between "
-        "two rows is what convention alone moves.",
+        "The same maps of the same runs, scored by different protocols. Nothing was trained again: the rows differ by "
+        "protocol alone.",
     ],
     "thresholds": [
-        "The same maps of the same runs under every rule in use that needs no test label. A model is only as good as the "
-        "threshold that can be had for it: rules that leave good images alone lose most of the defect, and rules that find "
-        "the defect mark every good image somewhere.",
+        "The same maps under every rule that needs no test label. Rules that mark little on good images miss most of the "
+        "defect; rules that find the defect mark something on every good image.",
     ],
-    "others": ["The same runs averaged and thresholded otherwise; numbers of two conventions can't be compared."],
+    "others": ["The same runs, averaged and thresholded otherwise. Numbers of two protocols cannot be compared."],
 }

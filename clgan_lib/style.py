@@ -74,8 +74,7 @@ def captioned(figure: Any, caption: str, whole: Figure | None = None) -> Figure:
     """
     whole = whole or figure
     if caption:
-        figure.supxlabel(
-            textwrap.fill(caption, int(17 * whole.get_figwidth())), fontsize=7, color="#444444", x=0.01, ha="left"
-        )
+        text = textwrap.fill(caption, int(15 * whole.get_figwidth()), break_on_hyphens=False)
+        figure.supxlabel(text, fontsize=8, color="#444444", x=0.01, ha="left")
     plt.close(whole)  # a notebook shows what a cell returns, and nothing twice
     return whole

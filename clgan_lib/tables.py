@@ -1,7 +1,6 @@
 """The paper's Table 3 from our runs, in its layout, and a summary that says more than F1.
 
-A table is built from the tidy rows of `collect` and nothing else. What is missing shows as a hole, and a mean over
-fewer runs than expected says so and is never the best.
+Tables are built from the tidy rows of `collect` alone. A mean over fewer runs than expected says so, and is never the best.
 """
 
 from __future__ import annotations
@@ -14,20 +13,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from clgan_lib.findings import own_threshold
 from clgan_lib.layout import HOLE, NOT_APPLICABLE, Cell, Row, Table
 from clgan_lib.tidy import METRICS, available, collect, display, expected_runs, is_mvtec, published, select, write_csv
 
-__all__ = [
-    "collect",
-    "expected_runs",
-    "provenance",
-    "published",
-    "number",
-    "select",
-    "summary",
-    "table3",
-    "write_tables",
-]
+__all__ = ["collect", "expected_runs", "number", "provenance", "published", "select", "summary", "summary_by_category"]
+__all__ += ["table3", "write_tables"]
 
 POSTPROCESS_NAMES = {
     "dual_threshold": "the paper's dual threshold",
@@ -41,19 +32,18 @@ AVERAGE_NAMES = {
 }
 PAPER = ("dual_threshold", "image")  # the convention of the paper's Table 3, as we read it
 BLOCKS = {**{name: name for name in METRICS}, "gain": "F1 − template"}
-# The summary's columns: of the tidy table, head, unit, decimals, and whether it is a quality: those get a ±.
-SUMMARY = (
-    ("F1", "F1 %", 1.0, 1, True),
-    ("IoU", "IoU %", 1.0, 1, True),
-    ("gain", "F1 − template", 1.0, 1, True),
-    ("AUROC", "AUROC", 1.0, 3, True),
-    ("AP", "AP", 1.0, 3, True),
-    ("inside", "residual in %", 0.01, 2, True),
-    ("outside", "residual out %", 0.01, 2, True),
-    ("train_s", "training s", 1.0, 1, False),
-    ("images_seen", "images seen", 1.0, 0, False),
-    ("steps", "steps", 1.0, 0, False),
-    ("peak_bytes", "memory MiB", 2.0**20, 0, False),
+# Columns of the summaries: of the tidy table, head, unit, decimals, and whether it is a quality: those get a ±.
+F1, GAIN = ("F1", "F1 %", 1.0, 1, True), ("gain", "F1 − template", 1.0, 1, True)
+OWN = ("own_F1", "own F1 %", 1.0, 1, True), ("own_gain", "own F1 − template", 1.0, 1, True)
+IOU, AUROC, AP = ("IoU", "IoU %", 1.0, 1, True), ("AUROC", "AUROC", 1.0, 3, True), ("AP", "AP", 1.0, 3, True)
+RESIDUAL = ("inside", "residual in %", 0.01, 2, True), ("outside", "residual out %", 0.01, 2, True)
+COST = ("train_s", "training s", 1.0, 1, False), ("images_seen", "images seen", 1.0, 0, False)
+MORE_COST = ("steps", "steps", 1.0, 0, False), ("peak_bytes", "memory MiB", 2.0**20, 0, False)
+SUMMARY = (F1, GAIN, *OWN, AUROC, *RESIDUAL, *COST)
+BY_CATEGORY = (F1, IOU, GAIN, AUROC, AP, *RESIDUAL, *COST, *MORE_COST)
+EXPLAINED = (
+    "Residual: mean ID1 (eq. 7) inside and outside the defects of defective images, percent of the full range; a model "
+    "that restores has much inside and little outside. Training time, images seen, steps: per run."
 )
 
 
@@ -105,32 +95,30 @@ def table3(
 def _block(rows: pd.DataFrame, metric: str, categories: list[str], paper: pd.DataFrame | None) -> list[list[Cell]]:
     """The rows of one metric, first cell the model's name."""
     models = list(rows["model"].unique())
-    ours: dict[str, list[tuple[Cell, float]]] = {}
-    for model in models:
-        mine = rows[rows["model"] == model]
-        by_category = dict(list(mine.groupby("category")))
-        parts = [by_category.get(category, mine.iloc[:0]) for category in categories]
-        ours[model] = [spread(part, metric, signed=metric == "gain") for part in [*parts, mine]]
-    for column in range(len(categories) + 1):
-        best = max(
-            (ours[m][column][0].text for m in models if np.isfinite(ours[m][column][1])), default=None, key=_value
-        )
-        for model in models:
-            cell, value = ours[model][column]
-            if metric != "gain" and np.isfinite(value) and _value(cell.text) == _value(best or ""):
-                ours[model][column] = Cell(cell.text, "best"), value
+    columns = []
+    for part in [*(rows[rows["category"] == category] for category in categories), rows]:
+        cells = [spread(part[part["model"] == model], metric, signed=metric == "gain") for model in models]
+        columns.append([cell for cell, _ in cells] if metric == "gain" else _best_in_bold(cells))
     lines = []
-    for model in models:
-        lines.append([Cell(display(model), "label"), *(cell for cell, _ in ours[model])])
+    for model, shown in zip(models, zip(*columns, strict=True), strict=True):
+        lines.append([Cell(display(model), "label"), *shown])
         theirs = None if paper is None else paper[(paper["metric"] == metric) & (paper["model"] == model)]
         if theirs is not None and len(theirs):
             lines.append([Cell("published", "published"), *_published_cells(theirs, categories)])
     return lines
 
 
+def _best_in_bold(cells: Sequence[tuple[Cell, float]]) -> list[Cell]:
+    """A column of `spread`, its largest mean marked; a mean over fewer runs is never the best."""
+    best = max((_value(cell.text) for cell, value in cells if np.isfinite(value)), default=None)
+    return [
+        Cell(cell.text, "best") if np.isfinite(value) and _value(cell.text) == best else cell for cell, value in cells
+    ]
+
+
 def _value(text: str) -> float:
     """The printed mean of a cell, so that what looks equal is equally best."""
-    return float(text.split()[0].replace("−", "-")) if text else float("nan")
+    return float(text.split()[0].replace("−", "-"))
 
 
 def _published_cells(theirs: pd.DataFrame, categories: list[str]) -> list[Cell]:
@@ -181,46 +169,55 @@ def number(value: float, decimals: int = 2, signed: bool = False) -> str:
     return f"{value:{'+' if signed else ''},.{decimals}f}".replace("-", "−").replace(",", " ")
 
 
-def summary(
-    frame: pd.DataFrame, *, postprocess: str = "dual_threshold", average: str = "image", by_category: bool = False
-) -> Table:
-    """One row per model: quality, what it leaves behind, what it cost. Means over categories and seeds.
+def summary(frame: pd.DataFrame) -> Table:
+    """A row per model, means over categories and seeds, under the paper's detector and the model's own threshold."""
+    key = ["model", "category", "seed"]
+    own = own_threshold(frame)[[*key, "F1", "gain", "rule"]].rename(columns={"F1": "own_F1", "gain": "own_gain"})
+    rows = select(frame, *PAPER).merge(own, on=key, how="left")
+    columns = _summary_columns(rows, SUMMARY, best=("F1", "own_F1", "AUROC"))
+    columns.insert(4, [Cell(rule) for rule in rows.drop_duplicates("model")["rule"]])
+    heads = ["model", *(head for _, head, *_ in SUMMARY)]
+    heads.insert(4, "own threshold")
+    over = "categories and seeds, ± over seeds" if rows["seed"].nunique() > 1 else "categories"
+    caption = f"Summary of experiment {frame['experiment'].iloc[0]}: a row per model, means over {over}; best in bold."
+    notes = [
+        f"F1: {POSTPROCESS_NAMES[PAPER[0]]}. Own F1: the model's better threshold without labels, calibrated on held-out "
+        "good images or native. − template: the gain over that control, under its own threshold in turn.",
+        EXPLAINED,
+        *_notes(rows, frame, None),
+    ]
+    lines = [Row(cells) for cells in zip(*columns, strict=True)]
+    return Table("summary", caption, heads, lines, notes=notes, source=provenance(frame))
 
-    Args:
-        frame: from `collect`.
-        postprocess: of F1, IoU and gain, see `select`.
-        average: likewise.
-        by_category: a block of rows per category instead of means over them.
-    """
-    rows = select(frame, postprocess, average)
-    for column, _, unit, *_ in SUMMARY:
-        rows[column] = pd.to_numeric(rows[column], errors="coerce") / unit
-    blocks = list(rows.groupby("category", sort=True)) if by_category else [("", rows)]
-    lines = []
-    for category, part in blocks:
-        for i, (model, mine) in enumerate(part.groupby("model", sort=False)):
-            cells = [Cell(display(str(model)), "label")]
-            if by_category:
-                cells.insert(0, Cell("" if i else str(category), "label"))
-            for column, _, _, decimals, quality in SUMMARY:
-                signed = column == "gain"
-                cells.append(spread(mine, column, decimals=decimals, signed=signed, deviation=quality)[0])
-            lines.append(Row(cells, opens=by_category and not i))
-    over = ["categories"] * (not by_category) + ["seeds"] * (rows["seed"].nunique() > 1)
+
+def summary_by_category(frame: pd.DataFrame) -> Table:
+    """A block of rows per category, a row per model: the paper's detector, the maps, and what it all cost."""
+    rows, lines = select(frame, *PAPER), []
+    for category, part in rows.groupby("category", sort=True):
+        for i, cells in enumerate(zip(*_summary_columns(part, BY_CATEGORY), strict=True)):
+            lines.append(Row([Cell("" if i else str(category), "label"), *cells], opens=not i))
+    several = rows["seed"].nunique() > 1
     caption = (
-        f"Summary of experiment {frame['experiment'].iloc[0]}{', category by category' if by_category else ''}: "
-        f"{'means over ' + ' and '.join(over) + '; ' if over else ''}F1 and IoU by "
-        f"{POSTPROCESS_NAMES.get(postprocess, postprocess)}, {AVERAGE_NAMES.get(average, average)}"
-        f"{'; ± over seeds' if 'seeds' in over else ''}."
+        f"Summary of experiment {frame['experiment'].iloc[0]}, category by category: {'means over seeds; ' * several}"
+        f"F1 and IoU by {POSTPROCESS_NAMES[PAPER[0]]}, {AVERAGE_NAMES[PAPER[1]]}{'; ± over seeds' * several}."
     )
-    explained = (
-        "Residual: mean ID1 (eq. 7) inside and outside the defects of defective images, percent of the full range; a model "
-        "that restores has much inside and little outside. Training time, images seen, steps: per run."
-    )
-    heads = [*(["category"] if by_category else []), "model", *(head for _, head, *_ in SUMMARY)]
-    notes = [explained, *_notes(rows, frame, None)]
-    name = "summary_by_category" if by_category else "summary"
-    return Table(name, caption, heads, lines, labels=1 + by_category, notes=notes, source=provenance(frame))
+    heads = ["category", "model", *(head for _, head, *_ in BY_CATEGORY)]
+    notes = [EXPLAINED, *_notes(rows, frame, None)]
+    return Table("summary_by_category", caption, heads, lines, labels=2, notes=notes, source=provenance(frame))
+
+
+def _summary_columns(
+    rows: pd.DataFrame, columns: Sequence[tuple[str, str, float, int, bool]], best: Sequence[str] = ()
+) -> list[list[Cell]]:
+    """The models' names, then a list of cells per column; those of `best` with the best in bold."""
+    parts = dict(list(rows.groupby("model", sort=False)))
+    made = [[Cell(display(str(model)), "label") for model in parts]]
+    for name, _, unit, decimals, quality in columns:
+        scaled = [part.assign(**{name: pd.to_numeric(part[name], errors="coerce") / unit}) for part in parts.values()]
+        signed = name.endswith("gain")
+        cells = [spread(part, name, decimals=decimals, signed=signed, deviation=quality) for part in scaled]
+        made.append(_best_in_bold(cells) if name in best else [cell for cell, _ in cells])
+    return made
 
 
 def _notes(rows: pd.DataFrame, frame: pd.DataFrame, paper: pd.DataFrame | None) -> list[str]:
@@ -297,7 +294,7 @@ def write_tables(frame: pd.DataFrame, folder: Path, paper: pd.DataFrame | None =
         made.append(table3(frame, postprocess=postprocess, average=average, paper=paper if first else None))
     if frame["left_out"].astype(bool).any():
         made.append(table3(frame, subset="every type"))
-    made += [summary(frame, by_category=True), summary(frame)]
+    made += [summary_by_category(frame), summary(frame)]
     for table in made:
         table.write(folder)
     return made

@@ -113,7 +113,7 @@ def collect(results_root: str | Path, experiment: str, expected: Expected = ()) 
     wanted = [*expected, *itertools.product(extra, _nth(known, 1), _nth(known, 2))]
     blank = {"experiment": experiment, "found": False, "scored": True, "left_out": "", "imported": ""}
     rows += [blank | {"model": m, "category": c, "seed": s} for m, c, s in wanted if (m, c, s) not in found]
-    frame = _with_gain(_in_order(pd.DataFrame(rows), wanted))
+    frame = with_gain(_in_order(pd.DataFrame(rows), wanted))
     frame.attrs["notes"] = notes
     for note in notes:
         warnings.warn(note, stacklevel=2)
@@ -206,7 +206,7 @@ def _in_order(frame: pd.DataFrame, wanted: Expected) -> pd.DataFrame:
     return frame.loc[order].reset_index(drop=True)
 
 
-def _with_gain(frame: pd.DataFrame) -> pd.DataFrame:
+def with_gain(frame: pd.DataFrame) -> pd.DataFrame:
     """Add `gain`: F1 minus the template's, same category, convention and seed (its mean where it has not that seed)."""
     key = ["category", "postprocess", "average", "subset"]
     floor = frame.loc[(frame["model"] == "template") & frame["found"], [*key, "seed", "F1"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -61,16 +62,26 @@ def test_other_masks_come_from_the_maps(root: Path, postprocess: str, models: li
     assert example.masks["udcae"].sum() == row["TP"] + row["FP"]  # type: ignore[union-attr]
 
 
-def test_fig4_and_fig5_have_the_papers_layout(root: Path) -> None:
+def test_fig4_and_fig5_have_a_row_per_image(root: Path) -> None:
     chosen = maps.examples(root, tables.collect(root, "fake"))
     fig4, fig5 = figures.reconstructions(chosen), figures.detections(chosen)
     assert [axis.get_title() for axis in fig4.axes[:4]] == ["input", "UDCAE", "CLGAN", "template"]
     np.testing.assert_array_equal(pictures(fig4)[4], chosen[1].image)  # second row, first column
-    assert [axis.get_ylabel() for axis in fig5.axes[::2]] == ["image", "truth", "UDCAE", "CLGAN", "template"]
-    np.testing.assert_array_equal(pictures(fig5)[3], chosen[1].truth)  # second row, second column
+    assert [axis.get_title() for axis in fig5.axes[:5]] == ["image", "truth", "UDCAE", "CLGAN", "template"]
+    np.testing.assert_array_equal(pictures(fig5)[6], chosen[1].truth)  # second row, second column
+    assert fig4.axes[0].collections and not fig4.axes[1].collections  # the defect is outlined in the input alone
     for figure in (fig4, fig5):
         assert "Seed 0" in texts(figure) and "median F1 under CLGAN" in texts(figure) and "Hatched" not in texts(figure)
         assert "Data: embedded." in texts(figure)
+
+
+def test_many_models_go_on_below(root: Path) -> None:
+    example = maps.examples(root, tables.collect(root, "fake"))[0]
+    many = {f"a-long-name-of-number-{i}": example.image for i in range(11)}
+    figure = figures.reconstructions([dataclasses.replace(example, reconstructions=many)])
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles[0] == titles[10] == "input" and "".join(titles[12].split()) == "a-long-name-of-number-10"
+    assert len(pictures(figure)) == 13 and all(len(line) <= 13 for title in titles for line in title.split("\n"))
 
 
 def test_a_missing_run_is_hatched_and_another_model_chooses(root: Path, tmp_path: Path) -> None:

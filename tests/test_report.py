@@ -76,7 +76,11 @@ def test_one_file_without_network(root: Path) -> None:
     assert all(link.startswith(("data:image/", "#", "tables/", "figures/")) for link in parsed.links), parsed.links
     assert not re.search(r"@import|url\(|<link|<iframe", page.read_text())
     assert {"tables/table3.csv", "tables/table3.tex"} <= set(parsed.links)
-    assert [link for link in parsed.links if link.startswith("#")] == [f"#s{i}" for i in range(1, 11)]
+    assert [link for link in parsed.links if link.startswith("#")] == [f"#s{i}" for i in range(1, 12)]
+    heads = [
+        parsed.words.index(title) for title in ("What you see", "Pictures: Fig. 4 and Fig. 5", "Summary", "Table 3")
+    ]
+    assert heads == sorted(heads) and any("CLGAN is number" in word for word in parsed.words)
     titles = {"The networks: Fig. 1, Tables 1 and 2", "The data: Fig. 3", "The paper's own tables, audited"}
     assert titles <= set(parsed.words) and any(word.startswith("43.26 ✗") for word in parsed.words)
     assert any("3 of 3 runs" in word for word in parsed.words)

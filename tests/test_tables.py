@@ -102,7 +102,7 @@ def test_a_deleted_run_is_a_hole(own: Path) -> None:
     assert cell(table, "F1", "template", "metal_nut").text.endswith("(1/2)")
     assert cell(table, "F1", "template", "mean").kind == "plain"  # a mean over fewer is never the best
     assert any("3 of 12 runs missing" in note for note in table.notes)
-    assert HOLE in tables.summary(frame).notes[1]
+    assert HOLE in tables.summary(frame).notes[2]
 
 
 def test_an_experiment_without_any_run_is_all_holes(tmp_path: Path) -> None:
@@ -227,8 +227,10 @@ def test_summary_averages_and_counts_costs(root: Path) -> None:
     table = tables.summary(tables.collect(root, "fake"))
     row = next(row for row in table.rows if row.cells[0].text == "CLGAN")
     values = dict(zip(table.header, (c.text for c in row.cells), strict=True))
-    assert values["memory MiB"] == "512" and values["images seen"] == "2 000" and values["training s"] == "12.5"
-    lines = tables.summary(tables.collect(root, "fake"), by_category=True).rows
+    assert values["images seen"] == "2 000" and values["training s"] == "12.5"
+    by_category = tables.summary_by_category(tables.collect(root, "fake"))
+    lines = by_category.rows
+    assert lines[0].cells[by_category.header.index("memory MiB")].text == "512"
     start = next(i for i, line in enumerate(lines) if line.cells[0].text == "metal_nut")
     assert lines[start].opens
     nut = next(line for line in lines[start:] if line.cells[1].text == "CLGAN")
@@ -240,6 +242,23 @@ def test_summary_averages_and_counts_costs(root: Path) -> None:
         values["residual in %"].split()[0]
         == f"{100 * python_statistics.mean(m['residual']['inside'] for m in stored):.2f}"
     )
+
+
+def test_summary_has_the_better_threshold_without_labels(root: Path) -> None:
+    table = tables.summary(tables.collect(root, "fake"))
+    rows = {row.cells[0].text: dict(zip(table.header, row.cells, strict=True)) for row in table.rows}
+    means = {}
+    for model in ("clgan", "udcae", "template"):
+        stored = [json.loads(path.read_text())["scores"] for path in (root / "fake" / model).rglob("metrics.json")]
+        rules = [rule for rule in ("calibrated", "native") if rule in stored[0]]
+        by_rule = {rule: python_statistics.mean(scores[rule]["image"]["F1"] for scores in stored) for rule in rules}
+        best = max(by_rule, key=by_rule.__getitem__)
+        row, means[model] = rows[tidy.display(model)], by_rule[best]
+        assert row["own threshold"].text == best and row["own F1 %"].text.split()[0] == f"{by_rule[best]:.1f}"
+    gain = rows["CLGAN"]["own F1 − template"].text.split()[0].replace("−", "-")
+    assert float(gain) == pytest.approx(means["clgan"] - means["template"], abs=0.051)
+    best = max(means, key=means.__getitem__)
+    assert [name for name in rows if rows[name]["own F1 %"].kind == "best"] == [tidy.display(best)]
 
 
 def test_modern_measures_are_the_stored_ones_and_old_runs_leave_holes(own: Path) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 
 from clgan_lib.model import ReconstructionModel
+from clgan_lib.similarity import gaussian_blur
 
 
 class Blur(ReconstructionModel):
@@ -30,5 +30,5 @@ class Blur(ReconstructionModel):
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
-        kernel = 2 * min(round(3 * self.sigma), self.image_size - 1) + 1  # a reflected border is at most S - 1 wide
-        return transforms.gaussian_blur(images, [kernel, kernel], [self.sigma, self.sigma])
+        reach = min(round(3 * self.sigma), self.image_size - 1)  # a reflected border is at most S - 1 wide
+        return gaussian_blur(images, self.sigma, reach)

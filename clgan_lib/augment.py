@@ -5,10 +5,12 @@ A pose that the product never takes would teach the model that a defect is norma
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
+from torch.nn import functional as F
 
 # The poses a product may take. "flips": mirrored left-right and up-down (so also half a turn); "quarters": quarter turns.
 SYMMETRIES = ("none", "flips", "quarters", "quarters+flips", "any", "any+flips")
@@ -49,14 +51,17 @@ def turn(images: Tensor, angle: float, mirrored: bool) -> Tensor:
     ``(..., C, S, S)`` float in and out; quarter turns are exact.
     """
     if mirrored:
-        images = transforms.horizontal_flip(images)
+        images = images.flip(-1)
     if angle % 90 == 0:
         return torch.rot90(images, int(angle // 90), (-2, -1))
     size = images.shape[-1]
     margin = size // 4  # a turned square reaches 0.21 S beyond its sides
-    padded = transforms.pad(images, [margin], padding_mode="reflect")
-    turned = transforms.rotate(padded, angle, interpolation=transforms.InterpolationMode.BILINEAR)
-    return transforms.center_crop(turned, [size, size])
+    planes = F.pad(images.reshape(1, -1, size, size), [margin] * 4, mode="reflect")
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    turning = planes.new_tensor([[[cos, -sin, 0], [sin, cos, 0]]])
+    whence = F.affine_grid(turning, [1, 1, *planes.shape[2:]], align_corners=False)
+    turned = F.grid_sample(planes, whence, align_corners=False)
+    return turned[..., margin : margin + size, margin : margin + size].reshape(images.shape)
 
 
 def augment(images: Tensor, symmetry: str, *, crop: bool = False) -> Tensor:
@@ -79,7 +84,8 @@ def _augment_one(image: Tensor, symmetry: str, crop: bool) -> Tensor:
         size = image.shape[-1]
         large = round(size * 286 / 256)
         top, left = torch.randint(large - size + 1, (2,)).tolist()
-        image = transforms.resize(image, [large, large], antialias=True)[:, top : top + size, left : left + size]
+        larger = F.interpolate(image[None], (large, large), mode="bilinear", antialias=True, align_corners=False)[0]
+        image = larger[:, top : top + size, left : left + size]
     return image
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from clgan_lib.layers import COMPILE_OPTIONS, Norm
 from clgan_lib.losses import GanLoss, adversarial_loss, generator_loss, patch_nce_losses
-from clgan_lib.model import ReconstructionModel, load_optimizer_state, optimizer_state
+from clgan_lib.model import Adam, ReconstructionModel, load_optimizer_state, optimizer_state
 from clgan_lib.networks import (
     Generator,
     PatchDiscriminator,
@@ -185,6 +185,6 @@ class CLGAN(ReconstructionModel):
         load_optimizer_state(self.d_optimizer, state["D"])
 
 
-def _adam(parameters: list[nn.Parameter], learning_rate: float) -> torch.optim.Adam:
+def _adam(parameters: list[nn.Parameter], learning_rate: float) -> Adam:
     """Adam as CUT sets it; `fused` updates all tensors in one pass over memory."""
-    return torch.optim.Adam(parameters, lr=learning_rate, betas=(0.5, 0.999), fused=True)
+    return Adam(parameters, lr=learning_rate, betas=(0.5, 0.999), fused=True)

@@ -34,7 +34,7 @@ from clgan_lib.clgan import CLGAN
 from clgan_lib.corruption import corrupt
 from clgan_lib.data import to_float, to_uint8
 from clgan_lib.losses import generator_loss
-from clgan_lib.model import blur5, calibrated
+from clgan_lib.model import AdamW, blur5, calibrated
 from clgan_lib.networks import Norm
 from clgan_lib.probes import synthetic_defects
 from clgan_lib.restorer import Restorer
@@ -111,7 +111,7 @@ class CLGANR(CLGAN):
         self.average_poses, self.poses, self.light = average_poses, poses("none"), light
         self.average: Restorer = frozen_copy(self.generator)
         trained = [*self.generator.parameters(), *self.heads.parameters()]
-        self.g_optimizer = torch.optim.AdamW(trained, lr=learning_rate, fused=True)
+        self.g_optimizer = AdamW(trained, lr=learning_rate, fused=True)
         self.register_buffer("threshold", torch.tensor(float("nan")))
         self.register_buffer("updates", torch.tensor(0))
         self.register_buffer("symmetry", torch.tensor(SYMMETRIES.index("none")))

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import sigmoid_focal_loss
 
 from clgan_lib.clgan_r import CLGANR, frozen_copy
-from clgan_lib.model import load_optimizer_state, optimizer_state
+from clgan_lib.model import AdamW, load_optimizer_state, optimizer_state
 
 VISIBLE = 16 / 255  # of [-1, 1], 8 of 255: smaller changes are no damage that could be found
 
@@ -56,7 +55,7 @@ class CLGANRC(CLGANR):
             raise ValueError("compare: clgan_rc compares by its comparator; leave the option out, or use clgan_r")
         self.comparator = Comparator(self.generator.channels)
         self.comparator_average: Comparator = frozen_copy(self.comparator)
-        self.c_optimizer = torch.optim.AdamW(self.comparator.parameters(), lr=self.learning_rate, fused=True)
+        self.c_optimizer = AdamW(self.comparator.parameters(), lr=self.learning_rate, fused=True)
 
     def averages(self) -> list[tuple[nn.Module, nn.Module]]:
         """G's, and the comparator's."""
@@ -69,7 +68,7 @@ class CLGANRC(CLGANR):
         with torch.no_grad():
             found = differences(damaged, redrawn, taps, self.generator.encode(redrawn))
             wanted = _resized(visible_damage(images, damaged, where), images.shape[-1] // 2)
-        loss = sigmoid_focal_loss(self.comparator(found).float(), wanted, alpha=0.5, reduction="mean")
+        loss = focal_loss(self.comparator(found).float(), wanted)
         for group in self.c_optimizer.param_groups:
             group["lr"] = self.g_optimizer.param_groups[0]["lr"]
         self.c_optimizer.zero_grad(set_to_none=True)
@@ -110,6 +109,16 @@ def differences(images: Tensor, others: Tensor, taps: list[Tensor], other_taps: 
     """How two images differ: absolute in colour, then squared between unit feature vectors at each tap of G_enc."""
     pairs = zip(taps, other_taps, strict=True)
     return [(images - others).abs(), *((F.normalize(a, dim=1) - F.normalize(b, dim=1)).square() for a, b in pairs)]
+
+
+def focal_loss(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Cross-entropy where what is nearly right counts little, times (1 - p)^2 of the right answer, and half of its mean.
+
+    Lin, Goyal, Girshick, He, Dollár, "Focal loss for dense object detection", ICCV 2017, with alpha 0.5 and gamma 2.
+    """
+    p = torch.sigmoid(logits)
+    right = p * wanted + (1 - p) * (1 - wanted)
+    return (0.5 * (F.binary_cross_entropy_with_logits(logits, wanted, reduction="none") * (1 - right) ** 2)).mean()
 
 
 def _resized(maps: Tensor, size: int) -> Tensor:

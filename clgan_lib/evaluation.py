@@ -7,8 +7,9 @@ that the model was not shown. A defect too small to survive the reduction is mis
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -84,7 +85,11 @@ def evaluate(
 @contextmanager
 def exactly() -> Iterator[None]:
     """Float32 in full, where a GPU would drop 13 bits in convolutions (TF32); nothing compiled for each size of batch."""
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False), torch.compiler.set_stance("force_eager"):
+    compiler = (
+        "torch._dynamo" in sys.modules
+    )  # else nothing is compiled, and importing it would take a second and a half
+    stance = torch.compiler.set_stance("force_eager") if compiler else nullcontext()
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False), stance:
         yield
 
 

@@ -10,6 +10,7 @@ import platform
 import random
 import subprocess
 import time
+import zipfile
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -324,8 +325,13 @@ def write_answers(folder: Path, found: evaluation.Evaluation) -> None:
         arrays["dual_threshold"] = found.masks["dual_threshold"]
     arrays |= {} if found.image_scores is None else {"image_scores": found.image_scores}
     arrays |= {"native": found.masks["native"]} if "native" in found.masks else {}
-    with replacing(folder / "maps.npz") as part, open(part, "wb") as file:
-        np.savez_compressed(file, **arrays)
+    with (
+        replacing(folder / "maps.npz") as part,
+        zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed,
+    ):
+        for name, array in arrays.items():  # NumPy packs at level 6, which takes twice as long and saves 5 %
+            with packed.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
     with replacing(folder / "scores.csv") as part:
         pd.DataFrame(evaluation.image_rows(found)).to_csv(part, index=False)
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from torchvision.ops import sigmoid_focal_loss
 
 from clgan_lib import corruption, similarity
 from clgan_lib.augment import poses, turn
 from clgan_lib.clgan_r import CLGANR, move_average
-from clgan_lib.clgan_rc import CLGANRC, Comparator, differences, visible_damage
+from clgan_lib.clgan_rc import CLGANRC, Comparator, differences, focal_loss, visible_damage
 from clgan_lib.corruption import CLEAN, corrupt
 from clgan_lib.data import to_float, to_uint8
 from clgan_lib.model import build_model
@@ -216,6 +217,12 @@ def test_noise_is_no_damage() -> None:
     wanted = visible_damage(good, damaged, where)
     assert float(wanted[where == 0].sum()) == 0 and 0.5 < float(wanted[where == 1].mean()) < 1
     assert float(((damaged - good).abs().amax(1, keepdim=True)[where == 0] > 16 / 255).float().mean()) > 0.01
+
+
+def test_the_focal_loss_is_torchvisions() -> None:
+    logits, wanted = torch.randn(2, 1, 8, 8), (torch.rand(2, 1, 8, 8) > 0.7).float()
+    expected = sigmoid_focal_loss(logits, wanted, alpha=0.5, reduction="mean")
+    torch.testing.assert_close(focal_loss(logits, wanted), expected)
 
 
 def test_comparator_sees_differences_only() -> None:

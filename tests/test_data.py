@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import save
 from PIL import Image
+from torchvision.transforms.v2 import functional as transforms
 
 from clgan_lib import data
 from clgan_lib.augment import augment, poses, relight, turn
@@ -228,6 +229,19 @@ def test_turning_is_counter_clockwise_and_small_turns_stay_small() -> None:
     torch.testing.assert_close(turn(image, 90, False), torch.rot90(image, 1, (-2, -1)))
     near = (turn(image, 89.0, False) - turn(image, 90, False)).abs()
     assert near[:, 4:-4, 4:-4].max() < 0.15
+
+
+def test_turned_and_enlarged_images_are_torchvisions() -> None:
+    image = torch.rand(3, 32, 32)
+    for angle in (10.0, 33.3, 200.0, -45.0):
+        padded = transforms.pad(image, [8], padding_mode="reflect")
+        turned = transforms.rotate(padded, angle, interpolation=transforms.InterpolationMode.BILINEAR)
+        expected = transforms.center_crop(turned, [32, 32])
+        torch.testing.assert_close(turn(image, angle, False), expected, atol=1e-4, rtol=0)
+    larger = transforms.resize(image, [36, 36], antialias=True)  # 32 * 286 / 256
+    crops = [larger[:, y : y + 32, x : x + 32] for y in range(5) for x in range(5)]
+    cropped = augment(image[None], "none", crop=True)[0]
+    assert min(float((cropped - crop).abs().max()) for crop in crops) < 1e-5
 
 
 def test_another_light_is_a_contrast_and_a_brightness_an_image() -> None:

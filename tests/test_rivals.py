@@ -11,6 +11,7 @@ from scipy import ndimage
 from skimage.metrics import structural_similarity
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
+from torchvision.transforms.v2 import functional as transforms
 
 from baselines import common, dcgan, udcae, vae_ssim
 from baselines.blur import Blur
@@ -154,6 +155,12 @@ def test_kl_agrees_with_torch_distributions() -> None:
     expected = kl_divergence(normal, Normal(torch.zeros(5, 7), torch.ones(5, 7))).sum(1).mean()
     torch.testing.assert_close(vae_ssim.kl_divergence(mean, logvar), expected)
     assert float(vae_ssim.kl_divergence(torch.zeros(2, 3), torch.zeros(2, 3))) == 0
+
+
+def test_the_blur_is_torchvisions() -> None:
+    images = torch.rand(2, 3, 32, 32)
+    expected = transforms.gaussian_blur(images, [7, 7], [1.0, 1.0])  # a sigma of 1/32, and three of it to each side
+    torch.testing.assert_close(Blur(image_size=32).reconstruct(images), expected)
 
 
 def test_ssim_agrees_with_skimage() -> None:

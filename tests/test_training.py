@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from clgan_lib import training
 from clgan_lib.clgan import CLGAN
-from clgan_lib.model import ReconstructionModel, build_model
+from clgan_lib.model import Adam, AdamW, ReconstructionModel, build_model
 from clgan_lib.paths import replacing
 from clgan_lib.training import Budget, NonFiniteLoss, Progress, load_checkpoint, save_checkpoint, train
 
@@ -210,3 +210,18 @@ def test_devices_that_are_not_there_are_named() -> None:
     with pytest.raises(ValueError, match="'abacus' cannot be used here"):
         training.pick_device("abacus")
     assert training.pick_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(Adam, torch.optim.Adam), (AdamW, torch.optim.AdamW)])
+def test_our_optimizers_are_torchs_step_by_step(ours: type, theirs: type) -> None:
+    ended = []
+    for made in (ours, theirs):
+        torch.manual_seed(0)
+        net = nn.Linear(5, 4)
+        optimizer = made(net.parameters(), lr=0.1, betas=(0.5, 0.999), fused=True)
+        for _ in range(4):
+            optimizer.zero_grad(set_to_none=True)
+            net(torch.randn(3, 5)).square().mean().backward()
+            optimizer.step()
+        ended.append([*net.parameters(), *(value for slot in optimizer.state.values() for value in slot.values())])
+    assert all(torch.equal(a, b) for a, b in zip(*ended, strict=True))

@@ -32,7 +32,7 @@ reproduce: $(READY) ## train every run of EXPERIMENT again, the committed ones t
 report: $(READY) ## tables, figures and results/EXPERIMENT/report.html from the runs that are there
 	@mkdir -p results/$(EXPERIMENT)/log
 	@status=0; for notebook in $(NOTEBOOKS); do \
-	  $(BIN)/papermill notebooks/$$notebook.ipynb results/$(EXPERIMENT)/log/$$notebook.ipynb -p experiment $(EXPERIMENT) \
+	  $(BIN)/python -m clgan_lib.notebook notebooks/$$notebook.ipynb results/$(EXPERIMENT)/log/$$notebook.ipynb -p experiment $(EXPERIMENT) \
 	    --kernel python3 --execution-timeout 3600 --no-progress-bar --log-level ERROR || status=1; \
 	done; echo "results/$(EXPERIMENT)/report.html"; exit $$status
 

@@ -29,7 +29,7 @@ experiment = Experiment.load(config.get("experiment", "quick"), **overrides)
 experiment.require_data()
 RUNS = {(model_folder(run.row), run.category, str(run.seed)): run for run in experiment.runs()}
 NOTEBOOK = "notebooks/10_train.ipynb"
-PAPERMILL = f"{shlex.quote(sys.executable)} -m papermill"  # of this environment, activated or not
+PAPERMILL = f"{shlex.quote(sys.executable)} -m clgan_lib.notebook"  # papermill, of this environment, activated or not
 
 SEEN = range(torch.cuda.device_count())  # what CUDA_VISIBLE_DEVICES leaves, if a scheduler or the user has set it
 GPUS = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, SEEN))).replace(",", " ") if SEEN else ""

@@ -12,7 +12,6 @@ import pandas as pd
 from clgan_lib.config import EMBEDDED
 from clgan_lib.tidy import CONTROLS, display, is_mvtec, select, with_gain
 
-RULES = ("calibrated", "native")  # post-processings whose threshold needs no label; the first of equals is taken
 UNLIKE = 10.0  # residual outside the defects, percent of the range: above it colours or shapes of the product are wrong
 STANDS_OUT = 2.0  # residual inside the defects over that outside: below it a threshold has little to separate
 COPIED = 5.0  # residual inside the defects, percent of the range: below it, defects are reconstructed, too
@@ -21,7 +20,7 @@ NEXT = 3  # proposals shown at most
 
 
 def own_threshold(frame: pd.DataFrame) -> pd.DataFrame:
-    """Each model under the better of its label-free thresholds, calibrated or native, by mean F1.
+    """Each model under its own label-free threshold: the native one where the method has one, else the calibrated one.
 
     Args:
         frame: from `clgan_lib.tidy.collect`.
@@ -29,11 +28,12 @@ def own_threshold(frame: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Rows as of `clgan_lib.tidy.select`, ``rule`` naming the threshold, and ``gain`` over the template's own one.
     """
-    by_rule = [select(frame, rule).assign(rule=rule) for rule in RULES]
+    by_rule = {rule: select(frame, rule) for rule in ("calibrated", "native")}
     chosen = []
     for model in frame["model"].unique():
-        parts = [rows[rows["model"] == model] for rows in by_rule]
-        chosen.append(max(parts, key=lambda rows: (rows["F1"].notna().sum(), rows["F1"].astype(float).mean())))
+        parts = {rule: rows[rows["model"] == model] for rule, rows in by_rule.items()}
+        rule = "native" if parts["native"]["F1"].notna().any() else "calibrated"
+        chosen.append(parts[rule].assign(rule=rule))
     rows = pd.concat(chosen, ignore_index=True)
     rows["rule"] = rows["rule"].where(rows["F1"].notna().groupby(rows["model"]).transform("any"), "")
     return with_gain(rows.assign(postprocess="own", found=rows["found"].astype(bool)))
@@ -54,7 +54,7 @@ def findings(frame: pd.DataFrame, published: pd.DataFrame | None = None) -> list
         published: the paper's Table 3, from `clgan_lib.tidy.published`; quoted for CLGAN on real MVTec AD alone.
     """
     paper, own = select(frame), own_threshold(frame)
-    best = [_best(own, "each method's better label-free threshold,"), _best(paper, "the paper's detector,")]
+    best = [_best(own, "each method's own label-free threshold,"), _best(paper, "the paper's detector,")]
     paragraphs = [_setting(paper), " ".join(best), _clgan(paper, published), _next(paper)]
     return [text for text in paragraphs if text]
 

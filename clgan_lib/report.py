@@ -22,7 +22,7 @@ from clgan_lib.exhibits import Section
 from clgan_lib.findings import findings
 from clgan_lib.layout import Table, write_text
 from clgan_lib.maps import Example
-from clgan_lib.style import STYLE
+from clgan_lib.style import RENDERED, STYLE
 from clgan_lib.tables import provenance
 from clgan_lib.tidy import published
 
@@ -32,12 +32,15 @@ MIME = {"svg": "image/svg+xml", "png": "image/png"}
 def image(figure: Figure) -> Markup:
     """A figure as an ``<img>`` that carries its own data: SVG for a plot, PNG where it holds pictures."""
     kind = "png" if any(axis.images for axis in figure.findobj(mpl.axes.Axes)) else "svg"
-    buffer = io.BytesIO()
-    with mpl.rc_context(STYLE):
-        figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    rendered = RENDERED.get(figure, {}).get(kind)
+    if rendered is None:
+        buffer = io.BytesIO()
+        with mpl.rc_context(STYLE):
+            figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
+        rendered = buffer.getvalue()
     text = figure.findobj(mpl.text.Text)
     alt = max((str(t.get_text()) for t in text), key=len, default="figure")  # the caption
-    data = base64.b64encode(buffer.getvalue()).decode()
+    data = base64.b64encode(rendered).decode()
     return Markup('<figure class="exhibit"><img src="data:{};base64,{}" alt="{}"></figure>').format(
         MIME[kind], data, " ".join(alt.split())
     )

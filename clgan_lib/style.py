@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import matplotlib as mpl
 from cycler import cycler
@@ -42,6 +43,9 @@ STYLE: Any = {
 }
 
 
+RENDERED: WeakKeyDictionary[Figure, dict[str, bytes]] = WeakKeyDictionary()  # what `save` wrote; rendering is slow
+
+
 def save(figure: Figure, path: Path, kinds: Sequence[str] = ("svg", "pdf")) -> list[Path]:
     """Write a figure as ``path`` + ``.<kind>`` for each kind, whole or not at all.
 
@@ -57,6 +61,7 @@ def save(figure: Figure, path: Path, kinds: Sequence[str] = ("svg", "pdf")) -> l
         undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
         with mpl.rc_context(STYLE), replacing(target) as part:
             figure.savefig(part, format=kind, metadata=undated)
+            RENDERED.setdefault(figure, {})[kind] = part.read_bytes()
         written.append(target)
     return written
 

@@ -181,8 +181,8 @@ def summary(frame: pd.DataFrame) -> Table:
     over = "categories and seeds, ± over seeds" if rows["seed"].nunique() > 1 else "categories"
     caption = f"Summary of experiment {frame['experiment'].iloc[0]}: a row per model, means over {over}; best in bold."
     notes = [
-        f"F1: {POSTPROCESS_NAMES[PAPER[0]]}. Own F1: the model's better threshold without labels, calibrated on held-out "
-        "good images or native. − template: the gain over that control, under its own threshold in turn.",
+        f"F1: {POSTPROCESS_NAMES[PAPER[0]]}. Own F1: the model's own threshold, native where its method has one, else "
+        "calibrated on held-out good images. − template: the gain over that control, under its own threshold in turn.",
         EXPLAINED,
         *_notes(rows, frame, None),
     ]

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy.stats import genpareto, gumbel_r
 
 from clgan_lib import runs
 from clgan_lib.config import RunConfig
@@ -66,6 +65,8 @@ def peaks_over_threshold(holdout: Maps, rate: float = PIXEL_RATE, tail: float = 
     if len(excess) < 10:
         raise ValueError(f"holdout: {len(excess)} pixels exceed the quantile {tail}; a tail cannot be fitted to so few")
     thinned = np.sort(excess)[:: max(1, len(excess) // 5000)]  # a fit to thousands is as good and far faster
+    from scipy.stats import genpareto  # half a second that most who import this module need not pay
+
     shape, _, scale = genpareto.fit(thinned, floc=0)
     return start + float(genpareto.isf(rate / (1 - tail), shape, scale=scale))
 
@@ -78,6 +79,8 @@ def image_maxima(holdout: Maps, rate: float = IMAGE_RATE) -> float:
     """
     if len(holdout) < 3:
         raise ValueError(f"holdout: {len(holdout)} good images; maxima cannot be fitted to fewer than 3")
+    from scipy.stats import gumbel_r  # as above
+
     return float(gumbel_r.isf(rate, *gumbel_r.fit(holdout.max((1, 2)))))
 
 

@@ -148,7 +148,9 @@ def test_no_name_or_setting_reaches_the_shell_of_the_grid(tmp_path: Path) -> Non
     printed = ended.stdout + ended.stderr
     assert ended.returncode == 0, printed
     marks = [
-        line for line in printed.splitlines() if " -m papermill " in line or line.strip().startswith("echo FAILED")
+        line
+        for line in printed.splitlines()
+        if " -m clgan_lib.notebook " in line or line.strip().startswith("echo FAILED")
     ]
     assert len(marks) == 4, printed
     for line in marks:
@@ -156,7 +158,7 @@ def test_no_name_or_setting_reaches_the_shell_of_the_grid(tmp_path: Path) -> Non
             ["bash", "-c", f"printf '%s\\0' {harmless(line)}"], cwd=tmp_path, capture_output=True, text=True
         )
         found = words.stdout.split("\0")
-        if "papermill" in line:
+        if "clgan_lib.notebook" in line:
             settings = yaml.safe_load(next(word for word in found if word.startswith("{")))
             assert settings["device"] == GRID["settings"]["device"] and settings["category"] in categories  # type: ignore[index]
         else:

@@ -178,8 +178,9 @@ def main(argv: list[str] | None = None) -> int:
     folder = Path("results") / name
     log = folder / "log" / "snakemake.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    # Snakemake reads values as YAML: in quotes, a '#' or a number stays a part of the text
-    config = [f"experiment={json.dumps(arguments.experiment)}", f"data_root={json.dumps(arguments.data)}"]
+    # In a file, since `--config name=value` would read '123' as a number and end a folder's name at ' #'
+    config = log.with_name("grid.json")
+    config.write_text(json.dumps({"experiment": arguments.experiment, "data_root": arguments.data}), encoding="utf8")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)  # as Ctrl-C
     people = sys.stdout.isatty() and not os.environ.get("CI")
@@ -191,7 +192,7 @@ def main(argv: list[str] | None = None) -> int:
     watch = Watch(folder, bar)
     watch.say(f"{name}: looking for runs that are missing (Snakemake's log: {log})")
     with open(log, "wb") as out:
-        process = subprocess.Popen([sys.executable, "-m", "snakemake", *others, "--config", *config],
+        process = subprocess.Popen([sys.executable, "-m", "snakemake", *others, "--configfile", str(config)],
                                    stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)  # fmt: skip
     try:
         follow(process, log, watch)

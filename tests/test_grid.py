@@ -144,7 +144,7 @@ def test_a_grid_that_cannot_begin_says_why_and_data_may_have_any_name(workshop: 
     (workshop / "real.yaml").write_text("categories: [tile]\nmodels: {blur: {}}\nreal_data: true\n")
     refused = driver(workshop, "real.yaml")
     assert refused.returncode == grid.NOTHING_RAN and "is about real images: give their folder" in refused.stderr
-    for name in ("my data #1", "123", "a: 'b\"", "$(touch sprung)"):
+    for name in ("123", "a: 'b\" #1 $(touch sprung)"):
         planned = driver(workshop, "real.yaml", "--data", name, "-n", "--printshellcmds")
         log = (workshop / "results/real/log/snakemake.log").read_text()
         assert planned.returncode == 0 and "data_root" in log, log

@@ -8,6 +8,13 @@ BIN := .venv/bin
 # 23_ablation only where the experiment lists what to compare; 20_compare last: it writes the report
 NOTEBOOKS = 21_threshold_sweep $(if $(shell grep -s '^ablation:' config/$(EXPERIMENT).yaml),23_ablation) 20_compare
 READY := .venv/.ready
+# Through the environment a folder of any name stays whole. With Ctrl-C (130), or where nothing could begin (2), no report.
+export DATA
+GRID = trap : INT; $(BIN)/python -m clgan_lib.grid "$(EXPERIMENT)" --data "$$DATA"
+THEN_REPORT = status=$$?; case $$status in 2|130) exit $$status;; esac; $(MAKE) --no-print-directory report && exit $$status
+
+# A kernel that does not warn, on the terminal, that it talks to its notebook unencrypted
+benchmark cluster reproduce report: export JUPYTER_PATH := profiles/jupyter$(if $(JUPYTER_PATH),:$(JUPYTER_PATH))
 
 .DEFAULT_GOAL := help
 .PHONY: help benchmark reproduce cluster report docs test test-full test-oldest verify mutants lab clean
@@ -17,22 +24,21 @@ help: ## what can be made
 	@echo "EXPERIMENT=$(EXPERIMENT): a file of config/.  DATA=: a folder in the MVTec AD layout; empty for the embedded data."
 
 benchmark: $(READY) ## train every run of EXPERIMENT that is missing, then make its tables, figures and report
-	@$(BIN)/snakemake --cores $(CORES) --config experiment=$(EXPERIMENT) data_root="$(DATA)"; status=$$?; \
-	$(MAKE) --no-print-directory report && exit $$status
+	@$(GRID) --cores $(CORES); $(THEN_REPORT)
 
 cluster: $(READY) ## the same as jobs of a Slurm cluster, see docs/cluster.md
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[cluster]" -c constraints.txt
-	@$(BIN)/snakemake --profile profiles/slurm --config experiment=$(EXPERIMENT) data_root="$(DATA)"; status=$$?; \
-	$(MAKE) --no-print-directory report && exit $$status
+	@$(GRID) --profile profiles/slurm; $(THEN_REPORT)
 
 reproduce: $(READY) ## train every run of EXPERIMENT again, the committed ones too, which lack their maps and weights
-	@$(BIN)/snakemake -n --quiet all --config experiment=$(EXPERIMENT) data_root="$(DATA)" && rm -rf results/$(EXPERIMENT)/*/*/seed*
+	@$(BIN)/snakemake -n --quiet all --config experiment=$(EXPERIMENT) data_root="$$DATA" && rm -rf results/$(EXPERIMENT)/*/*/seed*
 	@$(MAKE) --no-print-directory benchmark
 
 report: $(READY) ## tables, figures and results/EXPERIMENT/report.html from the runs that are there
 	@mkdir -p results/$(EXPERIMENT)/log
-	@status=0; for notebook in $(NOTEBOOKS); do \
-	  $(BIN)/python -m clgan_lib.notebook notebooks/$$notebook.ipynb results/$(EXPERIMENT)/log/$$notebook.ipynb -p experiment $(EXPERIMENT) \
+	@status=0; for notebook in $(NOTEBOOKS); do echo "making the report: notebooks/$$notebook.ipynb"; \
+	  $(BIN)/python -m clgan_lib.notebook notebooks/$$notebook.ipynb \
+	    results/$(EXPERIMENT)/log/$$notebook.ipynb -p experiment $(EXPERIMENT) \
 	    --kernel python3 --execution-timeout 3600 --no-progress-bar --log-level ERROR || status=1; \
 	done; echo "results/$(EXPERIMENT)/report.html"; exit $$status
 

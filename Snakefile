@@ -9,7 +9,7 @@ A run without a number of threads of its own gets the machine's cores; where the
 there are as many such runs at a time as GPUs, or runs_per_gpu times as many (--config runs_per_gpu=4), and GPUs take turns.
 
 A run is redone when its settings, the training code or the code of the training notebook changed; prose and figures
-redo nothing. Interrupted runs go on from their checkpoint.
+redo nothing. Interrupted runs go on from their checkpoint. `make benchmark` calls this through `clgan_lib.grid`.
 """
 
 import hashlib
@@ -17,11 +17,13 @@ import json
 import os
 import shlex
 import sys
+from pathlib import Path
 
 import torch
 import yaml
 
 from clgan_lib.config import model_folder
+from clgan_lib.estimate import announce
 from clgan_lib.experiment import Experiment
 
 overrides = {"data_root": config["data_root"]} if config.get("data_root") else {}
@@ -54,6 +56,12 @@ def notebook_code():
     cells = json.load(open(NOTEBOOK, encoding="utf8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     return hashlib.sha256("\n".join(code).encode()).hexdigest()
+
+
+onstart:
+    missing = [job.wildcards for job in workflow.dag.needrun_jobs() if job.rule.name == "train"]
+    runs = [run_of(wildcards).model_copy(update={"threads": threads_of(wildcards)}) for wildcards in missing]
+    print(announce(runs, workflow.resource_settings.cores, Path(f"results/{experiment.name}/log")), flush=True)
 
 
 rule all:

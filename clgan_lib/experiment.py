@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clgan_lib.config import RunConfig, one_line
-from clgan_lib.paths import ROOT
+from clgan_lib.paths import experiment_file
 
 
 class Experiment(BaseModel):
@@ -54,12 +54,7 @@ class Experiment(BaseModel):
             FileNotFoundError: if there is no such file.
             ValueError: naming file and field that cannot be.
         """
-        path = Path(path)
-        if path.suffix not in (".yaml", ".yml"):
-            path = ROOT / "config" / f"{path}.yaml"
-        if not path.is_file():
-            known = ", ".join(sorted(p.stem for p in (ROOT / "config").glob("*.yaml")))
-            raise FileNotFoundError(f"experiment file {path} does not exist; there are: {known}")
+        path = experiment_file(path)
         try:
             loaded = yaml.safe_load(path.read_text(encoding="utf8"))
             if not isinstance(loaded, dict):

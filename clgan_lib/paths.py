@@ -30,6 +30,21 @@ def safe_name(value: str, what: str) -> str:
     return value
 
 
+def experiment_file(name: str | Path) -> Path:
+    """The YAML file of an experiment: a path, or the bare name of a file in ``config/``.
+
+    Raises:
+        FileNotFoundError: listing those that are there.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = ROOT / "config" / f"{path}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in (ROOT / "config").glob("*.yaml")))
+        raise FileNotFoundError(f"experiment file {path} does not exist; there are: {known}")
+    return path
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` to write to; it takes the path's place only once it is whole and on the disk."""

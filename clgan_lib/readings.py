@@ -19,7 +19,7 @@ from clgan_lib.experiment import Experiment
 from clgan_lib.paths import ROOT
 
 DOCS = ROOT / "docs"
-LITERAL = "mvtec"  # the experiment that follows the paper to the letter
+LITERAL = "mvtec_literal"  # the experiment that follows the paper to the letter
 EMPTY = inspect.Parameter.empty
 
 

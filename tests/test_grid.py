@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import pandas as pd
+import psutil
 import pytest
+from fake_runs import fake_experiment
 
+from clgan_lib import grid
 from clgan_lib.paths import ROOT
 
 EXPERIMENT = """
@@ -50,12 +57,22 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def environment_of(folder: Path) -> dict[str, str]:
+    inherited = filter(None, [os.environ.get("PYTHONPATH")])
+    path = {"PYTHONPATH": os.pathsep.join([str(folder), *inherited]), "CLGAN_CACHE": str(folder / "cache")}
+    return {**os.environ, **path, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(folder), "CLGAN_CACHE": str(folder / "cache")}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
     command += [] if "--config" in arguments else ["--config", "experiment=two.yaml"]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
+    return subprocess.run(command, cwd=folder, env=environment_of(folder), capture_output=True, text=True, timeout=280)
+
+
+def driver(folder: Path, experiment: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What `make benchmark` calls, without a terminal."""
+    command = [sys.executable, "-m", "clgan_lib.grid", experiment, "--cores", "2", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment_of(folder), capture_output=True, text=True, timeout=280)
 
 
 @pytest.mark.timeout(900)  # four calls of Snakemake, eight kernels
@@ -66,12 +83,19 @@ def test_the_grid_runs_what_it_can_names_what_failed_and_reruns_only_that(worksh
         and missing.stdout.count("broken.Model on") + missing.stderr.count("broken.Model on") == 2
     )
 
-    first = snakemake(workshop)
-    assert first.returncode != 0
+    first = driver(workshop, "two.yaml")
+    assert first.returncode == 1
     finished = sorted(str(p.relative_to(workshop / "results/two")) for p in workshop.rglob("metrics.json"))
     assert finished == ["blur/tile/seed0/metrics.json", "blur/wood/seed0/metrics.json"]
-    assert "FAILED: model broken.Model, category tile, seed 0" in first.stderr
-    assert 'Exception encountered at "In [' in first.stderr and "this model is broken" in first.stderr
+    told, log = first.stdout, (workshop / "results/two/log/snakemake.log").read_text()
+    for text in (told, log):
+        assert "FAILED: model broken.Model, category tile, seed 0" in text and "broken.Model-tile-seed0.ipynb" in text
+        assert 'Exception encountered at "In [' in text and "this model is broken" in text
+    assert "results/two/log/snakemake.log" in told and "Reason: Missing output files" in log
+    assert re.search(r"^4 runs, about .+ \(2 at a time\)$", told, re.M)
+    assert len(re.findall(r"^\[\d/4\] blur (tile|wood) seed0: F1 \d+\.\d, AUROC [01]\.\d{3}, \d+ s$", told, re.M)) == 2
+    assert "[4/4]" in told and len(told.splitlines()) < 15
+    assert all(c.isprintable() or c == "\n" for c in told) and not first.stderr
     assert (workshop / "results/two/log/broken.Model-tile-seed0.ipynb").is_file()
 
     done = workshop / "results/two/blur/tile/seed0/metrics.json"
@@ -113,3 +137,117 @@ def test_a_kernel_that_lost_its_port_is_started_again(words: str, attempts: int,
 def test_a_misspelt_experiment_is_named(workshop: Path) -> None:
     result = snakemake(workshop, "--config", "experiment=nosuch")
     assert result.returncode != 0 and "nosuch.yaml does not exist" in result.stdout + result.stderr
+    result = driver(workshop, "nosuch")
+    assert result.returncode == grid.NOTHING_RAN and "nosuch.yaml does not exist" in result.stderr
+    assert not (workshop / "results/nosuch").exists()
+
+
+def test_a_grid_that_cannot_begin_says_why_and_data_may_have_any_name(workshop: Path) -> None:
+    (workshop / "real.yaml").write_text("categories: [tile]\nmodels: {blur: {}}\nreal_data: true\n")
+    refused = driver(workshop, "real.yaml")
+    assert refused.returncode == grid.NOTHING_RAN and "is about real images: give their folder" in refused.stderr
+    for name in ("123", "a: 'b\" #1 $(touch sprung)"):
+        planned = driver(workshop, "real.yaml", "--data", name, "-n", "--printshellcmds")
+        log = (workshop / "results/real/log/snakemake.log").read_text()
+        assert planned.returncode == 0 and "data_root" in log, log
+        assert not (workshop / "sprung").exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_grid_that_is_stopped_takes_its_runs_with_it(how: signal.Signals, workshop: Path) -> None:
+    (workshop / "slow.yaml").write_text("categories: [tile]\nsettings: {results_root: results}\nmodels: {blur: {}}\n")
+    (workshop / "papermill").mkdir(exist_ok=True)
+    (workshop / "papermill/__init__.py").touch()
+    (workshop / "papermill/__main__.py").write_text(
+        "import os, pathlib, time\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(600)"
+    )
+    (workshop / "pid").unlink(missing_ok=True)
+    command = [sys.executable, "-m", "clgan_lib.grid", "slow.yaml", "--cores", "1"]
+    with subprocess.Popen(
+        command, cwd=workshop, env=environment_of(workshop), stdout=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 200
+        while not ((workshop / "pid").is_file() and (workshop / "pid").read_text()):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.2)
+        process.send_signal(how)
+        told, _ = process.communicate(timeout=100)
+    shutil.rmtree(workshop / "papermill")
+    assert process.returncode == grid.STOPPED and "The same command goes on" in told
+    assert not psutil.pid_exists(int((workshop / "pid").read_text()))
+
+
+class Bar:
+    """A bar that remembers."""
+
+    def __init__(self) -> None:
+        self.n, self.text, self.lines = 0.0, "", list[str]()
+
+    def write(self, line: str) -> None:
+        self.lines.append(line)
+
+    def set_description_str(self, text: str) -> None:
+        self.text = text
+
+
+@pytest.mark.parametrize("finished", ["Finished job {}.", "Finished jobid: {} (Rule: train)"])  # versions 8 and 9
+def test_the_bar_follows_the_estimate_and_what_runs_took(
+    finished: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    (tmp_path / "log").mkdir()
+    seconds = {"clgan/tile/seed0": 30.0, "blur/tile/seed0": 10.0, "blur/wood/seed0": 10.0, "dcgan/on on/seed1": 10.0}
+    (tmp_path / "log/estimate.json").write_text(json.dumps(seconds))
+    watch = grid.Watch(tmp_path, Bar())
+    watch.draw()
+    assert watch.bar.text == ""
+    watch.read("4 runs, about 60 seconds (1 at a time)")
+    watch.read("Job 2: clgan on tile, seed 0")
+    watch.draw()
+    assert (watch.bar.n, watch.bar.text) == (0.0, "[0/4] 01:00 left")
+    now = 160.0  # twice the estimate
+    watch.read(finished.format(2))
+    watch.read("Job 3: blur on tile, seed 0")
+    watch.draw()
+    assert (watch.bar.n, watch.bar.text) == (0.5, "[1/4] 01:00 left")
+    watch.read("FAILED: model blur, category tile, seed 0: the kernel died")
+    watch.read("Job 4: dcgan on on on, seed 1")
+    watch.draw()
+    assert watch.bar.text == "[2/4] 00:40 left"
+    assert watch.bar.lines[-2:] == [
+        "[1/4] clgan tile seed0: 60 s",
+        "[2/4] FAILED: model blur, category tile, seed 0: the kernel died",
+    ]
+
+
+def test_an_error_of_several_lines_is_told_whole(tmp_path: Path) -> None:
+    log = tmp_path / "run.log"
+    head = (
+        '---------\nException encountered at "In [7]":\n------\nCudaError   Traceback (most recent call last)\n\nFile\n'
+    )
+    log.write_text(head + "\nCudaError: out of memory\n\nset the allocator\n\n")
+    assert grid.more_of_error(log) == "\nCudaError: out of memory\n\nset the allocator"
+    log.write_text(head + "\nCudaError: out of memory\n\n")
+    assert grid.more_of_error(log) == "" == grid.more_of_error(tmp_path / "none.log")
+
+
+def test_the_table_holds_the_means_over_runs(tmp_path: Path) -> None:
+    folder = fake_experiment(tmp_path) / "fake"
+    (damaged := folder / "template/bottle/seed7").mkdir(parents=True)
+    (damaged / "metrics.json").write_text("{")
+    rows = {line.split()[0]: line.split()[1:] for line in grid.summary(folder).splitlines()[1:-1]}
+    for model in ("clgan", "udcae"):
+        runs = [json.loads(path.read_text()) for path in folder.glob(f"{model}/*/*/metrics.json")]
+        own = "native" if model == "udcae" else "calibrated"
+        blocks = [[run["scores"][name]["image"]["F1"] for run in runs] for name in ("dual_threshold", own)]
+        blocks += [[run["ranking"]["AUROC"] for run in runs], [run["time"]["train_s"] for run in runs]]
+        means = [float(pd.Series(block).mean()) for block in blocks]
+        assert rows[model] == [
+            str(len(runs)),
+            f"{means[0]:.1f}",
+            f"{means[1]:.1f}",
+            f"{means[2]:.3f}",
+            f"{means[3]:.0f}",
+        ]
+    assert rows["template"][0] == "4"

@@ -44,6 +44,8 @@ from clgan_lib.layout import Table
 from clgan_lib.maps import read_evaluation
 from clgan_lib.paths import RESULTS
 
+SHOWN = 10  # faults of an experiment that git does not track: a foreign one has a line per table
+
 
 def check_experiment(results_root: str | Path, experiment: str) -> Iterator[str]:
     """Every way in which an experiment's `tables/` and report differ from what its runs say, a line each.
@@ -245,10 +247,10 @@ def _tell_the_rest(root: Path, files: Collection[Path]) -> None:
             except Exception as error:  # anything may lie there, and none of it may hide what is committed
                 problems.append(f"{name} cannot be checked: {type(error).__name__}: {error}")
         if beside or name not in known:
-            lines = dict.fromkeys(f"not in git: {problem}" for problem in problems)
-            print(*lines, sep="\n", end="\n" if lines else "")
-            tables = f"; make verify VERIFY={name} counts them in" if name in known else ""
-            print(f"{name}, not in git and not counted: {len(beside)} runs, {len(lines)} faults{tables}")
+            lines = list(dict.fromkeys(f"not in git: {problem}" for problem in problems))
+            print(*lines[:SHOWN], sep="\n", end="\n" if lines else "")
+            more = f"; make verify VERIFY={name} " + ("counts them in" if name in known else "lists and counts all")
+            print(f"{name}, not in git, not counted: runs {len(beside)}, faults {len(lines)}{more}")
 
 
 if __name__ == "__main__":

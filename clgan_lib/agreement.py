@@ -1,4 +1,4 @@
-"""Does quick rank? Kendall's tau between the order of models on the embedded data and on real images."""
+"""Do drawn images rank? Kendall's tau between the order of models on the embedded data and on real images."""
 
 from __future__ import annotations
 

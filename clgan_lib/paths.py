@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "results"
+RESULTS = Path(os.environ.get("CLGAN_RESULTS") or ROOT / "results")  # the tests set it, to a copy of what git holds
 CACHE = Path(os.environ.get("CLGAN_CACHE") or ROOT / ".cache")
 
 

@@ -104,7 +104,7 @@ def collect(results_root: str | Path, experiment: str, expected: Expected = ()) 
     notes: list[str] = []
     for path in sorted(folder.glob("*/*/seed*/metrics.json")):
         try:
-            rows += list(_rows(read_metrics(path.parent), path.parent))  # all of them or none
+            rows += read_run(path.parent)  # all of them or none
         except ValueError as error:
             notes.append(f"{path.relative_to(folder).as_posix()} is not used: {str(error).replace(str(path), 'it')}")
     found = {(row["model"], row["category"], row["seed"]): True for row in rows}
@@ -118,6 +118,16 @@ def collect(results_root: str | Path, experiment: str, expected: Expected = ()) 
     for note in notes:
         warnings.warn(note, stacklevel=2)
     return frame
+
+
+def read_run(folder: Path) -> list[dict[str, Any]]:
+    """The tidy rows of one run folder.
+
+    Raises:
+        FileNotFoundError: if the run did not finish.
+        ValueError: if its `metrics.json` is damaged, of another format, or of another run.
+    """
+    return list(_rows(read_metrics(folder), folder))
 
 
 def _rows(content: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:

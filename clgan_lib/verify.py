@@ -5,17 +5,19 @@
 What needs more than `metrics.json` (Table 4, the conventions, the intervals) is printed again from its own CSV, and that
 CSV is held against `metrics.json` wherever both give the same number. With ``--maps`` each run's `metrics.json` itself is
 measured again from its `maps.npz`, where it is there. One line per difference; the exit code says whether there is any.
+
+In a checkout the tables that git tracks are held against the runs that git tracks. Of what else lies in `results/` it says
+what is wrong, and does not count it. An experiment that is named is held against all its runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,9 @@ import pandas as pd
 from clgan_lib import (
     ablation,
     agreement,
+    committed,
     conventions,
+    crosscheck,
     evaluation,
     exhibits,
     modern,
@@ -40,16 +44,7 @@ from clgan_lib.layout import Table
 from clgan_lib.maps import read_evaluation
 from clgan_lib.paths import RESULTS
 
-EXACT = 1e-9  # where two ways to the same number may differ: the last bits of a mean
-ROUNDED = 2e-4  # scores.csv, which the intervals come from, holds percent with four decimals
-# A convention of `conventions.csv` and the block of `metrics.json` that holds the same number.
-SAME = {
-    "per image, images with a defect": ("dual_threshold", "image"),
-    "per image, good ones too": ("dual_threshold", "all"),
-    "pixels pooled, all images": ("dual_threshold", "pooled"),
-    "calibrated on good images, per image": ("calibrated", "image"),
-    "calibrated on good images, pooled": ("calibrated", "pooled"),
-}
+SHOWN = 10  # faults of an experiment that git does not track: a foreign one has a line per table
 
 
 def check_experiment(results_root: str | Path, experiment: str) -> Iterator[str]:
@@ -120,7 +115,7 @@ def _read(path: Path) -> pd.DataFrame:
 def _equal_csv(a: Path, b: Path) -> bool:
     """Whether two CSVs say the same, numbers to 1e-9 (another version of pandas may print a digit more)."""
     try:
-        pd.testing.assert_frame_equal(_read(a), _read(b), rtol=0, atol=EXACT, check_dtype=False)
+        pd.testing.assert_frame_equal(_read(a), _read(b), rtol=0, atol=crosscheck.EXACT, check_dtype=False)
     except (AssertionError, ValueError):
         return False
     return True
@@ -135,19 +130,22 @@ def _from_csv(folder: Path, frame: pd.DataFrame) -> Iterator[tuple[Table, list[s
         try:
             found = _read(path)
             if path.stem == "table4":
-                table, pairs = sweep.table4(frame, found, tidy.published("table4")), _table4_pairs(frame, found)
+                table, pairs = sweep.table4(frame, found, tidy.published("table4")), crosscheck.of_table4(frame, found)
             elif path.stem == "conventions":
-                table, pairs = conventions.table(frame, found), _conventions_pairs(frame, found)
+                table, pairs = conventions.table(frame, found), crosscheck.of_conventions(frame, found)
             elif path.stem.startswith("differences_"):
-                table, pairs = statistics.difference_table(frame, found), _differences_pairs(frame, found)
+                table, pairs = statistics.difference_table(frame, found), crosscheck.of_differences(frame, found)
             elif path.stem.startswith("variance_"):
                 table, pairs = statistics.variance_table(frame, pd.read_csv(path)), iter(())
             elif path.stem in ("ablation", "ablation_2x2"):
                 effects = pd.read_csv(path)
                 make = ablation.table if path.stem == "ablation" else ablation.square_table
-                table, pairs = make(frame, effects), _ablation_pairs(frame, effects)
+                table, pairs = make(frame, effects), crosscheck.of_ablation(frame, effects)
             elif path.stem == "ranks":
-                table, pairs = agreement.table(pd.read_csv(path)), _rank_pairs(folder.parents[1], pd.read_csv(path))
+                table, pairs = (
+                    agreement.table(pd.read_csv(path)),
+                    crosscheck.of_ranks(folder.parents[1], pd.read_csv(path)),
+                )
             elif path.stem == "thresholds":
                 table, pairs = thresholds.table(frame, pd.read_csv(path)), iter(())
             else:
@@ -159,83 +157,13 @@ def _from_csv(folder: Path, frame: pd.DataFrame) -> Iterator[tuple[Table, list[s
             ]
             if set(found.get("provenance", ())) != {table.source if path.stem == "ranks" else source}:
                 wrong.append(f"{path.name}: its provenance is not that of the runs; make report")
+        except FileNotFoundError as error:
+            wrong = [f"{path.name} cannot be checked: {error}"]
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
             wrong = [f"{path.name} cannot be read ({reason}); make report"]
             table = Table(path.stem, "", [], [])
         yield table, wrong
-
-
-Pairs = Iterator[tuple[str, float, float, float]]  # what it is, the table's number, metrics.json's, how far apart
-
-
-def _score(frame: pd.DataFrame, row: Mapping[Any, Any], metric: str, postprocess: str, average: str) -> float:
-    """The number of one run in `metrics.json`; NaN where there is none."""
-    rows = tidy.select(frame, postprocess, average)
-    run = rows[(rows["model"] == row["model"]) & (rows["category"] == row["category"])]
-    run = run[run["seed"] == row["seed"]] if "seed" in row else run
-    return float(pd.to_numeric(run[metric], errors="coerce").mean()) if len(run) else float("nan")
-
-
-def _table4_pairs(frame: pd.DataFrame, found: pd.DataFrame) -> Pairs:
-    usual = frame["k"].dropna().unique()
-    rows = found[(found["source"] == sweep.OURS) & (found["rule"] == sweep.GRID) & found["k"].isin(usual)]
-    for row in rows.to_dict("records"):
-        for metric in tidy.METRICS:
-            what = f"{row['category']}, k = {row['k']}, {metric}"
-            yield what, float(row[metric]), _score(frame, row, metric, "dual_threshold", "image"), EXACT
-
-
-def _conventions_pairs(frame: pd.DataFrame, found: pd.DataFrame) -> Pairs:
-    for row in found[found["convention"].isin(SAME)].to_dict("records"):
-        for metric in tidy.METRICS:
-            what = f"{row['category']}, {row['convention']}, {metric}"
-            yield what, float(row[metric]), _score(frame, row, metric, *SAME[row["convention"]]), EXACT
-
-
-def _differences_pairs(frame: pd.DataFrame, found: pd.DataFrame) -> Pairs:
-    """Differences, and that each lies in its interval.
-
-    A difference is over the images that both models have, so it is that of the runs' means, and is held against them, only
-    where all their runs scored the same images: not with an import that lacks some, or other types left out.
-    """
-    for row in found[found["category"] != statistics.MEAN].to_dict("records"):
-        models = frame["model"].isin([row["model"], row["reference"]])
-        runs = frame[models & (frame["category"] == row["category"]) & frame["found"].astype(bool)]
-        whole = all(not text or re.search(r"\b(\d+) of \1 test images$", text) for text in runs["imported"])
-        ours, theirs = (
-            _score(frame, {"model": row[name], "category": row["category"]}, "F1", "dual_threshold", "image")
-            for name in ("model", "reference")
-        )
-        if whole and runs["left_out"].nunique() < 2:
-            yield f"{row['model']} on {row['category']}", float(row["difference"]), ours - theirs, ROUNDED
-        yield f"{row['model']}, lower bound", min(float(row["low"]), float(row["difference"])), float(row["low"]), 0.0
-        yield f"{row['model']}, upper bound", max(float(row["high"]), float(row["difference"])), float(row["high"]), 0.0
-
-
-def _ablation_pairs(frame: pd.DataFrame, found: pd.DataFrame) -> Pairs:
-    for row in found.to_dict("records"):
-        what = f"{row['variant']} against {row['base']}, {row['measure']}"
-        gaps = ablation.run_gaps(frame, row["variant"], row["base"], row["measure"])
-        yield what, float(row["difference"]), ablation.effect(gaps), EXACT
-        if len(ablation.seed_means(gaps)) > 1:
-            yield f"{what}, over seeds", float(row["deviation"]), float(ablation.seed_means(gaps).std(ddof=1)), EXACT
-        if not np.isnan(row["low"]):
-            yield f"{what}, lower bound", min(row["low"], row["difference"]), row["low"], 0.0
-            yield f"{what}, upper bound", max(row["high"], row["difference"]), row["high"], 0.0
-
-
-def _rank_pairs(root: Path, found: pd.DataFrame) -> Pairs:
-    """Of the experiments that the ranking is about, each whose runs are here: it need not be committed."""
-    for side in agreement.SIDES:
-        name = str(found[f"{side}_experiment"].iloc[0])
-        if not any((root / name).glob("*/*/seed*/metrics.json")):
-            continue
-        again = agreement.means(root, name)
-        for row in found[found["category"] != statistics.MEAN].to_dict("records"):
-            what = f"{row['model']} on {row['category']}, {row['measure']}, {side}"
-            should = again.get((row["measure"], row["category"], row["model"]), float("nan"))
-            yield what, float(row[side]), float(should), EXACT
 
 
 def check_run(folder: Path) -> Iterator[str]:
@@ -261,36 +189,68 @@ def _unequal(has: Any, should: Any, where: str) -> Iterator[str]:
         for key in sorted({*should, *has}):
             yield from _unequal(has.get(key), should.get(key), f"{where}.{key}")
     elif isinstance(should, float) and isinstance(has, int | float):
-        if not abs(has - should) <= EXACT * max(1.0, abs(should)):
+        if not abs(has - should) <= crosscheck.EXACT * max(1.0, abs(should)):
             yield f"{where} is {has:.10g}, maps.npz gives {should:.10g}; run it again"
     elif has != should:
         yield f"{where} is {json.dumps(has)}, maps.npz gives {json.dumps(should)}; run it again"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; returns how many differences there are, at most 100."""
+    """The command; returns how many differences there are, at most 100, in what is named or committed."""
     parser = argparse.ArgumentParser(prog="python -m clgan_lib.verify", description="Are the tables what the runs say?")
-    parser.add_argument("experiments", nargs="*", help="all that have tables, unless named")
+    everything = (
+        "hold these against all their runs; without names: what git tracks, outside a checkout all that have tables"
+    )
+    parser.add_argument("experiments", nargs="*", help=everything)
     parser.add_argument("--maps", action="store_true", help="measure every metrics.json again from its maps.npz, too")
     parser.add_argument("--results-root", type=Path, default=RESULTS)
     chosen = parser.parse_args(arguments)
     root: Path = chosen.results_root
-    names = chosen.experiments or sorted(path.parent.name for path in root.glob("*/tables"))
-    total = 0
-    for name in names:
-        try:
-            problems = list(check_experiment(root, name))
-            if chosen.maps:
-                for path in sorted((root / name).glob("*/*/seed*/metrics.json")):
-                    place = path.parent.relative_to(root).as_posix()
-                    problems += [f"{place}/{problem}" for problem in check_run(path.parent)]
-        except (OSError, ValueError) as error:
-            problems = [f"{name}: {error}"]
-        print(*problems, sep="\n", end="\n" if problems else "")
-        files = len(list((root / name / "tables").glob("[!.]*")))
-        print(f"{name}: {files} tables' files, {f'{len(problems)} differences' if problems else 'all as the runs say'}")
-        total += len(problems)
-    return min(total, 100)
+    files = set() if chosen.experiments else committed.tracked(root)
+    if not files:
+        names = chosen.experiments or sorted(path.parent.name for path in root.glob("*/tables"))
+        return min(100, sum(_tell(root, name, chosen.maps) for name in names))
+    with tempfile.TemporaryDirectory() as scratch:
+        held = committed.view(root, files, Path(scratch))
+        names = sorted({file.parts[0] for file in files if file.parent.name == "tables"})
+        total = sum(_tell(held, name, chosen.maps) for name in names)
+    _tell_the_rest(root, files)
+    return min(100, total)
+
+
+def _tell(root: Path, name: str, maps: bool) -> int:
+    """Print what is wrong with an experiment, and a summary; returns the number of differences."""
+    try:
+        problems = list(check_experiment(root, name))
+        if maps:
+            for path in sorted((root / name).glob("*/*/seed*/metrics.json")):
+                place = path.parent.relative_to(root).as_posix()
+                problems += [f"{place}/{problem}" for problem in check_run(path.parent)]
+    except (OSError, ValueError) as error:
+        problems = [f"{name}: {error}"]
+    print(*problems, sep="\n", end="\n" if problems else "")
+    count = len(list((root / name / "tables").glob("[!.]*")))
+    print(f"{name}: {count} tables' files, {f'{len(problems)} differences' if problems else 'all as the runs say'}")
+    return len(problems)
+
+
+def _tell_the_rest(root: Path, files: Collection[Path]) -> None:
+    """Print what is wrong with runs and experiments that git does not track, which count for nothing."""
+    known = {file.parts[0] for file in files}
+    found = {path.relative_to(root).parts[0] for path in (*root.glob("*/tables"), *root.glob("*/*/*/seed*"))}
+    for name in sorted(found):
+        beside = committed.runs_beside(root, name, files)
+        problems = list(committed.faults(root, beside))
+        if name not in known and (root / name / "tables").is_dir():
+            try:
+                problems += check_experiment(root, name)
+            except Exception as error:  # anything may lie there, and none of it may hide what is committed
+                problems.append(f"{name} cannot be checked: {type(error).__name__}: {error}")
+        if beside or name not in known:
+            lines = list(dict.fromkeys(f"not in git: {problem}" for problem in problems))
+            print(*lines[:SHOWN], sep="\n", end="\n" if lines else "")
+            more = f"; make verify VERIFY={name} " + ("counts them in" if name in known else "lists and counts all")
+            print(f"{name}, not in git, not counted: runs {len(beside)}, faults {len(lines)}{more}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
-"""What several tests share: one thread, a cache of their own, and a tiny data set in the MVTec AD layout."""
+"""What several tests share: one thread, a cache and results of their own, and a tiny data set in the MVTec AD layout."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +23,38 @@ torch.set_num_threads(1)
 cv2.setNumThreads(1)
 
 
-@pytest.fixture(autouse=True, scope="session")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Decoded images of a test go to a folder of the test session, never to the user's cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("clgan_lib.data.CACHE", tmp_path_factory.getbasetemp() / "cache")
-        yield
+ROOT = Path(__file__).resolve().parents[1]
+USERS = tuple(f"{ROOT / name}{os.sep}" for name in ("results", ".cache"))  # what runs of the user fill
+TOUCHING = {"open", "os.listdir", "os.scandir", "os.mkdir", "os.rename", "os.remove"}
+HOME = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give this process and all that it starts a cache and results of their own, before `clgan_lib` is imported.
+
+    The results are those that git holds, in its index; outside a checkout they are the published numbers alone.
+    """
+    home = config.stash[HOME] = Path(tempfile.mkdtemp(prefix="clgan-tests-"))
+    git = ["git", "-C", str(ROOT)]
+    with suppress(OSError, subprocess.CalledProcessError):
+        held = subprocess.run([*git, "ls-files", "-z", "results"], capture_output=True, check=True).stdout
+        subprocess.run([*git, "checkout-index", "-z", "--stdin", f"--prefix={home}/"], input=held, check=True)
+    if not (home / "results/paper").is_dir():
+        shutil.copytree(ROOT / "results/paper", home / "results/paper")
+    os.environ |= {"CLGAN_CACHE": str(home / "cache"), "CLGAN_RESULTS": str(home / "results")}
+    sys.addaudithook(keep_out)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[HOME], ignore_errors=True)
+
+
+def keep_out(event: str, arguments: tuple[Any, ...]) -> None:
+    """Fail a test that looks into the results or the cache of the user, or writes there: its outcome would hang on them."""
+    if event in TOUCHING and isinstance(arguments[0], str | bytes | os.PathLike):
+        path = os.path.abspath(os.fsdecode(arguments[0]))
+        if path.startswith(USERS):
+            raise AssertionError(f"{path} is the user's; a test reads what git holds, from clgan_lib.paths.RESULTS")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from fake_runs import fake_run
 from test_report import Page, run_notebook
 
-from clgan_lib import ablation, agreement, figures, tables, verify
+from clgan_lib import ablation, agreement, crosscheck, figures, tables, verify
 from clgan_lib.experiment import Experiment
 
 GROUPS = {"restoring": ["copying", "restoring"], "ingredients": ["restoring", "weak", "strong"]}
@@ -184,14 +184,15 @@ def test_the_notebook_writes_what_verify_and_the_report_know(own: Path) -> None:
     assert all(any(f"{name}.csv" in problem for problem in problems) for name in ("ablation", "ablation_2x2", "ranks"))
 
 
-def test_verify_does_not_need_the_runs_behind_a_ranking(tmp_path: Path) -> None:
+def test_verify_needs_the_runs_behind_a_ranking(tmp_path: Path) -> None:
     for experiment, model in itertools.product(("drawn", "photos"), ("clgan", "template")):
         fake_run(tmp_path, model, experiment=experiment, maps=False)
     found = agreement.ranks(tmp_path, "drawn", "photos")
-    assert list(verify._rank_pairs(tmp_path, found))
-    shutil.rmtree(tmp_path / "drawn")  # what git does not track need not be there
-    sides = [what.rpartition(", ")[2] for what, *_ in verify._rank_pairs(tmp_path, found)]
-    assert set(sides) == {"real"}
+    assert {what.rpartition(", ")[2] for what, *_ in crosscheck.of_ranks(tmp_path, found)} == {"embedded", "real"}
+    shutil.rmtree(tmp_path / "drawn/clgan")
+    shutil.rmtree(tmp_path / "drawn/template")
+    with pytest.raises(FileNotFoundError, match="the runs of drawn are not here; make benchmark EXPERIMENT=drawn"):
+        list(crosscheck.of_ranks(tmp_path, found))
 
 
 def test_with_nothing_run_the_notebook_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -124,6 +124,12 @@ def test_the_workflow_tests_what_is_supported() -> None:
     assert {"test", "verify", "benchmark", "test-oldest"} <= targets
     assert all(re.search(rf"^{target}:", makefile, re.M) for target in targets)
     assert any("EXPERIMENT=smoke" in command for command in commands) and (ROOT / "config/smoke.yaml").is_file()
+    smoke, test = (
+        next(i for i, c in enumerate(commands) if re.match(word, c)) for word in ("make benchmark", "make test")
+    )
+    assert smoke < test  # what a user has trained must not disturb the tests
+    ours = (ROOT / ".ci/run").read_text()
+    assert ours.index("\nmake benchmark EXPERIMENT=smoke\n") < ours.index("\nmake test\n")
     (upload,) = (step for step in job["steps"] if "upload-artifact" in step.get("uses", ""))
     assert "results/smoke/log/*.ipynb" in upload["with"]["path"].split() and upload["if"] == "always()"
     for step in (step for each in workflow["jobs"].values() for step in each["steps"]):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import common, data, detection, metrics, train_step
+from benchmarks import common, data, detection, metrics, pilot, train_step
 from clgan_lib.batched import detect_batch
+from clgan_lib.config import RunConfig
 from clgan_lib.data import to_float
 from clgan_lib.detection import detect
+from clgan_lib.runs import execute
 
 
 def tables(text: str) -> list[list[list[str]]]:
@@ -82,6 +85,20 @@ def test_data(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     loading, poses = run(data, monkeypatch, capsys, "--sizes 32 --images 3")
     assert [row[0].split(", ")[1] for row in loading[1:]] == ["from files", "from the cache", "plain"]
     assert len(poses) == 1 + 6
+
+
+def test_a_pilot_is_the_run_it_stands_for(tiny_root: Path, tmp_path: Path) -> None:
+    config = RunConfig(
+        model="clgan_rc", category="nut", options={"width": 2, "blocks": 1, "batch_size": 2, "lambda_x": 0.0},
+        image_size=32, holdout=3, budget=8.0, data_root=str(tiny_root), results_root=str(tmp_path / "results"),
+        threads=1, device="cpu",
+    )  # fmt: skip
+    row = pilot.pilot(config, tmp_path / "pictures" / "nut.png")
+    content = execute(config)
+    scores = {name: content["scores"][post]["image"]["F1"] for name, post in pilot.POSTPROCESS.items()}
+    assert {name: row[name] for name in scores} == scores  # looking at held-out images on the way changes nothing
+    assert row["residual_outside"] == 100 * content["residual"]["outside"]
+    assert len(row["residual_holdout"].split()) >= 1 and (tmp_path / "pictures" / "nut.png").is_file()
 
 
 @pytest.mark.parametrize(("k", "k2"), [(3.0, 1.0), (1.0, 0.0), (6.0, 2.0)])

@@ -21,8 +21,8 @@ import sys
 import torch
 import yaml
 
-from clgan_lib.config import model_folder
-from clgan_lib.experiment import Experiment
+from clgan_lib.runs.config import model_folder
+from clgan_lib.runs.experiment import Experiment
 
 overrides = {"data_root": config["data_root"]} if config.get("data_root") else {}
 experiment = Experiment.load(config.get("experiment", "quick"), **overrides)

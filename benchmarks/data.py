@@ -105,7 +105,7 @@ def notebook(threads: int) -> None:
             "--log-level",
             "ERROR",
         ]
-        library = "from clgan_lib.config import RunConfig; from clgan_lib.runs import execute"
+        library = "from clgan_lib.runs.config import RunConfig; from clgan_lib.runs.execution import execute"
         script = [sys.executable, "-c", f"{library}; execute(RunConfig(**{ {**settings, 'experiment': 'script'}!r}))"]
         imports = [sys.executable, "-c", library]
         sides = {"imports alone": imports, "as a script": script, "as a notebook": call}

@@ -14,8 +14,8 @@ import yaml
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from clgan_lib.config import RunConfig
 from clgan_lib.paths import ROOT
+from clgan_lib.runs.config import RunConfig
 
 # What would run code from a file, or read more than data from it.
 FORBIDDEN = {

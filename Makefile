@@ -10,7 +10,7 @@ NOTEBOOKS = 21_threshold_sweep $(if $(shell grep -s '^ablation:' config/$(EXPERI
 READY := .venv/.ready
 # Through the environment a folder of any name stays whole. With Ctrl-C (130), or where nothing could begin (2), no report.
 export DATA
-GRID = trap : INT; $(BIN)/python -m clgan_lib.grid "$(EXPERIMENT)" --data "$$DATA"
+GRID = trap : INT; $(BIN)/python -m clgan_lib.runs.grid "$(EXPERIMENT)" --data "$$DATA"
 THEN_REPORT = status=$$?; case $$status in 2|130) exit $$status;; esac; $(MAKE) --no-print-directory report && exit $$status
 
 # A kernel that does not warn, on the terminal, that it talks to its notebook unencrypted
@@ -37,7 +37,7 @@ reproduce: $(READY) ## train every run of EXPERIMENT again, the committed ones t
 report: $(READY) ## tables, figures and results/EXPERIMENT/report.html from the runs that are there
 	@mkdir -p results/$(EXPERIMENT)/log
 	@status=0; for notebook in $(NOTEBOOKS); do echo "making the report: notebooks/$$notebook.ipynb"; \
-	  $(BIN)/python -m clgan_lib.notebook notebooks/$$notebook.ipynb \
+	  $(BIN)/python -m clgan_lib.runs.notebook notebooks/$$notebook.ipynb \
 	    results/$(EXPERIMENT)/log/$$notebook.ipynb -p experiment $(EXPERIMENT) \
 	    --kernel python3 --execution-timeout 3600 --no-progress-bar --log-level ERROR || status=1; \
 	done; echo "results/$(EXPERIMENT)/report.html"; exit $$status
@@ -58,7 +58,7 @@ test-oldest: ## the tests on the oldest versions that pyproject.toml allows, in 
 	.venv-oldest/bin/python -m pytest -n 2 --dist loadfile
 
 verify: $(READY) ## make every table in results/ again from its runs' metrics.json, and compare
-	@$(BIN)/python -m clgan_lib.verify $(VERIFY)
+	@$(BIN)/python -m clgan_lib.exhibits.verify $(VERIFY)
 
 mutants: $(READY) ## change losses, detection and metrics line by line: do the tests notice?
 	@$(BIN)/python benchmarks/mutants.py

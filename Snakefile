@@ -9,7 +9,7 @@ A run without a number of threads of its own gets the machine's cores; where the
 there are as many such runs at a time as GPUs, or runs_per_gpu times as many (--config runs_per_gpu=4), and GPUs take turns.
 
 A run is redone when its settings, the training code or the code of the training notebook changed; prose and figures
-redo nothing. Interrupted runs go on from their checkpoint. `make benchmark` calls this through `clgan_lib.grid`.
+redo nothing. Interrupted runs go on from their checkpoint. `make benchmark` calls this through `clgan_lib.runs.grid`.
 """
 
 import hashlib
@@ -22,16 +22,16 @@ from pathlib import Path
 import torch
 import yaml
 
-from clgan_lib.config import model_folder
-from clgan_lib.estimate import announce
-from clgan_lib.experiment import Experiment
+from clgan_lib.runs.config import model_folder
+from clgan_lib.runs.estimate import announce
+from clgan_lib.runs.experiment import Experiment
 
 overrides = {"data_root": config["data_root"]} if config.get("data_root") else {}
 experiment = Experiment.load(config.get("experiment", "quick"), **overrides)
 experiment.require_data()
 RUNS = {(model_folder(run.row), run.category, str(run.seed)): run for run in experiment.runs()}
 NOTEBOOK = "notebooks/10_train.ipynb"
-PAPERMILL = f"{shlex.quote(sys.executable)} -m clgan_lib.notebook"  # papermill, of this environment, activated or not
+PAPERMILL = f"{shlex.quote(sys.executable)} -m clgan_lib.runs.notebook"  # papermill, of this environment, activated or not
 
 SEEN = range(torch.cuda.device_count())  # what CUDA_VISIBLE_DEVICES leaves, if a scheduler or the user has set it
 GPUS = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, SEEN))).replace(",", " ") if SEEN else ""

@@ -21,7 +21,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from clgan_lib.runs import environment
+from clgan_lib.runs.execution import environment
 from clgan_lib.training import peak_bytes, pick_device, set_threads
 
 ROOT = Path(__file__).resolve().parents[1]

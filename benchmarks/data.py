@@ -94,7 +94,7 @@ def notebook(threads: int) -> None:
             call = [
                 sys.executable,
                 "-m",
-                "clgan_lib.notebook",
+                "clgan_lib.runs.notebook",
                 str(ROOT / "notebooks" / "10_train.ipynb"),
                 f"{folder}/out.ipynb",
             ]

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from benchmarks import common
 from clgan_lib.batched import detect_batch
-from clgan_lib.config import RunConfig
 from clgan_lib.data import to_float, to_uint8
 from clgan_lib.detection import LUMA, detect
-from clgan_lib.runs import fresh_model
+from clgan_lib.runs.config import RunConfig
+from clgan_lib.runs.execution import fresh_model
 
 Pictures = NDArray[np.uint8]
 

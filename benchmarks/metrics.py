@@ -22,9 +22,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks import common
 from clgan_lib.detection import residual, threshold
+from clgan_lib.exhibits.k_sweep import sweep
 from clgan_lib.metrics import counts, metrics_from_counts
 from clgan_lib.ranking import curve
-from clgan_lib.sweep import sweep
 
 # What anomalib's process does: one line in, all measures of the maps, one line out.
 ANOMALIB = """

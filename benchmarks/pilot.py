@@ -22,10 +22,10 @@ import pandas as pd
 import torch
 
 from benchmarks import common
-from clgan_lib import evaluation
-from clgan_lib.config import RunConfig
 from clgan_lib.data import load_category, to_float
-from clgan_lib.runs import data_root, environment, fresh_model, hold_out
+from clgan_lib.runs import evaluation
+from clgan_lib.runs.config import RunConfig
+from clgan_lib.runs.execution import data_root, environment, fresh_model, hold_out
 from clgan_lib.training import Budget, set_threads, train
 
 EIGHT = ["bottle", "carpet", "grid", "hazelnut", "leather", "metal_nut", "tile", "wood"]

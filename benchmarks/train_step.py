@@ -24,8 +24,8 @@ from typing import Any
 import torch
 
 from benchmarks import common
-from clgan_lib.config import RunConfig
-from clgan_lib.runs import fresh_model
+from clgan_lib.runs.config import RunConfig
+from clgan_lib.runs.execution import fresh_model
 
 Step = Callable[[], object]
 RIVALS = ("clgan", "vae_ssim", "udcae", "dcgan")

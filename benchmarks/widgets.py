@@ -21,9 +21,9 @@ import cv2
 import numpy as np
 import torch
 
-from clgan_lib import synthetic, widgets
-from clgan_lib.config import RunConfig
-from clgan_lib.runs import execute
+from clgan_lib import lab, synthetic
+from clgan_lib.runs.config import RunConfig
+from clgan_lib.runs.execution import execute
 
 LIMIT_MS = 300.0  # what a reader still takes for immediate
 
@@ -33,7 +33,7 @@ def controls(root: Path) -> Iterator[tuple[str, Callable[[], object], Callable[[
     for model in ("template", "blur"):
         data = {"image_size": 256, "embedded_train": 20, "embedded_test": 10}
         execute(RunConfig(model=model, category="bottle", experiment="widgets", results_root=str(root), **data))
-    explorer = widgets.PipelineExplorer(widgets.finished_runs(root, "widgets"))
+    explorer = lab.PipelineExplorer(lab.finished_runs(root, "widgets"))
     values = {
         "k": cycle([2.0, 3.0]),
         "k2": cycle([2.0, 1.0]),
@@ -44,11 +44,11 @@ def controls(root: Path) -> Iterator[tuple[str, Callable[[], object], Callable[[
     for name, value in values.items():
         move = lambda name=name, value=value: setattr(getattr(explorer, name), "value", next(value))  # noqa: E731
         yield f"PipelineExplorer, {name}", move, lambda: explorer.live.picture.value
-    browser = widgets.RunBrowser(root, "widgets")
+    browser = lab.RunBrowser(root, "widgets")
     names = cycle(browser.image.options)
     yield "RunBrowser, image", lambda: setattr(browser.image, "value", next(names)), lambda: browser.live.picture.value
     image, _ = synthetic.draw("metal_nut", "bent", image_size=256, seed=1)
-    patches = widgets.PatchExplorer(image, {"copy": image, "blurred": cv2.GaussianBlur(image, (0, 0), 3)}, 13)
+    patches = lab.PatchExplorer(image, {"copy": image, "blurred": cv2.GaussianBlur(image, (0, 0), 3)}, 13)
     numbers = cycle(range(64))
     yield (
         "PatchExplorer, patch",
@@ -57,7 +57,7 @@ def controls(root: Path) -> Iterator[tuple[str, Callable[[], object], Callable[[
     )
     good = np.stack([synthetic.draw("metal_nut", "good", image_size=64, seed=i)[0] for i in range(8)])
     train = torch.from_numpy(good).permute(0, 3, 1, 2)
-    stepper = widgets.LossStepper(widgets.Steps(train), train[0])
+    stepper = lab.LossStepper(lab.Steps(train), train[0])
     for button in ("D's update", "G's update"):
         yield f"LossStepper (64x64), {button}", stepper.buttons[button].click, lambda: stepper.live.picture.value
 

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 MODELS = {
     "clgan": "clgan_lib.clgan:CLGAN",
-    "clgan_r": "clgan_lib.clgan_r:CLGANR",
-    "clgan_rc": "clgan_lib.clgan_rc:CLGANRC",
+    "clgan_r": "clgan_lib.restoring.model:CLGANR",
+    "clgan_rc": "clgan_lib.restoring.comparator:CLGANRC",
     "vae_ssim": "baselines.vae_ssim:VAESSIM",
     "udcae": "baselines.udcae:UDCAE",
     "dcgan": "baselines.dcgan:DCGAN",

@@ -18,10 +18,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from clgan_lib import layout, tables, tidy
-from clgan_lib.folders import read_metrics
-from clgan_lib.layout import Cell, Row, Table
+from clgan_lib.exhibits import run_table, tables
 from clgan_lib.paths import RESULTS, ROOT
+from clgan_lib.render import table
+from clgan_lib.render.table import Cell, Row, Table
+from clgan_lib.runs.folder import read_metrics
 
 PAGES = ("README.md", "docs/results.md", "docs/restoring.md", "docs/running.md")
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
@@ -72,8 +73,8 @@ OVERVIEW = (
 
 def runs_of(results: Path, experiment: str) -> pd.DataFrame:
     """The tidy rows of the runs that the experiment's settings list; a user's own beside them are left out."""
-    expected = tidy.expected_runs(experiment)
-    frame = tidy.collect(results, experiment, expected)
+    expected = run_table.expected_runs(experiment)
+    frame = run_table.collect(results, experiment, expected)
     listed = [key in expected for key in zip(frame["model"], frame["category"], frame["seed"], strict=True)]
     return frame[listed]
 
@@ -84,17 +85,17 @@ def values(frame: pd.DataFrame, column: Column, model: str, category: str) -> Ce
     if postprocess == OWN:
         own = model == "clgan_rc"  # the rivals' own detectors are not thresholds on the anomaly map
         postprocess = "native" if own else "calibrated"
-    rows = tidy.select(frame, postprocess)
+    rows = run_table.select(frame, postprocess)
     rows = rows[(rows["model"] == model) & (rows["category"] == category)]
     rows = rows.assign(**{column.measure: pd.to_numeric(rows[column.measure], errors="coerce") / column.unit})
-    spread = column.deviation and model not in tidy.CONTROLS  # which do not depend on the seed
+    spread = column.deviation and model not in run_table.CONTROLS  # which do not depend on the seed
     cell = tables.spread(rows, column.measure, decimals=column.decimals, deviation=spread)[0]
-    return Cell("") if cell.text == layout.NOT_APPLICABLE else Cell(cell.text.replace(" ", "\u00a0"))
+    return Cell("") if cell.text == table.NOT_APPLICABLE else Cell(cell.text.replace(" ", "\u00a0"))
 
 
 def printed(model: str, category: str) -> Cell:
     """The F1 that the paper prints; empty for a method that it does not have."""
-    paper = tidy.published()
+    paper = run_table.published()
     row = paper[(paper["model"] == model) & (paper["category"] == category) & (paper["metric"] == "F1")]
     return Cell(f"{row['percent'].item():.2f}", "published") if len(row) else Cell("")
 
@@ -107,7 +108,7 @@ def by_category(results: Path, experiment: str, columns: Sequence[Column]) -> Ta
     rows = []
     for category in categories:
         for model in models:
-            labels = [Cell("" if model != models[0] else category), Cell(tidy.display(model))]
+            labels = [Cell("" if model != models[0] else category), Cell(run_table.display(model))]
             cells = [printed(model, category)] * paper + [values(frame, c, model, category) for c in columns]
             rows.append(Row([*labels, *cells]))
     heads = ["category", "model", *["F1, published"] * paper, *(column.head for column in columns)]
@@ -134,7 +135,7 @@ def overview(results: Path) -> Table:
         shown = mine["images_seen"].max()
         training = [f"{mine['image_size'].max():.0f}", tables.number(shown, 0).replace(" ", "\u00a0")]
         cells = [
-            values(frame, column, model, category) if category in set(frame["category"]) else Cell(layout.HOLE)
+            values(frame, column, model, category) if category in set(frame["category"]) else Cell(table.HOLE)
             for category in categories
             for column in columns
         ]
@@ -162,7 +163,7 @@ def defects(results: Path, experiment: str = "restore_gpu", model: str = "clgan_
         scores = [Cell(f"{row[name]:.1f}") for name in DETECTORS]
         rows.append(Row([Cell(row["category"]), Cell(row["defect"]), Cell(f"{row['images']:.0f}"), *scores]))
     heads = ["category", "defect", "images", DUAL.head, CALIBRATED.head, NATIVE.head]
-    caption = f"{tidy.display(model)} of experiment {experiment} by type of defect, mean over seeds."
+    caption = f"{run_table.display(model)} of experiment {experiment} by type of defect, mean over seeds."
     return Table("defects", caption, heads, rows, labels=2)
 
 
@@ -175,7 +176,7 @@ def costs(results: Path) -> Table:
             minutes, size = mine["train_s"] / 60, f"{mine['image_size'].max():.0f}"
             device = ", ".join(dict.fromkeys(mine["device"].replace("cuda", "GPU")))
             spent = f"{minutes.min():.1f} to {minutes.max():.1f}" if len(mine) > 1 else f"{minutes.max():.1f}"
-            labels = [Cell(experiment), Cell(tidy.display(str(model))), Cell(device.upper())]
+            labels = [Cell(experiment), Cell(run_table.display(str(model))), Cell(device.upper())]
             numbers = [size, tables.number(mine["images_seen"].max(), 0), spent, f"{mine['evaluate_s'].max():.0f}"]
             rows.append(Row([*labels, *map(Cell, numbers)]))
     heads = [
@@ -229,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (text := filled(page, given.results)) != page:
             stale.append(name)
             if not given.check:
-                layout.write_text(ROOT / name, text)
+                table.write_text(ROOT / name, text)
     for name in stale:
         print(f"{name}: out of date; make docs" if given.check else name)
     return 1 if given.check and stale else 0

@@ -21,9 +21,10 @@ from safetensors.torch import load_file
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
-from clgan_lib import inspection, runs
-from clgan_lib.config import RunConfig
+from clgan_lib.interop import inspection
 from clgan_lib.model import find_model
+from clgan_lib.runs import execution
+from clgan_lib.runs.config import RunConfig
 
 NAME = "elsewhere"
 SMALL = {"width": 4, "blocks": 1, "patches": 8, "batch_size": 2}
@@ -135,12 +136,12 @@ def run(model: str, device: str, folder: Path, *, interrupted: bool) -> Path:
     if interrupted and cls.trainable:
         cls.training_step = stopping  # type: ignore[method-assign]
         try:
-            runs.execute(config)
+            execution.execute(config)
         except KeyboardInterrupt:
             cls.training_step = step  # type: ignore[method-assign]
         else:
             raise AssertionError("was not interrupted")
-    runs.execute(config)
+    execution.execute(config)
     return config.folder
 
 

@@ -13,8 +13,8 @@ import pytest
 from fake_runs import fake_run
 from test_report import Page, run_notebook
 
-from clgan_lib import ablation, agreement, crosscheck, figures, tables, verify
-from clgan_lib.experiment import Experiment
+from clgan_lib.exhibits import ablation, crosscheck, figures, rank_correlation, tables, verify
+from clgan_lib.runs.experiment import Experiment
 
 GROUPS = {"restoring": ["copying", "restoring"], "ingredients": ["restoring", "weak", "strong"]}
 SKILLS = {"copying": 0.2, "restoring": 0.6, "weak": 0.5, "strong": 0.9}
@@ -136,13 +136,13 @@ def tau_by_hand(x: list[float], y: list[float]) -> float:
 
 def test_tau_counts_pairs() -> None:
     x, y = [1.0, 2.0, 3.0, 4.0], [10.0, 30.0, 20.0, 40.0]
-    found = agreement.agreement(pd.DataFrame({"embedded": x, "real": y}))
+    found = rank_correlation.agreement(pd.DataFrame({"embedded": x, "real": y}))
     assert found["tau"] == pytest.approx(tau_by_hand(x, y)) == pytest.approx(4 / 6)
     assert (found["pairs"], found["agree"]) == (6, 5)
     # Of the 24 orders of four, four have tau >= 2/3 (one inversion at most), and as many <= -2/3.
     orders = [tau_by_hand(x, list(order)) for order in itertools.permutations(x)]
     assert found["p"] == pytest.approx(sum(abs(t) > 2 / 3 - 1e-9 for t in orders) / 24) == pytest.approx(8 / 24)
-    assert np.isnan(agreement.agreement(pd.DataFrame({"embedded": [1.0, 1.0], "real": [1.0, 2.0]}))["tau"])
+    assert np.isnan(rank_correlation.agreement(pd.DataFrame({"embedded": [1.0, 1.0], "real": [1.0, 2.0]}))["tau"])
 
 
 def test_ranks_share_models_and_categories(tmp_path: Path) -> None:
@@ -153,13 +153,13 @@ def test_ranks_share_models_and_categories(tmp_path: Path) -> None:
         for model, category in itertools.product(models, categories):
             fake_run(tmp_path, model, category, experiment=experiment, skill=len(model) / 10, maps=False)
     shutil.rmtree(tmp_path / "photos/udcae/metal_nut")
-    found = agreement.ranks(tmp_path, "drawn", "photos")
+    found = rank_correlation.ranks(tmp_path, "drawn", "photos")
     shared = found[found["measure"] == "AUROC"].groupby("category")["model"].agg(set).to_dict()
     both = {"clgan", "template"}
     assert shared == {"bottle": both | {"udcae"}, "metal_nut": both, "mean": both}
     rows = found[(found["measure"] == "AUROC") & (found["model"] == "clgan")].set_index("category")["real"]
     assert rows["mean"] == pytest.approx((rows["bottle"] + rows["metal_nut"]) / 2)
-    page = agreement.table(found).markdown()
+    page = rank_correlation.table(found).markdown()
     assert "CLGAN, template, UDCAE" in page and "/3, p = " in page and "/1, p = " in page
 
 
@@ -187,7 +187,7 @@ def test_the_notebook_writes_what_verify_and_the_report_know(own: Path) -> None:
 def test_verify_needs_the_runs_behind_a_ranking(tmp_path: Path) -> None:
     for experiment, model in itertools.product(("drawn", "photos"), ("clgan", "template")):
         fake_run(tmp_path, model, experiment=experiment, maps=False)
-    found = agreement.ranks(tmp_path, "drawn", "photos")
+    found = rank_correlation.ranks(tmp_path, "drawn", "photos")
     assert {what.rpartition(", ")[2] for what, *_ in crosscheck.of_ranks(tmp_path, found)} == {"embedded", "real"}
     shutil.rmtree(tmp_path / "drawn/clgan")
     shutil.rmtree(tmp_path / "drawn/template")

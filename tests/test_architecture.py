@@ -12,13 +12,14 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import nn
 
-from clgan_lib import architecture, diagram, readings
 from clgan_lib.clgan import CLGAN
 from clgan_lib.detection import detect
-from clgan_lib.experiment import Experiment
+from clgan_lib.exhibits import network_diagram, network_summary
+from clgan_lib.lab import readings
 from clgan_lib.layers import BlurDown
 from clgan_lib.networks import Generator, PatchDiscriminator
-from clgan_lib.style import save
+from clgan_lib.render.style import save
+from clgan_lib.runs.experiment import Experiment
 
 
 def side(output: str) -> int:
@@ -27,7 +28,7 @@ def side(output: str) -> int:
 
 @pytest.mark.parametrize("image_size", [64, 256])
 def test_table_1_has_the_sizes_that_arithmetic_gives(image_size: int) -> None:
-    table = architecture.discriminator_table(PatchDiscriminator(8), image_size)
+    table = network_summary.discriminator_table(PatchDiscriminator(8), image_size)
     size, expected = image_size, []
     for number in range(5):
         size -= 1  # 4x4, padding 1
@@ -38,7 +39,7 @@ def test_table_1_has_the_sizes_that_arithmetic_gives(image_size: int) -> None:
 
 
 def test_table_1_differs_from_the_paper_in_its_first_row_only() -> None:
-    table = architecture.discriminator_table(PatchDiscriminator())
+    table = network_summary.discriminator_table(PatchDiscriminator())
     assert list(table["agree"]) == ["no", "yes", "yes", "yes", "yes"]
     assert table.loc["Conv2D_1", ["output", "the paper prints"]].tolist() == ["255×255×64", "256×256×64"]
     assert list(table["type"].str.startswith("Conv+BN+LeakyReLU")) == [True] * 4 + [False]
@@ -48,9 +49,9 @@ def test_table_1_notices_another_discriminator() -> None:
     strided, plain = PatchDiscriminator(4), PatchDiscriminator(4, norm="instance", first_norm=False)
     assert isinstance(strided.body[0], nn.Conv2d)
     strided.body[0].stride = (2, 2)
-    assert side(architecture.discriminator_table(strided)["output"].iloc[0]) == 128
-    assert architecture.discriminator_table(plain)["type"].iloc[0] == "Conv+LeakyReLU+blur↓2"
-    assert architecture.discriminator_table(plain)["type"].iloc[1] == "Conv+IN+LeakyReLU+blur↓2"
+    assert side(network_summary.discriminator_table(strided)["output"].iloc[0]) == 128
+    assert network_summary.discriminator_table(plain)["type"].iloc[0] == "Conv+LeakyReLU+blur↓2"
+    assert network_summary.discriminator_table(plain)["type"].iloc[1] == "Conv+IN+LeakyReLU+blur↓2"
 
 
 def test_what_a_patch_sees_is_what_kernels_and_strides_give() -> None:
@@ -62,13 +63,13 @@ def test_what_a_patch_sees_is_what_kernels_and_strides_give() -> None:
             jump *= 2 if isinstance(layer, BlurDown) else 1
         if isinstance(layer, nn.Conv2d):
             expected.append(sees)
-    assert architecture.patch_sizes(net) == expected
+    assert network_summary.patch_sizes(net) == expected
 
 
 @pytest.mark.parametrize(("blocks", "downs"), [(9, 2), (6, 3), (1, 2)])
 def test_the_generator_s_table_adds_up_and_finds_the_taps(blocks: int, downs: int) -> None:
     generator = Generator(8, blocks, downs=downs)
-    table = architecture.generator_table(generator, 64)
+    table = network_summary.generator_table(generator, 64)
     assert table["parameters"].sum() == sum(p.numel() for p in generator.parameters())
     taps = generator.encode(torch.zeros(1, 3, 64, 64))
     expected = {f"{t.shape[2]}×{t.shape[3]}×{t.shape[1]}" for t in taps}
@@ -80,7 +81,7 @@ def test_the_generator_s_table_adds_up_and_finds_the_taps(blocks: int, downs: in
 def test_a_table_leaves_the_network_as_it_was() -> None:
     generator = Generator(4, 1)
     before = generator(torch.zeros(1, 3, 32, 32))
-    architecture.generator_table(generator, 64)
+    network_summary.generator_table(generator, 64)
     assert all(p.device.type == "cpu" for p in generator.parameters())
     assert not any(layer._forward_hooks for layer in generator.modules())
     torch.testing.assert_close(generator(torch.zeros(1, 3, 32, 32)), before)
@@ -89,10 +90,10 @@ def test_a_table_leaves_the_network_as_it_was() -> None:
 @pytest.mark.parametrize(("head", "layers", "last"), [("fc4", 4, "FC+ReLU"), ("cut2", 2, "FC")])
 def test_table_2_and_the_totals(head: str, layers: int, last: str) -> None:
     model = CLGAN(image_size=64, width=4, blocks=2, head=head)  # type: ignore[arg-type]
-    table = architecture.head_table(model.heads)
+    table = network_summary.head_table(model.heads)
     assert len(table) == layers and table["type"].iloc[-1] == last
     counted = table.filter(like="parameters").to_numpy().sum()
-    totals = architecture.totals(model)["parameters"]
+    totals = network_summary.totals(model)["parameters"]
     assert counted == totals["H"] == sum(p.numel() for p in model.heads.parameters())
     assert totals.sum() == sum(p.numel() for p in model.parameters())
 
@@ -100,7 +101,7 @@ def test_table_2_and_the_totals(head: str, layers: int, last: str) -> None:
 @pytest.mark.parametrize("options", [{}, {"blocks": 1, "width": 16}, {"downs": 3, "width": 16, "head": "cut2"}])
 def test_fig_1_shows_the_model_s_sizes_and_no_word_covers_another(options: dict) -> None:
     model = CLGAN(image_size=128, **options)
-    figure = diagram.architecture(model)
+    figure = network_diagram.architecture(model)
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()
     texts = [text for text in figure.axes[0].texts if text.get_text()]
@@ -116,7 +117,7 @@ def test_fig_1_shows_the_model_s_sizes_and_no_word_covers_another(options: dict)
 
 
 def test_fig_1_is_a_vector(tmp_path: Path) -> None:
-    written = save(diagram.architecture(CLGAN(image_size=64, width=4)), tmp_path / "fig1", ["svg"])
+    written = save(network_diagram.architecture(CLGAN(image_size=64, width=4)), tmp_path / "fig1", ["svg"])
     assert "<image" not in written[0].read_text()
 
 

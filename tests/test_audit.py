@@ -26,7 +26,7 @@ from clgan_lib.audit.areas import defect_areas, main
 from clgan_lib.audit.bounds import accuracy_bound, means_possible, support
 from clgan_lib.audit.subsets import READINGS, accuracy_on_areas, accuracy_range
 from clgan_lib.audit.surface import accuracy, pooled_accuracy, pooled_possible, surface
-from clgan_lib.exhibits import read_findings
+from clgan_lib.exhibits.chapters import read_findings
 from clgan_lib.paths import RESULTS
 
 PAPER = RESULTS / "paper"

@@ -18,15 +18,17 @@ from fake_runs import fake_run
 from faults import in_child
 from PIL import Image
 
-from clgan_lib import data, maps, runs, tables, tidy
-from clgan_lib.checks import check_dataset
-from clgan_lib.config import RunConfig, check_options
+from clgan_lib import data
 from clgan_lib.data import load_category
-from clgan_lib.experiment import Experiment
-from clgan_lib.folders import read_metrics
-from clgan_lib.learning import learn_folder
+from clgan_lib.data_checks import check_dataset
+from clgan_lib.exhibits import examples, run_table, tables
+from clgan_lib.interop.learning import learn_folder
 from clgan_lib.model import MODELS, find_model
 from clgan_lib.paths import safe_name
+from clgan_lib.runs import execution
+from clgan_lib.runs.config import RunConfig, check_options
+from clgan_lib.runs.experiment import Experiment
+from clgan_lib.runs.folder import read_metrics
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
 RGB = np.stack([GREY] * 3, 2)
@@ -125,7 +127,7 @@ def test_what_is_no_image_is_named_and_the_check_finds_it(kind: str, place: str,
     path.unlink()
     UNUSABLE[kind](path)
     with pytest.raises(ValueError, match="replace or remove it") as caught:
-        runs.start_run(config(tiny_root))
+        execution.start_run(config(tiny_root))
     assert str(path) in one_line(caught.value)
     row = check_dataset(tiny_root).loc["nut"]
     assert row["unreadable"] == 1 and place in row["advice"]
@@ -162,7 +164,7 @@ def test_masks_of_many_levels_and_kinds_mark_all_that_is_not_zero(tiny_root: Pat
 def test_masks_that_cannot_be_are_named(values: np.ndarray, words: str, tiny_root: Path) -> None:
     path = masked(tiny_root, values)
     with pytest.raises(ValueError, match=words) as caught:
-        runs.start_run(config(tiny_root))
+        execution.start_run(config(tiny_root))
     assert str(path) in one_line(caught.value)
 
 
@@ -170,7 +172,7 @@ def test_images_of_floating_point_numbers_are_refused_not_read_as_black(tiny_roo
     path = tiny_root / "nut/train/good/000.tif"
     save(path, np.full((32, 32), 0.5, np.float32))
     own = {"results_root": str(tiny_root / "r")}
-    for read in (lambda: runs.start_run(config(tiny_root)), lambda: learn_folder(path.parent, **own)):
+    for read in (lambda: execution.start_run(config(tiny_root)), lambda: learn_folder(path.parent, **own)):
         with pytest.raises(ValueError, match="floating-point numbers; save it with 8 or 16 bits") as caught:
             read()
         assert str(path) in one_line(caught.value)
@@ -180,7 +182,7 @@ def test_images_of_floating_point_numbers_are_refused_not_read_as_black(tiny_roo
 def test_masks_that_cover_everything_are_scored_but_have_no_residual_outside(tiny_root: Path) -> None:
     for path in (tiny_root / "nut/ground_truth").rglob("*.png"):
         save(path, np.full((32, 32), 255, np.uint8))
-    metrics = runs.execute(config(tiny_root))
+    metrics = execution.execute(config(tiny_root))
     assert metrics["residual"]["outside"] is None and metrics["scores"]["dual_threshold"]["image"]["R"] < 100
     stored = read_metrics(config(tiny_root).folder)
     assert stored["residual"] == {"inside": None, "outside": None}
@@ -207,7 +209,7 @@ def test_what_could_not_be_scored_is_refused_before_training(
         for path in (tiny_root / "nut/ground_truth").rglob("*.png"):
             save(path, np.full((32, 32), 255, np.uint8))
     with pytest.raises(ValueError, match=words) as caught:
-        runs.start_run(config(tiny_root))
+        execution.start_run(config(tiny_root))
     assert "'nut'" in one_line(caught.value) and not (tiny_root / "results").exists()
 
 
@@ -215,7 +217,7 @@ def test_a_defect_type_that_tables_could_not_list_is_refused(tiny_root: Path) ->
     for split in ("test", "ground_truth"):
         (tiny_root / "nut" / split / "dent").rename(tiny_root / "nut" / split / "dent, deep")
     with pytest.raises(ValueError, match="rename the defect type 'dent, deep'"):
-        runs.start_run(config(tiny_root))
+        execution.start_run(config(tiny_root))
 
 
 # --- names and places -------------------------------------------------------------------------------------------------
@@ -229,7 +231,7 @@ BAD_NAMES = ["", ".", "..", "../x", "a/b", "a\\b", "/etc", ".hidden", "a\0b", "a
 def test_categories_of_any_script_run(name: str, tiny_root: Path) -> None:
     (tiny_root / "nut").rename(tiny_root / name)
     settings = config(tiny_root, category=name, experiment=name)
-    runs.execute(settings)
+    execution.execute(settings)
     assert settings.folder.parent.parent.parent == tiny_root / "results" / name
     frame = tables.collect(tiny_root / "results", name)
     assert list(frame["category"].unique()) == [name]
@@ -245,7 +247,7 @@ def test_no_name_leads_out_of_its_folder(name: str, tmp_path: Path) -> None:
             RunConfig(**{field: name})
         one_line(caught.value)
     with pytest.raises(ValueError, match="cannot name a folder"):
-        tidy.collect(tmp_path, name)
+        run_table.collect(tmp_path, name)
     with pytest.raises(ValueError, match="model: .* is no name"):
         RunConfig(model=f"{name}:Model")
 
@@ -267,7 +269,7 @@ def test_links_are_followed_for_reading(tiny_root: Path, tmp_path_factory: pytes
     found = load_category(tiny_root, "nut", 16)
     assert (found.train == expected.train).all() and found.test_names == expected.test_names
     before = sorted(outside.rglob("*"))
-    runs.execute(config(tiny_root))
+    execution.execute(config(tiny_root))
     assert sorted(outside.rglob("*")) == before  # and nothing is written behind one
 
 
@@ -276,7 +278,7 @@ def test_a_link_to_nowhere_is_named(target: str, tiny_root: Path) -> None:
     path = tiny_root / "nut/train/good/loop.png"
     path.symlink_to(path if target == "loop.png" else tiny_root / target)
     with pytest.raises(ValueError, match="leads nowhere .*; replace or remove it") as caught:
-        runs.start_run(config(tiny_root))
+        execution.start_run(config(tiny_root))
     assert str(path) in one_line(caught.value)
 
 
@@ -299,18 +301,20 @@ def test_folders_that_cannot_be_written_are_named(tiny_root: Path) -> None:
             folder.chmod(folder.stat().st_mode | stat.S_IROTH | stat.S_IXOTH)
     results = tiny_root / "results"
     results.mkdir(mode=0o555)
-    runs.start_run(config(tiny_root, results_root=str(tiny_root / "warm"))).lock.release()  # decoded, lock files made
+    execution.start_run(
+        config(tiny_root, results_root=str(tiny_root / "warm"))
+    ).lock.release()  # decoded, lock files made
     for path in [data.CACHE.parent, data.CACHE, *data.CACHE.rglob("*")]:
         path.chmod(0o777)
-    ended = in_child(as_nobody(lambda: runs.execute(config(tiny_root))))
+    ended = in_child(as_nobody(lambda: execution.execute(config(tiny_root))))
     assert ended.code == 1 and ended.error.startswith(f"OSError: {results}/scratch/blur/nut/seed0 cannot be written")
     assert "choose another results_root" in ended.error and "\n" not in ended.error
     cache = tiny_root / "cache"
     cache.mkdir(mode=0o555)
 
     def with_cache() -> None:
-        data.CACHE = runs.CACHE = cache
-        runs.execute(config(tiny_root))
+        data.CACHE = execution.CACHE = cache
+        execution.execute(config(tiny_root))
 
     ended = in_child(as_nobody(with_cache))
     assert f"{cache} cannot be written" in ended.error and "CLGAN_CACHE" in ended.error, ended.error
@@ -395,7 +399,7 @@ def test_what_only_building_or_training_shows_is_one_line_too(fields: dict, tiny
     small = {"width": 4, "blocks": 1, "patches": 8, "batch_size": 2}
     settings = config(tiny_root, **{"model": "clgan", **fields, "options": {**small, **fields.get("options", {})}})
     with pytest.raises((ValueError, ArithmeticError, MemoryError)) as caught:
-        runs.execute(settings)
+        execution.execute(settings)
     one_line(caught.value)
     assert not (settings.folder / "metrics.json").exists()
 
@@ -477,7 +481,7 @@ def test_edited_metrics_are_refused_and_the_others_still_count(how: str, tmp_pat
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of one small run."""
     root = draw_nuts(tmp_path_factory.mktemp("finished"))
-    runs.execute(config(root, model="template", options={"neighbours": 2}))
+    execution.execute(config(root, model="template", options={"neighbours": 2}))
     return Path(root / "results")
 
 
@@ -494,15 +498,15 @@ def test_half_of_a_run_folder_serves_for_what_it_can(lost: str, own: Path) -> No
     frame = tables.collect(root, "scratch", [("template", "nut", 0)])
     assert bool(frame["found"].all()) == (lost != "metrics.json")
     assert tables.table3(frame).markdown()
-    needs = {"maps.npz": lambda: maps.read_maps(folder), "weights.safetensors": lambda: runs.load_model(folder),
-             "metrics.json": lambda: runs.load_model(folder)}  # fmt: skip
+    needs = {"maps.npz": lambda: examples.read_maps(folder), "weights.safetensors": lambda: execution.load_model(folder),
+             "metrics.json": lambda: execution.load_model(folder)}  # fmt: skip
     for name, read in needs.items():
         if name == lost:
             with pytest.raises(FileNotFoundError, match=lost) as caught:
                 read()
             one_line(caught.value)
     if lost == "scores.csv":
-        assert tidy.read_scores(root, frame).empty
+        assert run_table.read_scores(root, frame).empty
 
 
 @pytest.mark.parametrize("name", ["maps.npz", "weights.safetensors", "scores.csv"])
@@ -522,9 +526,9 @@ def test_damaged_files_of_a_run_are_named(name: str, how: str, own: Path) -> Non
     path.write_bytes(damage[how])
     frame = tables.collect(root, "scratch")
     read = {
-        "maps.npz": lambda: maps.read_maps(own, ["names", "images"]),
-        "weights.safetensors": lambda: runs.load_model(own),
-        "scores.csv": lambda: tidy.read_scores(root, frame),
+        "maps.npz": lambda: examples.read_maps(own, ["names", "images"]),
+        "weights.safetensors": lambda: execution.load_model(own),
+        "scores.csv": lambda: run_table.read_scores(root, frame),
     }[name]
     if name == "scores.csv" and how == "cut short":
         read()  # whole lines that are left are still whole lines
@@ -541,7 +545,7 @@ def test_damaged_maps_leave_a_hole_in_the_pictures(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     frame = tables.collect(tmp_path, "fake")
     with pytest.warns(UserWarning, match="clgan/bottle/seed0/maps.npz is damaged"):
-        (example,) = maps.examples(tmp_path, frame)
+        (example,) = examples.examples(tmp_path, frame)
     assert example.reference == "template" and example.masks["template"] is not None
     assert example.masks["clgan"] is None and example.reconstructions["clgan"] is None
 
@@ -556,10 +560,10 @@ def test_a_pickle_where_maps_should_be_is_not_opened(tmp_path: Path) -> None:
     folder = fake_run(tmp_path)
     (folder / "maps.npz").write_bytes(pickle.dumps(Trap()))
     with pytest.raises(ValueError, match="maps.npz is damaged"):
-        maps.read_maps(folder)
+        examples.read_maps(folder)
     np.savez(folder / "maps.npz", names=np.array([Trap()], dtype=object))
     with pytest.raises(ValueError, match="maps.npz is damaged"):
-        maps.read_maps(folder)
+        examples.read_maps(folder)
     assert not (tmp_path / "sprung").exists()
 
 
@@ -574,11 +578,11 @@ def head_without(field: str) -> Callable[[bytes], bytes]:
 def test_an_edited_checkpoint_is_left_and_the_run_starts_afresh(field: str, tiny_root: Path) -> None:
     small = {"width": 4, "blocks": 1, "patches": 8, "batch_size": 2}
     settings = config(tiny_root, model="clgan", options=small, checkpoint_seconds=0.0)
-    expected = runs.train_run(first := runs.start_run(settings))
+    expected = execution.train_run(first := execution.start_run(settings))
     path = settings.folder / "checkpoint/last.safetensors"
     path.write_bytes(head_without(field)(path.read_bytes()))
-    again = runs.start_run(settings)
-    assert runs.train_run(again).steps == expected.steps
+    again = execution.start_run(settings)
+    assert execution.train_run(again).steps == expected.steps
     for a, b in zip(first.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(a, b)
     again.lock.release()

@@ -12,10 +12,10 @@ import torch
 
 from benchmarks import common, data, detection, metrics, pilot, train_step
 from clgan_lib.batched import detect_batch
-from clgan_lib.config import RunConfig
 from clgan_lib.data import to_float
 from clgan_lib.detection import detect
-from clgan_lib.runs import execute
+from clgan_lib.runs.config import RunConfig
+from clgan_lib.runs.execution import execute
 
 
 def tables(text: str) -> list[list[list[str]]]:

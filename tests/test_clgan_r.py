@@ -11,15 +11,16 @@ import pytest
 import torch
 from scipy import ndimage
 
-from clgan_lib import corruption, similarity
+from clgan_lib import similarity
 from clgan_lib.augment import poses, turn
-from clgan_lib.clgan_r import CLGANR, move_average
-from clgan_lib.clgan_rc import CLGANRC, Comparator, differences, visible_damage
-from clgan_lib.corruption import CLEAN, corrupt
 from clgan_lib.data import to_float, to_uint8
 from clgan_lib.model import build_model
-from clgan_lib.probes import best_single, probe
-from clgan_lib.restorer import Restorer
+from clgan_lib.restoring import anomaly_synthesis
+from clgan_lib.restoring.anomaly_synthesis import CLEAN, corrupt
+from clgan_lib.restoring.comparator import CLGANRC, Comparator, differences, visible_damage
+from clgan_lib.restoring.generator import Restorer
+from clgan_lib.restoring.model import CLGANR, move_average
+from clgan_lib.restoring.validation_anomalies import best_single, probe
 
 TINY = {"image_size": 32, "width": 4, "blocks": 1, "patches": 8, "batch_size": 4}
 VARIANTS = [CLGANR, CLGANRC]
@@ -40,7 +41,9 @@ def test_damage_is_where_it_says_and_a_quarter_stays_whole() -> None:
     assert damaged.shape == good.shape and where.shape == (400, 1, 32, 32) and set(where.unique().tolist()) == {0, 1}
     assert float(damaged.abs().max()) <= 1
     noise = (damaged - good).abs().amax(1, keepdim=True)[where == 0]
-    assert float(noise.max()) < 6 * corruption.NOISE + 0.04  # outside only noise, and what a feathered rim leaves
+    assert (
+        float(noise.max()) < 6 * anomaly_synthesis.NOISE + 0.04
+    )  # outside only noise, and what a feathered rim leaves
     whole = float((where.flatten(1).sum(1) == 0).float().mean())
     assert abs(whole - CLEAN) < 0.07
     areas = where.flatten(1).mean(1)
@@ -60,7 +63,9 @@ def test_damage_follows_the_seed_and_leaves_its_input_alone() -> None:
 
 def test_damage_probes_and_embedded_defects_share_no_code() -> None:
     # A threshold or a score that met its own family of damage before would be flattered.
-    imports = [n.module for n in ast.walk(ast.parse(inspect.getsource(corruption))) if isinstance(n, ast.ImportFrom)]
+    imports = [
+        n.module for n in ast.walk(ast.parse(inspect.getsource(anomaly_synthesis))) if isinstance(n, ast.ImportFrom)
+    ]
     assert "torch" in imports and not [name for name in imports if name and name.startswith("clgan_lib")]
 
 
@@ -252,7 +257,7 @@ def test_answers_turn_with_the_image_as_far_as_the_product_may(
 
 def test_damaged_and_whole_image_stand_in_one_light(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[torch.Tensor] = []
-    monkeypatch.setattr("clgan_lib.clgan_r.corrupt", lambda images: (seen.append(images), corrupt(images))[1])
+    monkeypatch.setattr("clgan_lib.restoring.model.corrupt", lambda images: (seen.append(images), corrupt(images))[1])
     for light in (0.05, 0.0):
         model = CLGANR(**TINY, light=light)
         monkeypatch.setattr(model, "update_restorer", lambda images, *_, **__: (seen.append(images), {})[1])

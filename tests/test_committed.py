@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from fake_runs import fake_run
 
-from clgan_lib import committed, modern, paths, tables, verify
+from clgan_lib import paths
+from clgan_lib.exhibits import committed, tables, threshold_free, verify
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = "restore"  # the committed experiment that stands here for all
@@ -51,7 +52,7 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         fake_run(root, model, experiment="quick", maps=False)
     frame = tables.collect(root, "quick", verify.tidy.expected_runs("quick"))
     tables.write_tables(frame, root / "quick/tables", tables.published("table3"))
-    modern.table(frame).write(root / "quick/tables")
+    threshold_free.table(frame).write(root / "quick/tables")
     (root / "quick/tables/summary.md").write_text("| best of all | 99.9 |\n")
     (root / "smoke/tables").mkdir(parents=True)  # tables and no runs, neither of them ours
     (root / "smoke/tables/table4.csv").write_bytes(b"\xff\x00")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from clgan_lib import config as config_module
-from clgan_lib.config import RunConfig
-from clgan_lib.experiment import Experiment
 from clgan_lib.paths import ROOT
+from clgan_lib.runs import config as config_module
+from clgan_lib.runs.config import RunConfig
+from clgan_lib.runs.experiment import Experiment
 
 
 @pytest.mark.parametrize(

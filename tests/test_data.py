@@ -15,8 +15,8 @@ from PIL import Image
 
 from clgan_lib import data
 from clgan_lib.augment import augment, poses, relight, turn
-from clgan_lib.checks import OFFICIAL, check_dataset
 from clgan_lib.data import load_category, to_float, to_uint8
+from clgan_lib.data_checks import OFFICIAL, check_dataset
 
 
 def pixels(path: Path) -> np.ndarray:

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from conftest import execute_notebook, save
 
-from clgan_lib import checks, datasets, runs
-from clgan_lib.config import RunConfig
+from clgan_lib import data_checks, datasets
 from clgan_lib.data import load_category
 from clgan_lib.paths import ROOT
+from clgan_lib.runs import execution
+from clgan_lib.runs.config import RunConfig
 
 
 @pytest.fixture(autouse=True)
@@ -89,10 +90,10 @@ def test_each_layout_becomes_a_category(
     for i, kind in enumerate(defects):
         expected = picture(i, mask=True) > 0 if kind != "good" else np.zeros((40, 50), bool)
         assert category.masks[i].float().mean().item() == pytest.approx(expected.mean(), abs=0.02)
-    row = checks.check_dataset(root).loc[name]
+    row = data_checks.check_dataset(root).loc[name]
     assert row["missing masks"] == row["unreadable"] == 0
     assert row["train good"].split(" / ")[0] == str(train)
-    assert ("not comparable" in row["advice"]) == (name in checks.EXPECTED)  # a made-up tree has other counts
+    assert ("not comparable" in row["advice"]) == (name in data_checks.EXPECTED)  # a made-up tree has other counts
 
 
 def test_a_tree_of_links_is_made_once_and_again_when_files_are_added(tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_a_tree_of_links_is_made_once_and_again_when_files_are_added(tmp_path: P
 def test_a_run_on_visa_needs_no_more_than_its_root(tmp_path: Path) -> None:
     root = visa(tmp_path)
     settings = {"data_root": str(root), "results_root": str(tmp_path / "r"), "category": "candle", "holdout": 3}
-    content = runs.execute(RunConfig(model="blur", image_size=32, **settings))  # type: ignore[arg-type]
+    content = execution.execute(RunConfig(model="blur", image_size=32, **settings))  # type: ignore[arg-type]
     assert content["images"] == {"train": 4, "holdout": 1, "test_good": 2, "test_defective": 3}
     assert content["config"]["data_root"] == str(root)  # what was asked for, not the cache
 
@@ -128,7 +129,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     (root / "candle/Data/Images/Anomaly/001.JPG").unlink()
     with pytest.raises(FileNotFoundError, match=r"1cls\.csv, line 10: .*001\.JPG"):
         datasets.arrange(root, "candle")
-    assert "001.JPG" in checks.check_dataset(root).loc["candle", "advice"]
+    assert "001.JPG" in data_checks.check_dataset(root).loc["candle", "advice"]
     text = (root / "split_csv/1cls.csv").read_text()
     (root / "split_csv/1cls.csv").write_text(text.replace("candle/Data/Images/Normal/0000.JPG", "../../etc/passwd"))
     with pytest.raises(ValueError, match=r"line 2: \.\./\.\./etc/passwd leads out"):
@@ -141,14 +142,14 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         datasets.arrange(root, "candle")
     second = mvtec_ad_2(tmp_path)
     (second / "fabric/test_public/ground_truth/bad/000_regular_mask.png").unlink()
-    row = checks.check_dataset(second).loc["fabric"]
+    row = data_checks.check_dataset(second).loc["fabric"]
     assert row["missing masks"] == 1 and "000_regular.png" in row["advice"]
 
 
 def test_the_published_counts_add_up_to_the_published_totals() -> None:
-    assert tuple(map(sum, zip(*checks.VISA.values(), strict=True))) == (
+    assert tuple(map(sum, zip(*data_checks.VISA.values(), strict=True))) == (
         8659,
         962,
         1200,
     )  # 9,621 normal, 1,200 anomalous
-    assert tuple(map(sum, zip(*checks.MPDD.values(), strict=True))) == (888, 176, 282)
+    assert tuple(map(sum, zip(*data_checks.MPDD.values(), strict=True))) == (888, 176, 282)

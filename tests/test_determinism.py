@@ -12,9 +12,9 @@ import torch
 from faults import in_child
 from test_interruption import essence
 
-from clgan_lib import runs
-from clgan_lib.config import RunConfig
 from clgan_lib.model import MODELS
+from clgan_lib.runs import execution
+from clgan_lib.runs.config import RunConfig
 
 SMALL = {
     "clgan": {"width": 4, "blocks": 1, "patches": 8, "batch_size": 2},
@@ -35,26 +35,26 @@ def config(root: Path, results: str, model: str = "clgan", **fields: object) -> 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_run_is_bitwise_the_same_again(model: str, tiny_root: Path) -> None:
     first, second = config(tiny_root, "a", model), config(tiny_root, "b", model, checkpoint_seconds=0.0)
-    runs.execute(first)
+    execution.execute(first)
     random.seed(7), torch.manual_seed(7), torch.rand(5)  # what came before does not matter
     np.random.seed(7)  # noqa: NPY002
-    runs.execute(second)  # nor how often checkpoints are written
+    execution.execute(second)  # nor how often checkpoints are written
     assert essence(first.folder) == essence(second.folder)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="starts a process by fork")
 def test_a_process_of_its_own_and_another_seed(tiny_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here, there, other = (config(tiny_root, name) for name in ("a", "b", "c"))
-    runs.execute(here)
+    execution.execute(here)
     monkeypatch.chdir(tiny_root)
-    assert in_child(lambda: runs.execute(there)).code == 0
+    assert in_child(lambda: execution.execute(there)).code == 0
     other = other.model_copy(update={"seed": 1})
-    runs.execute(other)
+    execution.execute(other)
     assert essence(here.folder) == essence(there.folder) != essence(other.folder)
 
 
 def test_other_threads_are_equal_to_rounding_only(tiny_root: Path) -> None:
-    run = runs.start_run(config(tiny_root, "a"))
+    run = execution.start_run(config(tiny_root, "a"))
     try:
         images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
         one = run.model.reconstruct(images)

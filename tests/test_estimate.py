@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from clgan_lib import estimate
-from clgan_lib.config import RunConfig
 from clgan_lib.model import ReconstructionModel
+from clgan_lib.runs import estimate
+from clgan_lib.runs.config import RunConfig
 
 
 class Broken(ReconstructionModel):

@@ -12,9 +12,10 @@ import pytest
 import torch
 from conftest import draw_nuts
 
-from clgan_lib import evaluation, export, inspection
 from clgan_lib.data import load_category, to_float
-from clgan_lib.learning import learn_folder
+from clgan_lib.interop import inspection, onnx_export
+from clgan_lib.interop.learning import learn_folder
+from clgan_lib.runs import evaluation
 
 SMALL = {
     "clgan": {"width": 4, "blocks": 1, "patches": 8, "batch_size": 2},
@@ -33,7 +34,7 @@ def learn(model: str, root: Path) -> Path:
 @pytest.mark.parametrize("model", SMALL)
 def test_onnx_agrees_with_pytorch(model: str, tmp_path: Path) -> None:
     inspector = inspection.load(learn(model, tmp_path), "cpu")
-    found = export.export(inspector, tmp_path / "model.onnx")
+    found = onnx_export.export(inspector, tmp_path / "model.onnx")
     assert found["reconstruction"] < 1e-5 and found["anomaly_map"] < 1e-5 and found["mask"] < 1e-4
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     images = load_category(tmp_path, "nut", evaluation.SIZE).test[:5]  # real ones, of another number than were traced
@@ -53,7 +54,7 @@ def test_onnx_agrees_with_pytorch(model: str, tmp_path: Path) -> None:
 
 def test_what_is_no_graph_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = learn("template", tmp_path)
-    assert export.main([str(run), str(tmp_path / "model.onnx")]) == 1
+    assert onnx_export.main([str(run), str(tmp_path / "model.onnx")]) == 1
     told = capsys.readouterr().err
     assert told.startswith("template cannot be exported to ONNX") and told.count("\n") == 1
     assert not list(tmp_path.glob("*.onnx")) and not list(tmp_path.glob(".*part"))
@@ -61,11 +62,11 @@ def test_what_is_no_graph_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inspector = inspection.load(learn("blur", tmp_path), "cpu")
-    export.export(inspector, tmp_path / "right.onnx")
-    monkeypatch.setattr(export, "_trace", lambda graph, name: onnx.load(tmp_path / "right.onnx"))
+    onnx_export.export(inspector, tmp_path / "right.onnx")
+    monkeypatch.setattr(onnx_export, "_trace", lambda graph, name: onnx.load(tmp_path / "right.onnx"))
     other = replace(inspector, card=replace(inspector.card, threshold=-1.0))  # marks everything
     with pytest.raises(ValueError, match="blur: the ONNX file computes something else: {'mask'"):
-        export.export(other, tmp_path / "model.onnx")
+        onnx_export.export(other, tmp_path / "model.onnx")
     with pytest.raises(OSError, match="choose another place"):
-        export.export(inspector, tmp_path / "nowhere/model.onnx")
+        onnx_export.export(inspector, tmp_path / "nowhere/model.onnx")
     assert [p.name for p in tmp_path.glob("*.onnx")] == ["right.onnx"] and not list(tmp_path.glob(".*part"))

@@ -15,11 +15,11 @@ import torch
 from fake_runs import fake_experiment, fake_run
 from matplotlib.figure import Figure
 
-from clgan_lib import exhibits, figures, maps, sweep, tables, tidy
 from clgan_lib.data import Category, load_category
 from clgan_lib.detection import detect
-from clgan_lib.evaluation import evaluate
+from clgan_lib.exhibits import chapters, examples, figures, k_sweep, run_table, tables
 from clgan_lib.model import ReconstructionModel
+from clgan_lib.runs.evaluation import evaluate
 
 matplotlib.use("agg")
 
@@ -39,7 +39,7 @@ def texts(figure: Figure) -> str:
 
 
 def test_the_example_is_the_median_image_of_the_reference(root: Path) -> None:
-    chosen = maps.examples(root, tables.collect(root, "fake"))
+    chosen = examples.examples(root, tables.collect(root, "fake"))
     assert [example.category for example in chosen] == ["bottle", "metal_nut"]
     scores = pd.read_csv(root / "fake/clgan/metal_nut/seed0/scores.csv").query("postprocess == 'dual_threshold'")
     scores = scores[~scores["defect"].isin(["good", "flip"])].sort_values(["F1", "name"])
@@ -55,7 +55,7 @@ def test_the_example_is_the_median_image_of_the_reference(root: Path) -> None:
     ("postprocess", "models"), [("calibrated", ["udcae", "clgan", "template"]), ("native", ["udcae"])]
 )
 def test_other_masks_come_from_the_maps(root: Path, postprocess: str, models: list[str]) -> None:
-    example = maps.examples(root, tables.collect(root, "fake"), postprocess=postprocess)[0]
+    example = examples.examples(root, tables.collect(root, "fake"), postprocess=postprocess)[0]
     assert [model for model, mask in example.masks.items() if mask is not None] == models
     scores = pd.read_csv(root / "fake/udcae/bottle/seed0/scores.csv")
     row = scores[(scores["name"] == example.name) & (scores["postprocess"] == postprocess)].iloc[0]
@@ -63,7 +63,7 @@ def test_other_masks_come_from_the_maps(root: Path, postprocess: str, models: li
 
 
 def test_fig4_and_fig5_have_a_row_per_image(root: Path) -> None:
-    chosen = maps.examples(root, tables.collect(root, "fake"))
+    chosen = examples.examples(root, tables.collect(root, "fake"))
     fig4, fig5 = figures.reconstructions(chosen), figures.detections(chosen)
     assert [axis.get_title() for axis in fig4.axes[:4]] == ["input", "UDCAE", "CLGAN", "template"]
     np.testing.assert_array_equal(pictures(fig4)[4], chosen[1].image)  # second row, first column
@@ -76,7 +76,7 @@ def test_fig4_and_fig5_have_a_row_per_image(root: Path) -> None:
 
 
 def test_many_models_go_on_below(root: Path) -> None:
-    example = maps.examples(root, tables.collect(root, "fake"))[0]
+    example = examples.examples(root, tables.collect(root, "fake"))[0]
     many = {f"a-long-name-of-number-{i}": example.image for i in range(11)}
     figure = figures.reconstructions([dataclasses.replace(example, reconstructions=many)])
     titles = [axis.get_title() for axis in figure.axes]
@@ -88,7 +88,7 @@ def test_a_missing_run_is_hatched_and_another_model_chooses(root: Path, tmp_path
     own = Path(shutil.copytree(root, tmp_path / "results"))
     shutil.rmtree(own / "fake/clgan/bottle")
     (own / "fake/template/metal_nut/seed0/maps.npz").unlink()
-    chosen = maps.examples(own, tables.collect(own, "fake"))
+    chosen = examples.examples(own, tables.collect(own, "fake"))
     assert [example.reference for example in chosen] == ["udcae", "clgan"]
     assert chosen[0].masks["clgan"] is None and chosen[1].reconstructions["template"] is None
     figure = figures.detections(chosen)
@@ -98,35 +98,34 @@ def test_a_missing_run_is_hatched_and_another_model_chooses(root: Path, tmp_path
 
 def test_real_images_are_credited(tmp_path: Path) -> None:
     fake_run(tmp_path, data_root="/elsewhere/mvtec_ad")
-    caption = texts(figures.reconstructions(maps.examples(tmp_path, tables.collect(tmp_path, "fake"))))
+    caption = texts(figures.reconstructions(examples.examples(tmp_path, tables.collect(tmp_path, "fake"))))
     assert (
         "Data: mvtec_ad (MVTec AD, Bergmann et al." in caption
         and "CC BY-NC-SA 4.0" in caption
         and "elsewhere" not in caption
     )
-    assert tidy.credit(["MVTec_AD_2"]).startswith("Data: MVTec_AD_2 (MVTec AD 2, Heckler-Kram et al.")
-    assert [tidy.is_mvtec(name) for name in ("mvtec_ad", "MVTec-AD", "mvtec_ad_256", "mvtec_ad_2", "mvtec2", "visa")] == [
-        True, True, True, False, False, False,
-    ]  # fmt: skip
+    assert run_table.credit(["MVTec_AD_2"]).startswith("Data: MVTec_AD_2 (MVTec AD 2, Heckler-Kram et al.")
+    assert all(map(run_table.is_mvtec, ("mvtec_ad", "MVTec-AD", "mvtec_ad_256")))
+    assert not any(map(run_table.is_mvtec, ("mvtec_ad_2", "mvtec2", "visa")))
 
 
 def test_without_maps_there_is_nothing_to_show(root: Path, tmp_path: Path) -> None:
     own = Path(shutil.copytree(root, tmp_path / "results", ignore=shutil.ignore_patterns("*.npz")))
-    assert maps.examples(own, tables.collect(own, "fake")) == []
+    assert examples.examples(own, tables.collect(own, "fake")) == []
     with pytest.raises(ValueError, match="no example"):
         figures.reconstructions([])
     with pytest.raises(FileNotFoundError, match=r"maps\.npz"):
-        maps.read_maps(own / "fake/clgan/bottle/seed0")
+        examples.read_maps(own / "fake/clgan/bottle/seed0")
 
 
 def test_damaged_maps_are_named(tmp_path: Path) -> None:
     (tmp_path / "maps.npz").write_bytes(b"PK\x03\x04 not a zip")
     with pytest.raises(ValueError, match=r"maps\.npz is damaged"):
-        maps.read_maps(tmp_path)
+        examples.read_maps(tmp_path)
 
 
 def test_pipeline_draws_each_threshold_where_it_is(root: Path) -> None:
-    stored = maps.read_maps(root / "fake/clgan/bottle/seed0")
+    stored = examples.read_maps(root / "fake/clgan/bottle/seed0")
     image, restored, truth = stored["images"][4], stored["reconstructions"][4], stored["masks"][4]
     figure, found = figures.pipeline(image, restored, 2.5, truth), detect(image, restored, 2.5)
     assert [axis.get_title().split()[0] for axis in figure.axes[:8]] == [
@@ -149,10 +148,10 @@ def test_fig2_in_the_report_has_the_runs_own_k(tmp_path: Path) -> None:
     content = json.loads((folder / "metrics.json").read_text())
     content["config"]["k"] = 2.0
     (folder / "metrics.json").write_text(json.dumps(content))
-    chosen = maps.examples(tmp_path, tables.collect(tmp_path, "fake"))
-    section = exhibits.pipelines(chosen, tmp_path)
+    chosen = examples.examples(tmp_path, tables.collect(tmp_path, "fake"))
+    section = chapters.pipelines(chosen, tmp_path)
     assert section is not None and "seed 0, k = 2." in texts(section.items[0])  # type: ignore[arg-type]
-    stored = maps.read_maps(folder)
+    stored = examples.read_maps(folder)
     index = list(stored["names"]).index(chosen[0].name)
     expected = detect(stored["images"][index], stored["reconstructions"][index], 2.0).mask
     np.testing.assert_array_equal(pictures(section.items[0])[6], expected)  # type: ignore[arg-type]
@@ -196,7 +195,7 @@ def test_scores_has_a_dot_per_run(root: Path) -> None:
 
 
 def test_sweep_draws_ours_the_perfect_and_the_published(root: Path) -> None:
-    found = sweep.sweep_experiment(root, tables.collect(root, "fake"))
+    found = k_sweep.sweep_experiment(root, tables.collect(root, "fake"))
     figure = figures.sweep(found, tables.published("table4"))
     labels = [[str(line.get_label()) for line in axis.lines] for axis in figure.axes]
     base = ["this run", "perfect residual", "oracle k", "k without labels"]

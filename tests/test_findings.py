@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from clgan_lib.findings import findings, own_threshold
-from clgan_lib.tidy import with_gain
+from clgan_lib.exhibits.findings import findings, own_threshold
+from clgan_lib.exhibits.run_table import with_gain
 
 Numbers = dict[str, dict[str, Any]]
 TEMPLATE = {"dual_threshold": 30.0, "calibrated": 40.0}

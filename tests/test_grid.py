@@ -17,8 +17,8 @@ import psutil
 import pytest
 from fake_runs import fake_experiment
 
-from clgan_lib import grid
 from clgan_lib.paths import ROOT
+from clgan_lib.runs import grid
 
 EXPERIMENT = """
 title: one control, twice
@@ -71,7 +71,7 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 def driver(folder: Path, experiment: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """What `make benchmark` calls, without a terminal."""
-    command = [sys.executable, "-m", "clgan_lib.grid", experiment, "--cores", "2", *arguments]
+    command = [sys.executable, "-m", "clgan_lib.runs.grid", experiment, "--cores", "2", *arguments]
     return subprocess.run(command, cwd=folder, env=environment_of(folder), capture_output=True, text=True, timeout=280)
 
 
@@ -162,7 +162,7 @@ def test_a_grid_that_is_stopped_takes_its_runs_with_it(how: signal.Signals, work
         "import os, pathlib, time\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(600)"
     )
     (workshop / "pid").unlink(missing_ok=True)
-    command = [sys.executable, "-m", "clgan_lib.grid", "slow.yaml", "--cores", "1"]
+    command = [sys.executable, "-m", "clgan_lib.runs.grid", "slow.yaml", "--cores", "1"]
     with subprocess.Popen(
         command, cwd=workshop, env=environment_of(workshop), stdout=subprocess.PIPE, text=True
     ) as process:

@@ -15,11 +15,13 @@ from conftest import draw_nuts, save
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from clgan_lib import evaluation, figures, inspection, runs, weights
-from clgan_lib.config import RunConfig
 from clgan_lib.data import read_image, resize
 from clgan_lib.detection import detect
-from clgan_lib.learning import learn_folder
+from clgan_lib.exhibits import figures
+from clgan_lib.interop import inspection
+from clgan_lib.interop.learning import learn_folder
+from clgan_lib.runs import evaluation, execution, weights
+from clgan_lib.runs.config import RunConfig
 
 UDCAE = {"width": 4, "batch_size": 2}
 
@@ -33,7 +35,7 @@ def config(root: Path, **fields: object) -> RunConfig:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small finished run."""
     settings = config(draw_nuts(tmp_path_factory.mktemp("nuts")))
-    runs.execute(settings)
+    execution.execute(settings)
     return settings.folder
 
 
@@ -63,9 +65,9 @@ def test_the_weights_file_alone_is_the_run(run: Path, tmp_path: Path) -> None:
     assert found.card.threshold == metrics["thresholds"]["calibrated"]
     with np.load(run / "maps.npz") as maps:
         np.testing.assert_allclose(found.card.maxima, maps["holdout"].max((1, 2)))
-        category = runs.load_category(metrics["config"]["data_root"], "nut", evaluation.SIZE)
+        category = execution.load_category(metrics["config"]["data_root"], "nut", evaluation.SIZE)
         np.testing.assert_array_equal(evaluation.anomaly_maps(found.model, category.test), maps["scores"])
-    for name, value in runs.load_model(run).state_dict().items():
+    for name, value in execution.load_model(run).state_dict().items():
         torch.testing.assert_close(found.model.state_dict()[name], value, rtol=0, atol=0)
     header = alone.read_bytes()[:4000].decode(errors="ignore")
     assert str(run.parents[3]) not in header  # nobody's folders travel along
@@ -73,7 +75,7 @@ def test_the_weights_file_alone_is_the_run(run: Path, tmp_path: Path) -> None:
 
 def test_equal_runs_write_equal_bytes(run: Path, tmp_path: Path) -> None:
     again = config(draw_nuts(tmp_path))
-    runs.execute(again)
+    execution.execute(again)
     assert (again.folder / "weights.safetensors").read_bytes() == (run / "weights.safetensors").read_bytes()
 
 

@@ -27,9 +27,11 @@ from faults import FAULTS, Outcome, in_child
 from safetensors.numpy import load_file
 from tqdm import tqdm
 
-from clgan_lib import data, runs, tables, training
-from clgan_lib.config import RunConfig
+from clgan_lib import data, training
+from clgan_lib.exhibits import tables
 from clgan_lib.paths import ROOT
+from clgan_lib.runs import execution
+from clgan_lib.runs.config import RunConfig
 from clgan_lib.synthetic import write_dataset
 
 tqdm.monitor_interval = 0  # no thread that a fork would lose
@@ -84,7 +86,7 @@ def essence(folder: Path) -> str:
 def whole(settings: Callable[[Path], RunConfig], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, int]:
     """What the run computes where nothing happens, and how many changes it makes on the disk."""
     config = settings(tmp_path_factory.mktemp("whole"))
-    outcome = in_child(lambda: runs.execute(config), Path(config.results_root))
+    outcome = in_child(lambda: execution.execute(config), Path(config.results_root))
     assert outcome.code == 0, outcome.error
     return essence(config.folder), outcome.changes
 
@@ -94,7 +96,7 @@ def check_survivors(config: RunConfig) -> None:
     folder = config.folder
     if (folder / "metrics.json").exists():
         json.loads((folder / "metrics.json").read_text())
-        runs.load_model(folder)
+        execution.load_model(folder)
     for name, read in {"config.json": _json, "env.json": _json, "weights.safetensors": load_file, "maps.npz": _npz,
                        "history.csv": pd.read_csv, "scores.csv": pd.read_csv,
                        "checkpoint/last.safetensors": load_file}.items():  # fmt: skip
@@ -113,9 +115,9 @@ def _npz(path: Path) -> None:
 
 def strike(config: RunConfig, whole: tuple[str, int], at: int, fault: str) -> Outcome:
     """One case: the fault at the n-th change, then the run again; the end must be that of a run without it."""
-    outcome = in_child(lambda: runs.execute(config), Path(config.results_root), at, fault)
+    outcome = in_child(lambda: execution.execute(config), Path(config.results_root), at, fault)
     check_survivors(config)
-    again = in_child(lambda: runs.execute(config))
+    again = in_child(lambda: execution.execute(config))
     assert again.code == 0, again.error
     assert essence(config.folder) == whole[0], f"{fault} at change {at}"
     left = [path.name for path in config.folder.rglob("*") if path.name.endswith(".part")]
@@ -167,9 +169,9 @@ def test_killed_again_and_again_at_random_moments(
 ) -> None:
     chance, config = random.Random(seed), settings(tmp_path)
     for _ in range(3):
-        in_child(lambda: runs.execute(config), after=chance.uniform(0.01, 1.5))
+        in_child(lambda: execution.execute(config), after=chance.uniform(0.01, 1.5))
         check_survivors(config)
-    assert in_child(lambda: runs.execute(config)).code == 0
+    assert in_child(lambda: execution.execute(config)).code == 0
     assert essence(config.folder) == whole[0]
 
 
@@ -205,12 +207,12 @@ def test_a_small_disk_that_fills_up(
         pytest.skip("mounting a tmpfs is not permitted here")
     try:
         config = settings(disk)
-        outcome = in_child(lambda: runs.execute(config))
+        outcome = in_child(lambda: execution.execute(config))
         assert outcome.code == 1 and "\n" not in outcome.error.strip(), outcome.error
         assert "cannot be written" in outcome.error and str(disk) in outcome.error, outcome.error
         check_survivors(config)
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
-        assert in_child(lambda: runs.execute(config)).code == 0
+        assert in_child(lambda: execution.execute(config)).code == 0
         assert essence(config.folder) == whole[0]
     finally:
         subprocess.run(["umount", str(disk)], check=True)
@@ -335,7 +337,7 @@ def test_two_runs_on_one_folder_do_not_mix(
 
     def work() -> None:
         try:
-            runs.execute(config)
+            execution.execute(config)
             ended.put("done")
         except RuntimeError as error:
             ended.put(str(error))
@@ -367,19 +369,19 @@ def test_a_notebook_s_cells_run_again_after_ctrl_c(
     settings: Callable[[Path], RunConfig], whole: tuple[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = settings(tmp_path)
-    run = runs.start_run(config)
+    run = execution.start_run(config)
 
     for name, nth in (("save_checkpoint", 1), ("describe", 2)):  # before the first checkpoint, and after it
         with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
             context.setattr(training, name, interrupt_at(nth, getattr(training, name)))
-            runs.train_run(run)
-    runs.train_run(run)  # the cell again
-    runs.evaluate_run(run)
-    runs.finish_run(run)
+            execution.train_run(run)
+    execution.train_run(run)  # the cell again
+    execution.evaluate_run(run)
+    execution.finish_run(run)
     assert essence(config.folder) == whole[0]
-    runs.train_run(run)  # once more, by mistake: it takes the folder again, and begins afresh
-    runs.evaluate_run(run)
-    runs.finish_run(run)
+    execution.train_run(run)  # once more, by mistake: it takes the folder again, and begins afresh
+    execution.evaluate_run(run)
+    execution.finish_run(run)
     assert essence(config.folder) == whole[0]
 
 

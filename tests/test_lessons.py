@@ -21,7 +21,7 @@ from nbclient import NotebookClient
 from torch import Tensor
 from torch.nn import functional as F
 
-from clgan_lib import lessons
+from clgan_lib.lab import exercises
 from clgan_lib.paths import ROOT
 
 LESSONS = ("02_losses", "04_training_step_by_step", "05_detection")
@@ -54,7 +54,7 @@ NCE_SLIPS: dict[str, Callable[..., object]] = {
 
 @pytest.mark.parametrize(("hint", "answer"), NCE_SLIPS.items())
 def test_each_slip_in_patch_nce_has_its_hint(hint: str, answer: Callable[..., object]) -> None:
-    verdict = lessons.check("02.3", answer)
+    verdict = exercises.check("02.3", answer)
     assert verdict.correct is False and hint in verdict.message
 
 
@@ -72,9 +72,9 @@ RIGHT = {
 
 @pytest.mark.parametrize("exercise", RIGHT)
 def test_right_answers_open_ones_and_nonsense(exercise: str) -> None:
-    assert lessons.check(exercise, RIGHT[exercise]).correct is True
-    assert lessons.check(exercise, None).correct is None
-    assert lessons.check(exercise, "nonsense").correct is False
+    assert exercises.check(exercise, RIGHT[exercise]).correct is True
+    assert exercises.check(exercise, None).correct is None
+    assert exercises.check(exercise, "nonsense").correct is False
 
 
 @pytest.mark.parametrize(
@@ -95,25 +95,25 @@ def test_right_answers_open_ones_and_nonsense(exercise: str) -> None:
     ],
 )
 def test_wrong_answers_get_the_hint_that_helps(exercise: str, answer: object, hint: str) -> None:
-    verdict = lessons.check(exercise, answer)
+    verdict = exercises.check(exercise, answer)
     assert verdict.correct is False and re.search(hint, verdict.message), verdict
 
 
 def test_tuned_settings_must_beat_the_papers() -> None:
     scores = {"dual threshold, as set": {"F1": 40.0}, "dual threshold, the paper's": {"F1": 30.0}}
     explorer = SimpleNamespace(scores=scores, truth=np.ones(2))
-    assert lessons.check("05.3", explorer).correct
+    assert exercises.check("05.3", explorer).correct
     scores["dual threshold, as set"]["F1"] = 30.0
-    assert "Try k1" in lessons.check("05.3", explorer).message
+    assert "Try k1" in exercises.check("05.3", explorer).message
     explorer.truth = np.zeros(2)
-    assert "no defect" in lessons.check("05.3", explorer).message
+    assert "no defect" in exercises.check("05.3", explorer).message
 
 
 def test_verdicts_are_safe_to_show_and_unknown_exercises_named() -> None:
-    verdict = lessons.check("02.3", lambda q, k, t: {}["<b>"])
+    verdict = exercises.check("02.3", lambda q, k, t: {}["<b>"])
     assert "<b>" not in verdict._repr_html_() and repr(verdict).startswith("Not yet. ")
     with pytest.raises(ValueError, match=r"'02\.9' is unknown; there are 02\.1"):
-        lessons.check("02.9", 1)
+        exercises.check("02.9", 1)
 
 
 @pytest.mark.parametrize("name", SMOKE)

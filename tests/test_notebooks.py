@@ -12,8 +12,8 @@ from conftest import execute_notebook
 from papermill.exceptions import PapermillExecutionError
 from papermill.inspection import inspect_notebook
 
-from clgan_lib.config import RunConfig
 from clgan_lib.paths import ROOT
+from clgan_lib.runs.config import RunConfig
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SMOKE_RUN = {

@@ -24,15 +24,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional as F
 
-from clgan_lib import maps, tables
-from clgan_lib.config import RunConfig
 from clgan_lib.data import load_category
 from clgan_lib.detection import detect, threshold
-from clgan_lib.experiment import Experiment
-from clgan_lib.folders import read_metrics
+from clgan_lib.exhibits import examples, tables
 from clgan_lib.losses import adversarial_loss, generator_loss, patch_nce_loss
 from clgan_lib.metrics import NAMES, metrics_from_counts, metrics_of_counts, pixel_metrics
 from clgan_lib.ranking import ORACLE, ranking_metrics
+from clgan_lib.runs.config import RunConfig
+from clgan_lib.runs.experiment import Experiment
+from clgan_lib.runs.folder import read_metrics
 
 SLOW = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
 settings.register_profile(
@@ -352,6 +352,6 @@ def test_any_maps_file_is_read_or_refused(run_folder: Path, data: st.DataObject)
     path, whole = run_folder / "maps.npz", (run_folder / "maps.npz").read_bytes()
     try:
         path.write_bytes(damaged(whole, data.draw))
-        refused_or_fine(lambda: maps.read_maps(run_folder))
+        refused_or_fine(lambda: examples.read_maps(run_folder))
     finally:
         path.write_bytes(whole)

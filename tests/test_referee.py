@@ -15,11 +15,13 @@ import torch
 from fake_runs import fake_run
 from sklearn.metrics import roc_auc_score
 
-from clgan_lib import conventions, deposit, figures, mapfiles, maps, modern, referee, runs, sweep, tables, verify
-from clgan_lib.config import RunConfig
 from clgan_lib.data import Category, load_category
 from clgan_lib.detection import detect_map
+from clgan_lib.exhibits import examples, figures, k_sweep, protocols, tables, threshold_free, verify
+from clgan_lib.interop import experiment_archive, map_files, map_import
 from clgan_lib.metrics import pixel_metrics
+from clgan_lib.runs import execution
+from clgan_lib.runs.config import RunConfig
 
 NAMES = [f"{kind}/{i:03}" for kind, count in {"dent": 3, "good": 2, "rust": 2}.items() for i in range(count)]
 
@@ -40,9 +42,11 @@ def save(folder: Path, name: str, values: np.ndarray, kind: str = "npy") -> None
     )
 
 
-def take(folder: Path, root: Path, **settings: object) -> referee.Imported:
+def take(folder: Path, root: Path, **settings: object) -> map_import.Imported:
     base = {"method": "Stranger", "source": "a test", "category": "nut", "experiment": "e"}
-    return referee.import_maps(folder, **{**base, "data_root": str(root), "results_root": str(root / "r"), **settings})
+    return map_import.import_maps(
+        folder, **{**base, "data_root": str(root), "results_root": str(root / "r"), **settings}
+    )
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "tiff"])
@@ -54,7 +58,7 @@ def test_maps_of_each_kind_are_scored_as_our_own_numbers_are(tiny_root: Path, ki
         save(tiny_root / "maps", f"holdout/{i}", 0.5 * np.random.default_rng(i).random((64, 64), np.float32), kind)
     found = take(tiny_root / "maps", tiny_root)
     assert found.scored == found.expected == 7 and found.problems.empty
-    content, stored = runs.read_metrics(found.folder), maps.read_maps(found.folder)
+    content, stored = execution.read_metrics(found.folder), examples.read_maps(found.folder)
     large = np.stack([cv2.resize(scores[n], (256, 256), interpolation=cv2.INTER_LINEAR) for n in NAMES])
     np.testing.assert_allclose(stored["scores"], large, atol=1e-6)
     truths = load_category(tiny_root, "nut", 256).masks.numpy()
@@ -78,15 +82,15 @@ def test_anomalib_s_batches_with_their_image_scores(tiny_root: Path) -> None:
     found = take(tiny_root / "maps", tiny_root)
     assert found.scored == 7 and found.problems.empty
     expected = roc_auc_score([not n.startswith("good") for n in NAMES], own)
-    assert runs.read_metrics(found.folder)["ranking"]["image_AUROC"] == pytest.approx(expected)
+    assert execution.read_metrics(found.folder)["ranking"]["image_AUROC"] == pytest.approx(expected)
     table = pd.read_csv(found.folder / "scores.csv").drop_duplicates("name")
     assert list(table["image_score"]) == list(own)
-    assert "calibrated" not in runs.read_metrics(found.folder)["scores"]  # nothing was held out
+    assert "calibrated" not in execution.read_metrics(found.folder)["scores"]  # nothing was held out
     assert list(verify.check_run(found.folder)) == []
     again = take(tiny_root / "maps", tiny_root, image_scores=False)
     largest = [cv2.resize(scores[n], (256, 256)).max() for n in NAMES]
     expected = roc_auc_score([not n.startswith("good") for n in NAMES], largest)
-    assert runs.read_metrics(again.folder)["ranking"]["image_AUROC"] == pytest.approx(expected)
+    assert execution.read_metrics(again.folder)["ranking"]["image_AUROC"] == pytest.approx(expected)
 
 
 def test_a_stranger_s_mess_is_reported_and_the_rest_is_scored(tiny_root: Path) -> None:
@@ -108,7 +112,7 @@ def test_a_stranger_s_mess_is_reported_and_the_rest_is_scored(tiny_root: Path) -
     assert "no test image of nut has this name" in words["burr/007"]
     assert "unreadable" in words["broken.npz"] and "no test image" in words["secret"]
     assert set(pd.read_csv(found.folder / "import.csv")["name"]) == set(words)
-    assert list(maps.read_maps(found.folder)["names"]) == [
+    assert list(examples.read_maps(found.folder)["names"]) == [
         "dent/001.png",
         "dent/002.png",
         "good/000.png",
@@ -155,7 +159,7 @@ def test_what_cannot_be_imported_at_all_is_said(tiny_root: Path, capsys: pytest.
         "--source",
         "s",
     ]
-    assert referee.main([*command, "--category", "nut", "--data", str(tiny_root)]) == 1
+    assert map_import.main([*command, "--category", "nut", "--data", str(tiny_root)]) == 1
     assert "holds no .npy" in capsys.readouterr().err
     with pytest.raises(ValueError, match="method"):
         take(tiny_root, tiny_root, method="../up")
@@ -165,22 +169,24 @@ def test_an_import_stands_in_tables_and_figures(tiny_root: Path) -> None:
     for name, values in scores_of(tiny_root).items():
         save(tiny_root / "maps", name, values)
     settings = {"data_root": str(tiny_root), "results_root": str(tiny_root / "r"), "experiment": "e", "category": "nut"}
-    runs.execute(RunConfig(model="blur", image_size=32, holdout=3, **settings))  # type: ignore[arg-type]
+    execution.execute(RunConfig(model="blur", image_size=32, holdout=3, **settings))  # type: ignore[arg-type]
     command = ["--results", str(tiny_root / "r"), "import", str(tiny_root / "maps"), "--method", "Stranger"]
     assert (
-        referee.main([*command, "--source", "s", "--category", "nut", "--data", str(tiny_root), "--experiment", "e"])
+        map_import.main([*command, "--source", "s", "--category", "nut", "--data", str(tiny_root), "--experiment", "e"])
         == 0
     )
     frame = tables.collect(tiny_root / "r", "e")
     rows = [row.cells[1].text for row in tables.table3(frame).rows]
     assert rows[:2] == ["Stranger", "blur"]
-    assert next(row for row in modern.table(frame).rows if row.cells[1].text == "Stranger").cells[3].text != "n/a"
-    chosen = maps.examples(tiny_root / "r", frame, reference="Stranger")
+    assert (
+        next(row for row in threshold_free.table(frame).rows if row.cells[1].text == "Stranger").cells[3].text != "n/a"
+    )
+    chosen = examples.examples(tiny_root / "r", frame, reference="Stranger")
     assert chosen[0].reference == "Stranger" and chosen[0].reconstructions["Stranger"] is None
-    stored = maps.read_maps(tiny_root / "r/e/Stranger/nut/seed0")
+    stored = examples.read_maps(tiny_root / "r/e/Stranger/nut/seed0")
     index = list(stored["names"]).index(chosen[0].name)
     np.testing.assert_array_equal(chosen[0].masks["Stranger"], detect_map(stored["scores"][index]))
-    for vary in (sweep.sweep_experiment, conventions.measure):
+    for vary in (k_sweep.sweep_experiment, protocols.measure):
         with pytest.raises(ValueError, match="the maps of 'Stranger' have no reconstructions"):
             vary(tiny_root / "r", frame, "Stranger")
     titles = [axis.get_title() for axis in figures.reconstructions(chosen).axes]
@@ -201,42 +207,44 @@ def test_an_import_that_is_refused_leaves_the_earlier_one(tiny_root: Path) -> No
 
 def made(root: Path) -> Path:
     for model in ("clgan", "template"):
-        referee.measure(fake_run(root, model, "bottle", native=model == "clgan", data_root="somewhere/mvtec_ad"))
+        map_import.measure(fake_run(root, model, "bottle", native=model == "clgan", data_root="somewhere/mvtec_ad"))
     return root / "fake"
 
 
 def everything(root: Path) -> str:
     frame = tables.collect(root, "fake")
-    return "".join(table.markdown() for table in [tables.table3(frame), tables.summary(frame), modern.table(frame)])
+    return "".join(
+        table.markdown() for table in [tables.table3(frame), tables.summary(frame), threshold_free.table(frame)]
+    )
 
 
 def test_an_archive_gives_the_same_tables_and_holds_no_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     experiment = made(tmp_path / "here")
-    archive = deposit.export(experiment, tmp_path / "out.zip")
+    archive = experiment_archive.export(experiment, tmp_path / "out.zip")
     with zipfile.ZipFile(archive) as pack:
         assert "CC BY-NC-SA" in pack.read("LICENCE.txt").decode()
         with np.load(pack.open("clgan/bottle/seed0/maps.npz")) as stored:
             assert not set(stored.files) & {"images", "reconstructions", "masks"} and "dual_threshold" in stored.files
-    assert referee.main(["--results", str(tmp_path / "there"), "restore", str(archive)]) == 0
+    assert map_import.main(["--results", str(tmp_path / "there"), "restore", str(archive)]) == 0
     assert "no maps.npz" in capsys.readouterr().out and not list((tmp_path / "there").rglob("*.npz"))
     assert everything(tmp_path / "there") == everything(tmp_path / "here")
-    assert not maps.examples(tmp_path / "there", tables.collect(tmp_path / "there", "fake"))
+    assert not examples.examples(tmp_path / "there", tables.collect(tmp_path / "there", "fake"))
     # with the data set at hand, pictures come back, and every number can be computed again
-    kept = maps.read_maps(experiment / "clgan/bottle/seed0")
+    kept = examples.read_maps(experiment / "clgan/bottle/seed0")
     with pytest.raises(FileNotFoundError, match="data_root"):
-        deposit.restore(archive, tmp_path / "whole", "nowhere")
+        experiment_archive.restore(archive, tmp_path / "whole", "nowhere")
     assert not list((tmp_path / "whole").iterdir())
     tensors = {"test": kept["images"].transpose(0, 3, 1, 2), "masks": kept["masks"], "train": kept["images"][:0]}
     category = Category(
         name="bottle", root=tmp_path, image_size=32, defects=tuple(kept["defects"]), train_names=(),
         test_names=tuple(kept["names"]), **{name: torch.from_numpy(a.copy()) for name, a in tensors.items()},
     )  # fmt: skip
-    monkeypatch.setattr(deposit, "load_category", lambda *_: category)
-    deposit.restore(archive, tmp_path / "whole", "somewhere/mvtec_ad")
-    before = runs.read_metrics(experiment / "clgan/bottle/seed0")
-    after = referee.measure(tmp_path / "whole/fake/clgan/bottle/seed0")
+    monkeypatch.setattr(experiment_archive, "load_category", lambda *_: category)
+    experiment_archive.restore(archive, tmp_path / "whole", "somewhere/mvtec_ad")
+    before = execution.read_metrics(experiment / "clgan/bottle/seed0")
+    after = map_import.measure(tmp_path / "whole/fake/clgan/bottle/seed0")
     assert after["scores"] == before["scores"] and after["ranking"] == pytest.approx(before["ranking"])
     assert after["residual"] == before["residual"]  # reconstructions are not in the archive
     assert list(verify.check_run(tmp_path / "whole/fake/clgan/bottle/seed0")) == []
@@ -244,11 +252,11 @@ def test_an_archive_gives_the_same_tables_and_holds_no_picture(
 
 def test_free_data_goes_in_whole_and_the_archive_is_reproducible(tmp_path: Path) -> None:
     fake_run(tmp_path / "here", "clgan", "bottle")
-    first = deposit.export(tmp_path / "here/fake", tmp_path / "a.zip")
-    second = deposit.export(tmp_path / "here/fake", tmp_path / "b.zip")
+    first = experiment_archive.export(tmp_path / "here/fake", tmp_path / "a.zip")
+    second = experiment_archive.export(tmp_path / "here/fake", tmp_path / "b.zip")
     assert first.read_bytes() == second.read_bytes()
-    assert referee.main(["--results", str(tmp_path / "there"), "restore", str(first)]) == 0
-    assert maps.examples(tmp_path / "there", tables.collect(tmp_path / "there", "fake"))[0].category == "bottle"
+    assert map_import.main(["--results", str(tmp_path / "there"), "restore", str(first)]) == 0
+    assert examples.examples(tmp_path / "there", tables.collect(tmp_path / "there", "fake"))[0].category == "bottle"
 
 
 def rewritten(archive: Path, change: dict[str, bytes]) -> Path:
@@ -262,22 +270,22 @@ def rewritten(archive: Path, change: dict[str, bytes]) -> Path:
 
 def test_an_altered_archive_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     fake_run(tmp_path / "here", "clgan", "bottle")
-    archive = deposit.export(tmp_path / "here/fake", tmp_path / "a.zip")
+    archive = experiment_archive.export(tmp_path / "here/fake", tmp_path / "a.zip")
     altered = rewritten(archive, {"clgan/bottle/seed0/scores.csv": b"name\n"})
     with pytest.raises(ValueError, match=r"scores\.csv is not what the manifest says"):
-        deposit.restore(altered, tmp_path / "r")
+        experiment_archive.restore(altered, tmp_path / "r")
     with pytest.raises(ValueError, match="smuggled is not both"):
-        deposit.restore(rewritten(archive, {"smuggled": b""}), tmp_path / "r")
+        experiment_archive.restore(rewritten(archive, {"smuggled": b""}), tmp_path / "r")
     with zipfile.ZipFile(archive) as pack:
         manifest = json.loads(pack.read("manifest.json"))
     for name in ("../../evil", "paper", 5):
         renamed = json.dumps(manifest | {"experiment": name}).encode()
         with pytest.raises(ValueError, match="bad.zip: experiment: "):
-            deposit.restore(rewritten(archive, {"manifest.json": renamed}), tmp_path / "a/b/r")
-    manifest["sha256"]["../../../out"] = deposit.hashlib.sha256(b"").hexdigest()
+            experiment_archive.restore(rewritten(archive, {"manifest.json": renamed}), tmp_path / "a/b/r")
+    manifest["sha256"]["../../../out"] = experiment_archive.hashlib.sha256(b"").hexdigest()
     evil = {"manifest.json": json.dumps(manifest).encode(), "../../../out": b""}
     with pytest.raises(ValueError, match="outside its run folder"):
-        deposit.restore(rewritten(archive, evil), tmp_path / "r")
+        experiment_archive.restore(rewritten(archive, evil), tmp_path / "r")
     assert not (tmp_path / "r").exists() and not (tmp_path / "a").exists()
     (tmp_path / "no.zip").write_bytes(b"no zip")
     with zipfile.ZipFile(archive) as pack:
@@ -286,29 +294,29 @@ def test_an_altered_archive_is_refused_before_anything_is_written(tmp_path: Path
     (tmp_path / "flate.zip").write_bytes(whole[:start] + bytes([255] * 40) + whole[start + 40 :])
     for odd in (tmp_path / "no.zip", tmp_path / "flate.zip", rewritten(archive, {"manifest.json": b"[]"})):
         with pytest.raises(ValueError, match="no archive of this suite"):
-            deposit.restore(odd, tmp_path / "r")
+            experiment_archive.restore(odd, tmp_path / "r")
     with pytest.raises(FileExistsError, match="exists"):
-        deposit.restore(archive, tmp_path / "here")
+        experiment_archive.restore(archive, tmp_path / "here")
 
 
 def test_measuring_again_brings_an_old_run_up_to_date(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = fake_run(tmp_path, "clgan", "bottle")
-    old = runs.read_metrics(folder)
-    assert referee.main(["--results", str(tmp_path), "measure", "fake"]) == 0
-    new = runs.read_metrics(folder)
+    old = execution.read_metrics(folder)
+    assert map_import.main(["--results", str(tmp_path), "measure", "fake"]) == 0
+    new = execution.read_metrics(folder)
     assert "AUPRO_0.3" not in old["ranking"] and "AUPRO_0.3" in new["ranking"]
     assert new["ranking"]["AUROC"] == pytest.approx(old["ranking"]["AUROC"])
     for name, averages in old["scores"].items():
         assert {a: pytest.approx(v) for a, v in averages.items()} == new["scores"][name]
     assert new["time"] == old["time"] and new["config"] == old["config"]
-    assert referee.main(["--results", str(tmp_path), "measure", "nosuch"]) == 1
+    assert map_import.main(["--results", str(tmp_path), "measure", "nosuch"]) == 1
     assert "nosuch holds no maps.npz to measure" in capsys.readouterr().err
 
 
 def test_a_map_is_opened_once_and_only_the_last_file_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(3):
         np.savez(tmp_path / f"{i}.npz", names=[f"a/{i}", f"b/{i}"], maps=np.full((2, 4, 4), i))
-    reader, shelf, opened = mapfiles.Reader(), mapfiles.scan(tmp_path), []
+    reader, shelf, opened = map_files.Reader(), map_files.scan(tmp_path), []
     load = np.load
     monkeypatch.setattr(np, "load", lambda file, **k: opened.append(file) or load(file, **k))
     for name in sorted(shelf.maps, key=lambda n: n[-1]):

@@ -12,7 +12,7 @@ import pytest
 from fake_runs import fake_run
 from matplotlib import pyplot as plt
 
-from clgan_lib import figures, report, tables
+from clgan_lib.exhibits import figures, report, tables
 from clgan_lib.paths import ROOT
 
 matplotlib.use("agg")

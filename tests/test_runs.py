@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from torch._dynamo.backends.debugging import aot_eager
 
-from clgan_lib import evaluation, runs
-from clgan_lib.config import RunConfig
 from clgan_lib.data import to_float
 from clgan_lib.detection import detect
 from clgan_lib.metrics import pixel_metrics
 from clgan_lib.model import ReconstructionModel
 from clgan_lib.ranking import false_alarms, ranking_metrics
+from clgan_lib.runs import evaluation, execution
+from clgan_lib.runs.config import RunConfig
 from clgan_lib.training import NonFiniteLoss
 
 CLGAN = {"width": 4, "blocks": 1, "patches": 8, "batch_size": 2}
@@ -72,7 +72,7 @@ def config(root: Path, **fields: object) -> RunConfig:
 
 def test_every_number_recomputes_from_the_maps(tiny_root: Path) -> None:
     settings = config(tiny_root, model="clgan", options=CLGAN, leave_out=["rust"], k=2.0)
-    metrics = runs.execute(settings)
+    metrics = execution.execute(settings)
     folder = settings.folder
     assert json.loads((folder / "metrics.json").read_text()) == metrics
     maps = np.load(folder / "maps.npz")
@@ -106,8 +106,8 @@ def test_every_number_recomputes_from_the_maps(tiny_root: Path) -> None:
 
 def test_a_finished_run_is_read_back(tiny_root: Path) -> None:
     settings = config(tiny_root, model="template", symmetry="quarters", options={"neighbours": 3})
-    runs.execute(settings)
-    maps, model = np.load(settings.folder / "maps.npz"), runs.load_model(settings.folder)
+    execution.execute(settings)
+    maps, model = np.load(settings.folder / "maps.npz"), execution.load_model(settings.folder)
     small = torch.nn.functional.interpolate(
         to_float(torch.from_numpy(maps["images"]).permute(0, 3, 1, 2)), (32, 32), mode="area"
     )
@@ -123,28 +123,28 @@ def test_evaluation_asks_a_gpu_for_all_bits(tiny_root: Path, monkeypatch: pytest
         return -torch.ones_like(images)
 
     monkeypatch.setattr(Native, "reconstruct", watched)
-    runs.execute(config(tiny_root, model="test_runs:Native"))
+    execution.execute(config(tiny_root, model="test_runs:Native"))
     assert set(dropped) == {False} and torch.backends.cudnn.allow_tf32  # training is free to
 
 
 def test_a_compiled_training_is_the_plain_one_and_evaluation_compiles_nothing(
     tiny_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = runs.execute(config(tiny_root, model="clgan", options=CLGAN, variant="plain"))
+    plain = execution.execute(config(tiny_root, model="clgan", options=CLGAN, variant="plain"))
     traced = mock.Mock(wraps=aot_eager)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=traced))
-    metrics = runs.execute(config(tiny_root, model="clgan", options=CLGAN, compiled=True))
+    metrics = execution.execute(config(tiny_root, model="clgan", options=CLGAN, compiled=True))
     assert traced.call_count == 5  # as in test_fast_step, and D once more: on a CPU photographs are channels first
     assert metrics["ranking"] == pytest.approx(plain["ranking"], abs=1e-3)
     assert metrics["fingerprint"] != plain["fingerprint"]
 
     traced.side_effect = OSError("no compiler found")
     with pytest.raises(RuntimeError, match="^compiled: torch.compile cannot build .*; install a C.. compiler"):
-        runs.execute(config(tiny_root, model="clgan", options={**CLGAN, "width": 8}, compiled=True))
+        execution.execute(config(tiny_root, model="clgan", options={**CLGAN, "width": 8}, compiled=True))
 
 
 def test_a_native_detector_is_calibrated_on_held_out_images_and_scored(tiny_root: Path) -> None:
-    metrics = runs.execute(config(tiny_root, model="test_runs:Native"))
+    metrics = execution.execute(config(tiny_root, model="test_runs:Native"))
     assert Native.seen == 2
     maps = np.load(config(tiny_root, model="test_runs:Native").folder / "maps.npz")
     left = np.zeros((7, 256, 256), bool)
@@ -154,7 +154,7 @@ def test_a_native_detector_is_calibrated_on_held_out_images_and_scored(tiny_root
 
 
 def test_residuals_inside_and_outside_are_means_over_defective_images(tiny_root: Path) -> None:
-    metrics = runs.execute(config(tiny_root, model="test_runs:Native", image_size=256))
+    metrics = execution.execute(config(tiny_root, model="test_runs:Native", image_size=256))
     maps = np.load(config(tiny_root, model="test_runs:Native").folder / "maps.npz")
     inside, outside = [], []
     for image, truth in zip(maps["images"], maps["masks"], strict=True):
@@ -183,35 +183,35 @@ def test_residuals_inside_and_outside_are_means_over_defective_images(tiny_root:
 def test_what_fails_leaves_no_sign_of_success(tiny_root: Path, fields: dict, error: type, words: str) -> None:
     settings = config(tiny_root, **{"checkpoint_seconds": 0, **fields})
     with pytest.raises(error, match=words):
-        runs.execute(settings)
+        execution.execute(settings)
     assert not (settings.folder / "metrics.json").exists()
 
 
 def test_a_rerun_that_fails_takes_the_old_sign_of_success_away(tiny_root: Path) -> None:
-    runs.execute(config(tiny_root))
+    execution.execute(config(tiny_root))
     folder = config(tiny_root).folder
-    run = runs.start_run(config(tiny_root))
+    run = execution.start_run(config(tiny_root))
     assert not (folder / "metrics.json").exists()
-    newer = runs.start_run(config(tiny_root))  # of the same process: a notebook's cell that is run again
-    runs.train_run(newer)
-    runs.evaluate_run(newer)
+    newer = execution.start_run(config(tiny_root))  # of the same process: a notebook's cell that is run again
+    execution.train_run(newer)
+    execution.evaluate_run(newer)
     run.found = newer.found
     with pytest.raises(RuntimeError, match="another has taken its folder"):
-        runs.finish_run(run)
-    runs.finish_run(newer)
+        execution.finish_run(run)
+    execution.finish_run(newer)
     with pytest.raises(RuntimeError, match="is finished"):
-        runs.finish_run(newer)
+        execution.finish_run(newer)
 
 
 def test_a_run_killed_in_evaluation_does_not_train_again(tiny_root: Path) -> None:
     settings = config(tiny_root, model="clgan", options=CLGAN)
-    run = runs.start_run(settings)
-    runs.train_run(run)
+    run = execution.start_run(settings)
+    execution.train_run(run)
     run.lock.release()  # as the end of its process would
-    again = runs.start_run(settings)
+    again = execution.start_run(settings)
     steps: list[int] = []
     again.model.training_step = lambda images, progress: steps.append(1)  # type: ignore[assignment, method-assign]
-    runs.train_run(again)
+    execution.train_run(again)
     assert not steps and again.progress.steps == run.progress.steps
     for a, b in zip(run.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -226,7 +226,7 @@ def test_a_full_disk_leaves_nothing_half_written(tiny_root: Path, monkeypatch: p
 
     monkeypatch.setattr(np, "savez_compressed", full)
     with pytest.raises(OSError, match="No space"):
-        runs.execute(settings)
+        execution.execute(settings)
     assert {p.name for p in settings.folder.iterdir() if p.is_file()} <= {".lock", "config.json", "history.csv"}
 
 
@@ -236,7 +236,7 @@ def test_a_full_disk_leaves_nothing_half_written(tiny_root: Path, monkeypatch: p
 def test_a_damaged_metrics_file_is_named(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "metrics.json").write_text(text)
     with pytest.raises(ValueError, match=words):
-        runs.read_metrics(tmp_path)
+        execution.read_metrics(tmp_path)
     os.unlink(tmp_path / "metrics.json")
     with pytest.raises(FileNotFoundError, match="did not finish"):
-        runs.read_metrics(tmp_path)
+        execution.read_metrics(tmp_path)

@@ -14,8 +14,8 @@ import yaml
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from clgan_lib.config import RunConfig
 from clgan_lib.paths import ROOT
+from clgan_lib.runs.config import RunConfig
 
 # What would run code from a file, or read more than data from it.
 FORBIDDEN = {
@@ -150,7 +150,7 @@ def test_no_name_or_setting_reaches_the_shell_of_the_grid(tmp_path: Path) -> Non
     marks = [
         line
         for line in printed.splitlines()
-        if " -m clgan_lib.notebook " in line or line.strip().startswith("echo FAILED")
+        if " -m clgan_lib.runs.notebook " in line or line.strip().startswith("echo FAILED")
     ]
     assert len(marks) == 4, printed
     for line in marks:
@@ -158,7 +158,7 @@ def test_no_name_or_setting_reaches_the_shell_of_the_grid(tmp_path: Path) -> Non
             ["bash", "-c", f"printf '%s\\0' {harmless(line)}"], cwd=tmp_path, capture_output=True, text=True
         )
         found = words.stdout.split("\0")
-        if "clgan_lib.notebook" in line:
+        if "clgan_lib.runs.notebook" in line:
             settings = yaml.safe_load(next(word for word in found if word.startswith("{")))
             assert settings["device"] == GRID["settings"]["device"] and settings["category"] in categories  # type: ignore[index]
         else:

@@ -10,13 +10,13 @@ import pytest
 from conftest import save
 from test_ranking import maps
 
-from clgan_lib import mapfiles, stream
 from clgan_lib.data import load_category
+from clgan_lib.interop import map_files, native_resolution
 from clgan_lib.ranking import ranking_metrics
 
 
-def counted(scores: np.ndarray, truths: np.ndarray) -> stream.Streamed:
-    found = stream.Streamed()
+def counted(scores: np.ndarray, truths: np.ndarray) -> native_resolution.Streamed:
+    found = native_resolution.Streamed()
     for values, truth in zip(scores, truths, strict=True):
         found.add(values, truth if truth.any() else None)
     return found
@@ -49,13 +49,15 @@ def test_scores_on_few_levels_are_exact() -> None:
 
 def test_bins_keep_the_order_of_all_floats() -> None:
     values = np.array([-3e38, -2.5, -1e-40, -0.0, 0.0, 1e-40, 7e-3, 1.0, 1.001, 3e38], np.float32)
-    bins = stream._bins(values)
+    bins = native_resolution._bins(values)
     assert (np.diff(bins) >= 0).all() and bins[3] == bins[4]
-    assert (stream._edges(bins) <= values).all() and (stream._bins(stream._edges(bins)) == bins).all()
+    assert (native_resolution._edges(bins) <= values).all() and (
+        native_resolution._bins(native_resolution._edges(bins)) == bins
+    ).all()
 
 
 def test_memory_does_not_grow_with_the_number_of_maps() -> None:
-    found, rng = stream.Streamed(), np.random.default_rng(0)
+    found, rng = native_resolution.Streamed(), np.random.default_rng(0)
     peaks = []
     for count in (2, 12):
         tracemalloc.start()
@@ -75,16 +77,16 @@ def test_native_size_opens_one_map_at_a_time(tiny_root: Path, monkeypatch: pytes
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, values)
     alive: list[int] = []
-    read, add = mapfiles.Reader.read, stream.Streamed.add
-    monkeypatch.setattr(mapfiles.Reader, "read", lambda self, e: alive.append(len(alive)) or read(self, e))
-    monkeypatch.setattr(stream.Streamed, "add", lambda self, *a: add(self, *a) or alive.pop())
-    found = stream.native_measures(tiny_root / "maps", tiny_root, "nut")
+    read, add = map_files.Reader.read, native_resolution.Streamed.add
+    monkeypatch.setattr(map_files.Reader, "read", lambda self, e: alive.append(len(alive)) or read(self, e))
+    monkeypatch.setattr(native_resolution.Streamed, "add", lambda self, *a: add(self, *a) or alive.pop())
+    found = native_resolution.native_measures(tiny_root / "maps", tiny_root, "nut")
     assert not alive and found.pop("images") == 7 and found.pop("problems") == []
     found.pop("AUROC_error")
     assert found == pytest.approx(ranking_metrics(scores, truths), rel=2e-3)
     np.save(tiny_root / "maps/dent/000.npy", np.full((32, 32), np.inf))
     (tiny_root / "maps/good/001.npy").unlink()
-    found = stream.native_measures(tiny_root / "maps", tiny_root, "nut", ["rust"])
+    found = native_resolution.native_measures(tiny_root / "maps", tiny_root, "nut", ["rust"])
     assert found["images"] == 3
     assert dict(found["problems"]) == {"dent/000": "1024 NaN or infinite values", "good/001": "no map"}
 
@@ -95,15 +97,15 @@ def test_an_image_is_good_by_its_folder_and_never_for_want_of_a_mask(tiny_root: 
         np.save((tiny_root / "maps" / name).with_suffix(".npy"), np.ones((32, 32)))
     save(tiny_root / "nut/ground_truth/good/000_mask.png", np.zeros((32, 32), np.uint8))
     (tiny_root / "nut/ground_truth/dent/001_mask.png").unlink()
-    found = stream.native_measures(tiny_root / "maps", tiny_root, "nut")
+    found = native_resolution.native_measures(tiny_root / "maps", tiny_root, "nut")
     assert found["images"] == 6 and found["image_AUROC"] == 0.5  # both good images count
     assert found["problems"] == [("dent/001", "no mask; add ground_truth/dent/001_mask.png")]
     with pytest.raises(ValueError, match=r"'nut' has no type \['Dent'\]; it has dent, rust"):
-        stream.native_measures(tiny_root / "maps", tiny_root, "nut", ["Dent"])
+        native_resolution.native_measures(tiny_root / "maps", tiny_root, "nut", ["Dent"])
 
 
 def test_what_cannot_be_counted_is_named() -> None:
-    found = stream.Streamed()
+    found = native_resolution.Streamed()
     with pytest.raises(ValueError, match="one kind"):
         found.curve()
     with pytest.raises(ValueError, match=r"\(2, 2\) and \(2, 3\)"):

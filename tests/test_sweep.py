@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from fake_runs import CATEGORIES, fake_experiment, fake_run, image_scores
 
-from clgan_lib import conventions, statistics, sweep, tables
 from clgan_lib.detection import residual, threshold
+from clgan_lib.exhibits import bootstrap, k_sweep, protocols, tables
 from clgan_lib.metrics import counts
 
 
@@ -26,20 +26,20 @@ def test_bootstrap_interval_covers_the_truth_as_often_as_it_says() -> None:
     hits = 0
     for trial in range(300):
         pairs = [2 + 20 * rng.standard_normal(60), -1 + 5 * rng.standard_normal(40)]  # true mean 0.5
-        _, low, high = statistics.paired_bootstrap(pairs, resamples=400, seed=trial)
+        _, low, high = bootstrap.paired_bootstrap(pairs, resamples=400, seed=trial)
         hits += low <= 0.5 <= high
     assert 0.90 <= hits / 300 <= 0.985
 
 
 def test_bootstrap_by_hand() -> None:
-    assert statistics.paired_bootstrap([np.array([3.0, 3.0]), np.array([5.0])]) == (4.0, 4.0, 4.0)
+    assert bootstrap.paired_bootstrap([np.array([3.0, 3.0]), np.array([5.0])]) == (4.0, 4.0, 4.0)
     with pytest.raises(ValueError, match="no image"):
-        statistics.paired_bootstrap([np.array([])])
+        bootstrap.paired_bootstrap([np.array([])])
 
 
 def test_differences_pair_the_same_images(root: Path) -> None:
     frame = tables.collect(root, "fake")
-    found = statistics.differences(root, frame, "template").set_index(["model", "category"])
+    found = bootstrap.differences(root, frame, "template").set_index(["model", "category"])
     ours = [image_scores(root / f"fake/clgan/bottle/seed{s}") for s in (0, 1)]
     floor = [image_scores(root / f"fake/template/bottle/seed{s}") for s in (0, 1)]
     each = [sum(ours[s][name]["F1"] - floor[s][name]["F1"] for s in (0, 1)) / 2 for name in ours[0]]
@@ -47,7 +47,7 @@ def test_differences_pair_the_same_images(root: Path) -> None:
     assert row["difference"] == pytest.approx(sum(each) / len(each)) and row["images"] == len(each) == 9
     assert min(each) <= row["low"] <= row["difference"] <= row["high"] <= max(each)
     assert found.loc["clgan", "metal_nut"]["images"] == 6  # without flip
-    printed = statistics.difference_table(frame, found.reset_index())
+    printed = bootstrap.difference_table(frame, found.reset_index())
     assert [row.cells[0].text for row in printed.rows] == ["UDCAE", "CLGAN"] and printed.header[-1] == "mean"
 
 
@@ -58,7 +58,7 @@ def test_differences_pair_the_same_images(root: Path) -> None:
 def swept(root: Path) -> pd.DataFrame:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return sweep.sweep_experiment(root, tables.collect(root, "fake"))
+        return k_sweep.sweep_experiment(root, tables.collect(root, "fake"))
 
 
 def test_sweep_at_k_3_is_the_runs_own_score(root: Path, swept: pd.DataFrame) -> None:
@@ -81,14 +81,14 @@ def test_the_fast_sweep_is_the_detector(root: Path) -> None:
     for image in images:
         masks = [threshold(image, k).mask for k in ks]
         for truth in masks:  # where it is the truth, a mask makes no mistake, and no other mask does so
-            np.testing.assert_array_equal(sweep.counts_over_k(image, truth, ks), counts(masks, [truth] * len(ks)))
+            np.testing.assert_array_equal(k_sweep.counts_over_k(image, truth, ks), counts(masks, [truth] * len(ks)))
 
 
 def test_a_sweep_over_more_k_than_a_byte_counts() -> None:
     image = np.random.default_rng(5).gamma(0.2, size=(40, 40, 3)).astype(np.float32)
     truth, ks = image[..., 0] > 1, list(np.linspace(0, 6, 300))
     masks = [threshold(image, k).mask for k in ks]
-    np.testing.assert_array_equal(sweep.counts_over_k(image, truth, ks), counts(masks, [truth] * len(ks)))
+    np.testing.assert_array_equal(k_sweep.counts_over_k(image, truth, ks), counts(masks, [truth] * len(ks)))
 
 
 def test_a_perfect_residual_loses_what_cantelli_says(root: Path, swept: pd.DataFrame) -> None:
@@ -109,14 +109,14 @@ def test_oracle_is_the_best_and_bracketed(swept: pd.DataFrame) -> None:
 
 def test_label_free_k_lets_the_stated_share_pass() -> None:
     maps = np.random.default_rng(0).gamma(2.0, size=(3, 40, 40)) * np.array([1.0, 5.0, 0.1])[:, None, None]
-    k = sweep.label_free_k(maps, 0.98)
+    k = k_sweep.label_free_k(maps, 0.98)
     passed = np.mean([image > image.mean() + k * image.std() for image in maps])
     assert passed == pytest.approx(0.02, abs=1e-3)
 
 
 def test_variance_is_split_into_images_seeds_and_thresholds(root: Path, tmp_path: Path) -> None:
     frame = tables.collect(root, "fake")
-    row = statistics.variance(root, frame, "template").set_index("model").loc["clgan"]
+    row = bootstrap.variance(root, frame, "template").set_index("model").loc["clgan"]
     gaps: dict[int, list[np.ndarray]] = {}
     for seed in (0, 1):
         for category, left_out in (("bottle", ""), ("metal_nut", "flip")):
@@ -132,23 +132,23 @@ def test_variance_is_split_into_images_seeds_and_thresholds(root: Path, tmp_path
     assert row["image_error"] == pytest.approx(error) and row["images"] == sum(map(len, each))
     assert row["image_share"] == pytest.approx(100 * error**2 / (error**2 + row["seed_error"] ** 2))
     assert row["thresholds"] == "calibrated, dual_threshold" and row["lowest"] <= row["difference"] <= row["highest"]
-    quoted = statistics.sentence(row.to_dict() | {"model": "clgan"})
+    quoted = bootstrap.sentence(row.to_dict() | {"model": "clgan"})
     assert (
         quoted.startswith("CLGAN minus template on bottle, metal_nut: ")
         and "over 2 seeds" in quoted
         and "2 thresholds" in quoted
     )
     one = fake_run(tmp_path, "clgan"), fake_run(tmp_path, "template")
-    single = statistics.variance(tmp_path, tables.collect(tmp_path, "fake"), "template").iloc[0]
-    assert len(one) == 2 and np.isnan(single["seed_error"]) and "is unknown" in statistics.sentence(single.to_dict())
+    single = bootstrap.variance(tmp_path, tables.collect(tmp_path, "fake"), "template").iloc[0]
+    assert len(one) == 2 and np.isnan(single["seed_error"]) and "is unknown" in bootstrap.sentence(single.to_dict())
     fake_run(tmp_path, "udcae", seed=1)  # no seed in common
-    assert list(statistics.variance(tmp_path, tables.collect(tmp_path, "fake"), "template")["model"]) == ["clgan"]
-    table = statistics.variance_table(frame, statistics.variance(root, frame, "template"))
+    assert list(bootstrap.variance(tmp_path, tables.collect(tmp_path, "fake"), "template")["model"]) == ["clgan"]
+    table = bootstrap.variance_table(frame, bootstrap.variance(root, frame, "template"))
     assert [r.cells[0].text for r in table.rows] == ["UDCAE", "CLGAN"] and quoted in table.notes
 
 
 def test_table4_has_the_papers_columns(root: Path, swept: pd.DataFrame) -> None:
-    table = sweep.table4(tables.collect(root, "fake"), swept, tables.published("table4"))
+    table = k_sweep.table4(tables.collect(root, "fake"), swept, tables.published("table4"))
     assert list(table.header[3:14]) == [f"{k / 10:.1f}" for k in range(20, 31)]
     printed = [row for row in table.rows if row.cells[2].text == "published"]
     assert [row.cells[13].text for row in printed] == ["40.63", "30.21"]  # metal_nut at k = 3: F1, IoU; bottle has none
@@ -157,13 +157,11 @@ def test_table4_has_the_papers_columns(root: Path, swept: pd.DataFrame) -> None:
 def test_sweep_without_maps_says_so(tmp_path: Path) -> None:
     fake_run(tmp_path, maps=False)
     with pytest.raises(ValueError, match="no finished run of 'clgan' has maps.npz"):
-        sweep.sweep_experiment(tmp_path, tables.collect(tmp_path, "fake"))
+        k_sweep.sweep_experiment(tmp_path, tables.collect(tmp_path, "fake"))
 
 
 def test_conventions_agree_with_the_run_where_they_meet(root: Path) -> None:
-    numbers = conventions.measure(root, tables.collect(root, "fake"), "clgan").set_index(["category", "convention"])[
-        "F1"
-    ]
+    numbers = protocols.measure(root, tables.collect(root, "fake"), "clgan").set_index(["category", "convention"])["F1"]
     stored = json.loads((root / "fake/clgan/metal_nut/seed0/metrics.json").read_text())
     dual, calibrated = stored["scores"]["dual_threshold"], stored["scores"]["calibrated"]
     expected = {
@@ -180,12 +178,12 @@ def test_conventions_agree_with_the_run_where_they_meet(root: Path) -> None:
 
 def test_conventions_table_shares_rows_between_categories(root: Path) -> None:
     frame = tables.collect(root, "fake")
-    numbers = conventions.measure(root, frame, "clgan")
-    table = conventions.table(frame, numbers)
+    numbers = protocols.measure(root, frame, "clgan")
+    table = protocols.table(frame, numbers)
     names = [row.cells[1].text for row in table.rows]
     assert (
         len(names) == len(set(zip(names, [row.opens for row in table.rows], strict=True))) and "as scored here" in names
     )
     assert all(c.text not in ("", "n/a") for row in table.rows for c in row.cells[2:])
-    single = conventions.table(frame, numbers[numbers["category"] == "bottle"])
+    single = protocols.table(frame, numbers[numbers["category"] == "bottle"])
     assert list(single.header[2:]) == ["P", "R", "ACC", "F1", "IoU"]

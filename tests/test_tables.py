@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from fake_runs import CATEGORIES, SKILLS, fake_experiment, fake_run, image_scores
 
-from clgan_lib import modern, tables, tidy
-from clgan_lib.layout import HOLE, Cell, Row, Table
+from clgan_lib.exhibits import run_table, tables, threshold_free
+from clgan_lib.render.table import HOLE, Cell, Row, Table
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_gain_is_f1_minus_the_templates_of_the_same_seed(root: Path) -> None:
 def test_best_is_bold_and_nothing_else(root: Path) -> None:
     table = tables.table3(tables.collect(root, "fake"))
     for metric, column in itertools.product(("P", "R", "ACC", "F1", "IoU"), table.header[2:]):
-        cells = [cell(table, metric, tidy.display(model), column) for model in SKILLS]
+        cells = [cell(table, metric, run_table.display(model), column) for model in SKILLS]
         values = [float(c.text.split()[0]) for c in cells]
         assert [c.kind == "best" for c in cells] == [v == max(values) for v in values], (metric, column)
 
@@ -251,12 +251,15 @@ def test_summary_has_each_models_own_threshold(root: Path) -> None:
     for model in ("clgan", "udcae", "template"):
         stored = [json.loads(path.read_text())["scores"] for path in (root / "fake" / model).rglob("metrics.json")]
         rule = "native" if model == "udcae" else "calibrated"
-        row, means[model] = rows[tidy.display(model)], python_statistics.mean(s[rule]["image"]["F1"] for s in stored)
+        row, means[model] = (
+            rows[run_table.display(model)],
+            python_statistics.mean(s[rule]["image"]["F1"] for s in stored),
+        )
         assert row["own threshold"].text == rule and row["own F1 %"].text.split()[0] == f"{means[model]:.1f}"
     gain = rows["CLGAN"]["own F1 − template"].text.split()[0].replace("−", "-")
     assert float(gain) == pytest.approx(means["clgan"] - means["template"], abs=0.051)
     best = max(means, key=means.__getitem__)
-    assert [name for name in rows if rows[name]["own F1 %"].kind == "best"] == [tidy.display(best)]
+    assert [name for name in rows if rows[name]["own F1 %"].kind == "best"] == [run_table.display(best)]
 
 
 def test_modern_measures_are_the_stored_ones_and_old_runs_leave_holes(own: Path) -> None:
@@ -265,7 +268,7 @@ def test_modern_measures_are_the_stored_ones_and_old_runs_leave_holes(own: Path)
         content["ranking"] |= {"AUPRO_0.3": 0.5 + number / 10, "F1_oracle": 40.0, "image_AUROC": None}
         content["false_alarms"] = {"dual_threshold": {"images": 100.0, "pixels": 2.5}}
         path.write_text(json.dumps(content))
-    table = modern.table(tables.collect(own, "fake"))
+    table = threshold_free.table(tables.collect(own, "fake"))
     rows = {tuple(c.text for c in row.cells[:2]): dict(zip(table.header, row.cells, strict=True)) for row in table.rows}
     first, mean = rows["", "CLGAN"], [row for row in table.rows if row.cells[1].text == "CLGAN"][-1]
     assert first["AUPRO 0.3"].text.startswith("0.") and first["AUPRO 0.3"].kind == "best"
@@ -274,11 +277,11 @@ def test_modern_measures_are_the_stored_ones_and_old_runs_leave_holes(own: Path)
     assert rows["bottle", "UDCAE"]["AUPRO 0.3"].text == first["image AUROC"].text == "n/a"
     assert any("a version without this measure" in note for note in table.notes)
     frame = tables.collect(own, "fake")
-    tidy.write_csv(frame, own / "tidy.csv")
+    run_table.write_csv(frame, own / "tidy.csv")
     stored = pd.read_csv(own / "tidy.csv").query("model == 'clgan' and postprocess == 'dual_threshold' and scored")
     assert (stored["false_images"] == 100).all() and (stored["F1_oracle"] == 40).all()
 
 
 def test_modern_measures_of_nothing_are_holes(tmp_path: Path) -> None:
-    table = modern.table(tables.collect(tmp_path, "fake", [("clgan", "bottle", 0)]))
+    table = threshold_free.table(tables.collect(tmp_path, "fake", [("clgan", "bottle", 0)]))
     assert {c.text for c in table.rows[0].cells[2:]} == {HOLE}

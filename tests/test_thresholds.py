@@ -11,7 +11,8 @@ import pytest
 from fake_runs import fake_experiment, percentages
 from scipy.stats import expon
 
-from clgan_lib import figures, probes, tables, thresholds
+from clgan_lib.exhibits import figures, tables, thresholds
+from clgan_lib.restoring import validation_anomalies
 
 matplotlib.use("agg")
 
@@ -41,7 +42,7 @@ def test_best_single_is_best_among_all_thresholds() -> None:
     rng = np.random.default_rng(2)
     truths = rng.random((3, 12, 12)) < 0.2
     maps = (truths + rng.random(truths.shape)).astype(np.float32)
-    level, f1 = probes.best_single(maps, truths, points=2000)
+    level, f1 = validation_anomalies.best_single(maps, truths, points=2000)
 
     def mean_f1(t: float) -> float:
         rows = [[(m & u).sum() for m in (s > t, s <= t) for u in (v, ~v)] for s, v in zip(maps, truths, strict=True)]
@@ -59,22 +60,22 @@ def test_synthetic_defects_choose_between_noise_and_damage() -> None:
         seen.append(len(damaged))
         return 2.0 * (np.abs(damaged.astype(int) - 120).max(-1) >= 8) + noise  # damage scores 2 to 3, the rest 0 to 1
 
-    assert 0.9 < probes.synthetic_defects(images, score) < 2.1 and seen == [8, 8]
+    assert 0.9 < validation_anomalies.synthetic_defects(images, score) < 2.1 and seen == [8, 8]
     with pytest.raises(ValueError, match="holdout"):
-        probes.synthetic_defects(images[:0], score)
+        validation_anomalies.synthetic_defects(images[:0], score)
 
 
 def test_probes_mark_what_they_change_and_nothing_else() -> None:
     images = np.random.default_rng(4).integers(60, 200, (8, 96, 96, 3)).astype(np.uint8)
-    damaged, truth = probes.probe(images, 1)
-    again, _ = probes.probe(images, 1)
+    damaged, truth = validation_anomalies.probe(images, 1)
+    again, _ = validation_anomalies.probe(images, 1)
     np.testing.assert_array_equal(damaged, again)
     assert truth.any((1, 2)).all() and (truth.mean((1, 2)) < 0.25).all()
     assert (np.abs(damaged.astype(int) - images).max(-1)[~truth] < 8).all()
 
 
 def test_probes_share_nothing_with_any_other_damage() -> None:
-    tree = ast.parse(Path(str(probes.__file__)).read_text())
+    tree = ast.parse(Path(str(validation_anomalies.__file__)).read_text())
     imported = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     imported |= {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     assert imported == {"__future__", "collections.abc", "cv2", "numpy", "numpy.typing", "clgan_lib.metrics"}

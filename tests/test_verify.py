@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from fake_runs import fake_run
 
-from clgan_lib import conventions, figures, modern, report, statistics, sweep, tables, tidy, verify
+from clgan_lib.exhibits import bootstrap, figures, k_sweep, protocols, report, run_table, tables, threshold_free, verify
 from clgan_lib.paths import RESULTS
 
 matplotlib.use("agg")
@@ -26,17 +26,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             fake_run(root, model, category, experiment="e", left_out=left_out)
     folder, frame = root / "e" / "tables", tables.collect(root, "e")
     written = tables.write_tables(frame, folder, tables.published("table3"))
-    modern.table(frame).write(folder)
-    compared = statistics.differences(root, frame, "template")
-    found, numbers = sweep.sweep_experiment(root, frame), conventions.measure(root, frame, "clgan")
+    threshold_free.table(frame).write(folder)
+    compared = bootstrap.differences(root, frame, "template")
+    found, numbers = k_sweep.sweep_experiment(root, frame), protocols.measure(root, frame, "clgan")
     for name, rows, table in (
-        ("differences_template", compared, statistics.difference_table(frame, compared)),
-        ("table4", found, sweep.table4(frame, found, tables.published("table4"))),
-        ("conventions", numbers, conventions.table(frame, numbers)),
+        ("differences_template", compared, bootstrap.difference_table(frame, compared)),
+        ("table4", found, k_sweep.table4(frame, found, tables.published("table4"))),
+        ("conventions", numbers, protocols.table(frame, numbers)),
     ):
         table.write(folder)
-        tidy.write_csv(rows, folder / f"{name}.csv")
-    difference_table = statistics.difference_table(frame, compared)
+        run_table.write_csv(rows, folder / f"{name}.csv")
+    difference_table = bootstrap.difference_table(frame, compared)
     report.write_experiment(root / "e", frame, written, [difference_table], {"scores": figures.scores(frame)})
     return root
 
@@ -79,7 +79,7 @@ def test_an_edited_number_in_a_csv_is_named(own: Path, name: str, capsys: pytest
     path = own / "e/tables" / f"{name}.csv"
     if name == "table4":  # the row of this run's own k
         frame = verify._read(path)
-        row = frame[(frame["source"] == sweep.OURS) & (frame["rule"] == sweep.GRID) & (frame["k"] == 3.0)].index[0]
+        row = frame[(frame["source"] == k_sweep.OURS) & (frame["rule"] == k_sweep.GRID) & (frame["k"] == 3.0)].index[0]
         frame.loc[row, "F1"] += 1
         frame.to_csv(path, index=False)
     else:
@@ -115,9 +115,9 @@ def test_a_difference_over_common_images_is_not_held_against_whole_runs(own: Pat
     for lacks in ({"imported": {"source": "1 of 1", "scored": 10, "of": 11}}, {"left_out": ["flip"]}):
         (run / "metrics.json").write_text(json.dumps(content | lacks))
         frame = tables.collect(own, "e")
-        compared = statistics.differences(own, frame, "template")
-        tidy.write_csv(compared, folder / "differences_template.csv")
-        statistics.difference_table(frame, compared).write(folder)
+        compared = bootstrap.differences(own, frame, "template")
+        run_table.write_csv(compared, folder / "differences_template.csv")
+        bootstrap.difference_table(frame, compared).write(folder)
         assert not [p for p in verify.check_experiment(own, "e") if "tables/differences" in p], lacks
     edit(folder / "differences_template.csv", "template,clgan,bottle", "template,clgan,nowhere")
     assert any("clgan on nowhere is" in problem for problem in verify.check_experiment(own, "e"))

@@ -13,12 +13,12 @@ import torch
 from fake_runs import fake_run, percentages
 from torch.nn import functional as F
 
-from clgan_lib import widgets
+from clgan_lib import lab
 from clgan_lib.detection import detect
+from clgan_lib.lab.common import FALSE, FOUND, MISSED, judged
+from clgan_lib.lab.stepper import believed
+from clgan_lib.lab.svg import Drawing
 from clgan_lib.losses import patch_nce_loss
-from clgan_lib.widgets.common import FALSE, FOUND, MISSED, judged
-from clgan_lib.widgets.stepper import believed
-from clgan_lib.widgets.svg import Drawing
 
 SMALL = {"width": 4, "blocks": 1, "patches": 16, "batch_size": 2}
 
@@ -31,9 +31,9 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def steps(**options: object) -> widgets.Steps:
+def steps(**options: object) -> lab.Steps:
     images = torch.randint(0, 256, (5, 3, 32, 32), generator=torch.Generator().manual_seed(3)).to(torch.uint8)
-    return widgets.Steps(images, seed=1, **{**SMALL, **options})
+    return lab.Steps(images, seed=1, **{**SMALL, **options})
 
 
 def words(drawing: Drawing | str) -> str:
@@ -62,16 +62,16 @@ def test_d_then_g_is_one_training_step(pairs: str) -> None:
 def test_each_update_moves_the_networks_that_the_graph_marks_and_no_other() -> None:
     stepper = steps()
     for update in (stepper.update_d, stepper.update_g, stepper.update_g, stepper.iterate):
-        before = {name: [p.detach().clone() for p in ps] for name, ps in widgets.weights(stepper.model).items()}
+        before = {name: [p.detach().clone() for p in ps] for name, ps in lab.weights(stepper.model).items()}
         update()
-        after = widgets.weights(stepper.model)
+        after = lab.weights(stepper.model)
         moved = {
             name
             for name in before
             if any(not torch.equal(a, b) for a, b in zip(before[name], after[name], strict=True))
         }
         assert moved == stepper.trace.updated
-    counted = sum(p.numel() for ps in widgets.weights(stepper.model).values() for p in ps)
+    counted = sum(p.numel() for ps in lab.weights(stepper.model).values() for p in ps)
     assert counted == sum(p.numel() for p in stepper.model.parameters())
 
 
@@ -102,7 +102,7 @@ def test_reset_goes_back_to_the_first_weights() -> None:
 def test_the_buttons_of_the_stepper() -> None:
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    stepper = widgets.LossStepper(steps(), torch.zeros(3, 32, 32, dtype=torch.uint8))
+    stepper = lab.LossStepper(steps(), torch.zeros(3, 32, 32, dtype=torch.uint8))
     assert "Nothing has run" in words(stepper.live.picture.value)
     for name, said in {"D's update": "D's update: D looked at 2 real", "G's update": "G's update: L_total"}.items():
         stepper.buttons[name].click()
@@ -122,7 +122,7 @@ def test_what_d_believes_is_blue_for_real_and_orange_for_redrawn() -> None:
 def test_contrast_is_eq_2_taken_apart() -> None:
     generator = torch.Generator().manual_seed(0)
     query, key = (F.normalize(torch.randn(9, 6, generator=generator), dim=1) for _ in "qk")
-    found = widgets.contrast(query, key, 0.2)
+    found = lab.contrast(query, key, 0.2)
     torch.testing.assert_close(found.losses.mean(), patch_nce_loss(query[None], key[None], 0.2))
     torch.testing.assert_close(found.weights.sum(1), torch.ones(9))
     torch.testing.assert_close(-found.weights.diagonal().log(), found.losses)
@@ -131,17 +131,17 @@ def test_contrast_is_eq_2_taken_apart() -> None:
 def test_pixel_features_are_the_patches_row_by_row() -> None:
     image = np.zeros((4, 4, 3), np.uint8)
     image[:2, 2:] = 200  # the second patch of four
-    features = widgets.pixel_features(image, grid=2)
+    features = lab.pixel_features(image, grid=2)
     torch.testing.assert_close(features.norm(dim=1), torch.ones(4))
     assert features[1].min() > 0 and torch.equal(features[0], features[3]) and features[0].max() < 0
     with pytest.raises(ValueError, match=r"multiples of grid = 3, got \(4, 4, 3\)"):
-        widgets.pixel_features(image, grid=3)
+        lab.pixel_features(image, grid=3)
     with pytest.raises(ValueError, match="patch: expected 0 to 3, got 4"):
-        widgets.draw_contrast(image, image, 4, grid=2)
+        lab.draw_contrast(image, image, 4, grid=2)
 
 
 def test_the_explorer_shows_what_detect_and_the_metrics_say(root: Path) -> None:
-    explorer = widgets.PipelineExplorer(widgets.finished_runs(root, "fake"))
+    explorer = lab.PipelineExplorer(lab.finished_runs(root, "fake"))
     explorer.k.value, explorer.blur.value = 1.5, 3
     found, index = explorer.found, explorer.image.value
     mask = detect(found.images[index], found.reconstructions[index], 1.5, blur=3).mask
@@ -158,19 +158,17 @@ def test_the_explorer_shows_what_detect_and_the_metrics_say(root: Path) -> None:
 
 
 def test_the_explorer_leaves_out_maps_without_reconstructions(root: Path, tmp_path: Path) -> None:
-    found = widgets.finished_runs(root, "fake")
+    found = lab.finished_runs(root, "fake")
     with np.load(found["bottle"]["template"] / "maps.npz", allow_pickle=False) as maps:
         np.savez(tmp_path / "maps.npz", **{name: maps[name] for name in maps.files if name != "reconstructions"})
-    explorer = widgets.PipelineExplorer(
-        {"bottle": {**found["bottle"], "theirs": tmp_path}, "grid": {"theirs": tmp_path}}
-    )
+    explorer = lab.PipelineExplorer({"bottle": {**found["bottle"], "theirs": tmp_path}, "grid": {"theirs": tmp_path}})
     assert {model for models in explorer.runs.values() for model in models} == {"clgan", "template"}
     with pytest.raises(ValueError, match="no finished run with maps"):
-        widgets.PipelineExplorer({"grid": {"theirs": tmp_path}})
+        lab.PipelineExplorer({"grid": {"theirs": tmp_path}})
 
 
 def test_the_explorer_changes_run_and_keeps_the_image(root: Path) -> None:
-    explorer = widgets.PipelineExplorer(widgets.finished_runs(root, "fake"))
+    explorer = lab.PipelineExplorer(lab.finished_runs(root, "fake"))
     assert (explorer.category.value, explorer.model.value, explorer.image.label) == ("bottle", "clgan", "dent/002.png")
     explorer.image.value = explorer.found.names.index("scratch/001.png")
     pictures = set()
@@ -184,10 +182,10 @@ def test_the_explorer_changes_run_and_keeps_the_image(root: Path) -> None:
 
 
 def test_a_perfect_residual_passes_up_to_the_cap_and_not_beyond(root: Path) -> None:
-    found = widgets.read_evaluation(root / "fake/clgan/bottle/seed0")
+    found = lab.read_evaluation(root / "fake/clgan/bottle/seed0")
     for index, truth in enumerate(found.truths):
         if truth.any():
-            score = widgets.score(widgets.detectors(found, index, k=3.0), truth)["perfect residual, as set"]
+            score = lab.score(lab.detectors(found, index, k=3.0), truth)["perfect residual, as set"]
             assert score["R"] == (100 if truth.mean() <= 0.1 else 0)
 
 
@@ -195,20 +193,20 @@ def test_finished_runs_are_those_with_metrics_and_maps(root: Path) -> None:
     fake_run(root, "clgan", "bottle", seed=3)
     fake_run(root, "udcae", "bottle", maps=False)
     (root / "fake/template/metal_nut/seed0/metrics.json").unlink()
-    found = widgets.finished_runs(root, "fake")
+    found = lab.finished_runs(root, "fake")
     assert {c: {m: f.name for m, f in runs.items()} for c, runs in found.items()} == {
         "bottle": {"clgan": "seed0", "template": "seed0"},
         "metal_nut": {"clgan": "seed0"},
     }
-    assert widgets.finished_runs(root, "none") == {}
+    assert lab.finished_runs(root, "none") == {}
     with pytest.raises(ValueError, match="'none' has no finished run with maps"):
-        widgets.RunBrowser(root, "none")
+        lab.RunBrowser(root, "none")
     with pytest.raises(ValueError, match="10_train"):
-        widgets.PipelineExplorer({})
+        lab.PipelineExplorer({})
 
 
 def test_the_browser_shows_every_model(root: Path) -> None:
-    browser = widgets.RunBrowser(root, "fake")
+    browser = lab.RunBrowser(root, "fake")
     assert {"CLGAN", "template"} <= set(words(browser.live.picture.value).split())
     first = browser.image.value
     browser._step(1)
@@ -221,7 +219,7 @@ def test_the_browser_shows_every_model(root: Path) -> None:
     browser.category.value = "metal_nut"
     assert set(browser.answers) == {"clgan", "template"}
     with pytest.raises(ValueError, match="no model was tested on 'x'"):
-        widgets.draw_models(browser.answers, "x")
+        lab.draw_models(browser.answers, "x")
 
 
 def test_judged_colours() -> None:
@@ -233,7 +231,7 @@ def test_judged_colours() -> None:
 
 
 def test_an_error_in_a_callback_is_shown_and_raised(root: Path) -> None:
-    explorer = widgets.PipelineExplorer(widgets.finished_runs(root, "fake"))
+    explorer = lab.PipelineExplorer(lab.finished_runs(root, "fake"))
     kept = root / "kept"
     shutil.move(root / "fake", kept)
     with pytest.raises(FileNotFoundError):

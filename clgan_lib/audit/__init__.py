@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from clgan_lib.audit.checks import (
+from clgan_lib.audit.cell_checks import (
     CONSISTENT,
     IMPOSSIBLE,
     SUSPICIOUS,
@@ -29,10 +29,10 @@ from clgan_lib.audit.checks import (
     row_means,
 )
 from clgan_lib.audit.figure import bounds_figure
+from clgan_lib.audit.k_series import against_table, iou_along, optimum_bracketed
+from clgan_lib.audit.k_series import cells as sweep_cells
 from clgan_lib.audit.marks import marked, marked_subsets, sentences
 from clgan_lib.audit.subsets import accuracy_on_areas, fitting_subsets, likelier_averaging, subsets
-from clgan_lib.audit.sweep import against_table, iou_along, optimum_bracketed
-from clgan_lib.audit.sweep import cells as sweep_cells
 from clgan_lib.audit.table import MAIN, SWEEP, Column, columns, read_areas, read_table
 
 __all__ = [

@@ -8,9 +8,9 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from clgan_lib.audit.checks import IMPOSSIBLE
+from clgan_lib.audit.cell_checks import IMPOSSIBLE
 from clgan_lib.audit.table import MEAN
-from clgan_lib.style import OKABE_ITO, STYLE, captioned
+from clgan_lib.render.style import OKABE_ITO, STYLE, captioned
 
 PANELS = {"F1 against P and R": "F1: what P and R allow", "IoU against F1": "IoU: what F1, P and R allow"}
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from clgan_lib.audit.checks import IMPOSSIBLE, SUSPICIOUS, Finding
-from clgan_lib.layout import Cell, Kind, Row, Table
+from clgan_lib.audit.cell_checks import IMPOSSIBLE, SUSPICIOUS, Finding
+from clgan_lib.render.table import Cell, Kind, Row, Table
 
 SYMBOLS = {IMPOSSIBLE: "✗", SUSPICIOUS: "?"}
 LEGEND = f"{SYMBOLS[IMPOSSIBLE]} impossible, {SYMBOLS[SUSPICIOUS]} suspicious, with the number of the finding."

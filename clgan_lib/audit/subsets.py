@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from clgan_lib.audit.bounds import accuracy_bound, means_possible
-from clgan_lib.audit.checks import CONSISTENT, IMPOSSIBLE, SUSPICIOUS, Finding
+from clgan_lib.audit.cell_checks import CONSISTENT, IMPOSSIBLE, SUSPICIOUS, Finding
 from clgan_lib.audit.surface import Array, pooled_accuracy, pooled_possible
 from clgan_lib.audit.table import GOOD, MEAN, Column
 

@@ -1,0 +1,215 @@
+"""Is one model better than another, or was it the images? A paired bootstrap over test images.
+
+F1 of single images scatters by 17 to 28 points, so a mean over some 60 images has a standard error of 2 to 3. Two models
+on the same images differ by less noise than that, since what is hard for one is hard for the other: hence paired.
+B. Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7 (1979); the percentile interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from clgan_lib.exhibits.run_table import display, read_scores
+from clgan_lib.exhibits.tables import number, provenance
+from clgan_lib.render.table import NOT_APPLICABLE, Cell, Row, Table
+
+MEAN = "mean"  # the pseudo-category of the mean over categories
+HEADLINE = "dual_threshold"  # the paper's post-processing; differences are told of it
+
+
+def paired_bootstrap(
+    pairs: Sequence[NDArray[np.float64]], *, resamples: int = 4000, level: float = 0.95, seed: int = 0
+) -> tuple[float, float, float]:
+    """The mean difference between two models, and an interval that holds the true one with probability `level`.
+
+    Args:
+        pairs: per category the differences model - reference, one per image, ``(N,)`` each. Images are drawn again
+            within their category; the mean is over categories, each counting the same.
+        resamples: how often.
+        level: in (0, 1).
+        seed: of the draws.
+
+    Returns:
+        Difference, lower and upper bound, in the unit of the differences. With one image in every category there is
+        nothing to draw, and the bounds equal the difference.
+
+    Raises:
+        ValueError: if there is no category, or one without images.
+    """
+    if not pairs or not all(len(differences) for differences in pairs):
+        raise ValueError(
+            "pairs: a category has no image that both models were scored on; is a run's scores.csv missing?"
+        )
+    rng = np.random.default_rng(seed)
+    draws = np.zeros(resamples)
+    for differences in pairs:
+        chosen = rng.integers(0, len(differences), (resamples, len(differences)))
+        draws += np.asarray(differences, float)[chosen].mean(1) / len(pairs)
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(np.mean([np.mean(differences) for differences in pairs])), float(low), float(high)
+
+
+def differences(results_root: str | Path, frame: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Every model against `reference`, per category and over all: mean difference of per-image F1, with interval.
+
+    Args:
+        results_root: the folder that holds experiments.
+        frame: from `collect`.
+        reference: a model.
+
+    Returns:
+        reference, model, category (or "mean"), images, difference, low, high, in points. An image scored with several
+        seeds counts once, with its mean. The mean is given only where no category is missing; a model and category
+        without images in common with the reference has no row.
+    """
+    scores = read_scores(results_root, frame)
+    if scores.empty:
+        return pd.DataFrame(columns=["reference", "model", "category", "images", "difference", "low", "high"])
+    scores = scores[scores["postprocess"] == HEADLINE]
+    wide = scores.pivot_table(index=["category", "name"], columns="model", values="F1", aggfunc="mean")
+    rows = []
+    for model in frame["model"].unique():
+        if model == reference or model not in wide or reference not in wide:
+            continue
+        difference = (wide[model] - wide[reference]).dropna()
+        parts = {str(c): part.to_numpy() for c, part in difference.groupby("category")}
+        groups = {category: [part] for category, part in parts.items()}
+        if set(parts) == set(frame["category"]):
+            groups[MEAN] = list(parts.values())
+        for category, group in groups.items():
+            estimate = dict(zip(("difference", "low", "high"), paired_bootstrap(group), strict=True))
+            images = sum(map(len, group))
+            rows.append({"reference": reference, "model": model, "category": category, "images": images, **estimate})
+    return pd.DataFrame(rows).assign(provenance=provenance(frame))
+
+
+def variance(results_root: str | Path, frame: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Where the uncertainty of each headline difference comes from: the test images, the seed, the threshold.
+
+    The difference is the mean over categories of the mean over images; only categories that both models have count, and
+    images count once, with their mean over seeds.
+
+    Args:
+        results_root: the folder that holds experiments.
+        frame: from `collect`.
+        reference: a model.
+
+    Returns:
+        reference, model, postprocess, categories, images, seeds, difference, low, high (95 %, by drawing the images again),
+        image_error (standard error by these draws), seed_error (standard error of the mean over seeds; NaN with one
+        seed, where it is unknown), image_share (of the two errors' squares, percent), lowest and highest difference
+        over the thresholds that both have, thresholds (their names). In points of F1; no row where the two have no seed
+        in common.
+    """
+    scores = read_scores(results_root, frame)
+    rows: list[dict[str, Any]] = []
+    if scores.empty:
+        return pd.DataFrame(rows)
+    wide = scores.pivot_table(index=["postprocess", "seed", "category", "name"], columns="model", values="F1")
+    for model in [m for m in frame["model"].unique() if m != reference and m in wide and reference in wide]:
+        gaps = (wide[model] - wide[reference]).dropna()
+        if HEADLINE not in gaps.index.get_level_values("postprocess"):
+            continue
+        means = gaps.groupby(["postprocess", "seed", "category"]).mean()
+        per_level = means.groupby(["postprocess", "category"]).mean().groupby("postprocess").mean()
+        here = gaps.loc[HEADLINE]
+        images = here.groupby(["category", "name"]).mean()
+        groups = [part.to_numpy() for _, part in images.groupby("category")]
+        difference, low, high = paired_bootstrap(groups)
+        per_seed = means.loc[HEADLINE].groupby("seed").mean()
+        image_error = float(np.sqrt(sum(g.var(ddof=1) / len(g) for g in groups if len(g) > 1)) / len(groups))
+        seed_error = float(per_seed.std(ddof=1) / np.sqrt(len(per_seed))) if len(per_seed) > 1 else float("nan")
+        share = (
+            100 * image_error**2 / (image_error**2 + seed_error**2) if image_error + seed_error > 0 else float("nan")
+        )
+        rows.append({
+            "reference": reference, "model": model, "postprocess": HEADLINE, "images": len(images),
+            "categories": ", ".join(sorted({str(c) for c, _ in images.index})), "seeds": len(per_seed),
+            "difference": difference,
+            "low": low, "high": high, "image_error": image_error, "seed_error": seed_error, "image_share": share,
+            "lowest": float(per_level.min()), "highest": float(per_level.max()), "thresholds": ", ".join(per_level.index),
+        })  # fmt: skip
+    return pd.DataFrame(rows).assign(provenance=provenance(frame))
+
+
+def sentence(row: Mapping[Any, Any]) -> str:
+    """One row of `variance` as a referee could quote it."""
+    seeds = (
+        f"over {row['seeds']} seeds the mean has a standard error of {number(row['seed_error'], 1)}, and the test images "
+        f"are {number(row['image_share'], 0)} % of the variance of both"
+        if row["seeds"] > 1
+        else "one seed was trained, so what another would change is unknown"
+    )
+    verdict = "does not tell the two apart" if row["low"] <= 0 <= row["high"] else "excludes zero"
+    names = row["thresholds"].replace("_", " ").split(", ")
+    levels = (
+        f"between {number(row['lowest'], 1, True)} and {number(row['highest'], 1, True)} under {len(names)} thresholds "
+        f"({', '.join(names)})"
+        if len(names) > 1
+        else "only one threshold is there for both"
+    )
+    return (
+        f"{display(str(row['model']))} minus {display(str(row['reference']))} on {row['categories']}: "
+        f"{number(row['difference'], 1, True)} points of F1 ({row['postprocess'].replace('_', ' ')}); 95 % interval "
+        f"{number(row['low'], 1, True)} to {number(row['high'], 1, True)} over the choice of {row['images']} test images, "
+        f"which {verdict}; {seeds}; {levels}."
+    )
+
+
+def variance_table(frame: pd.DataFrame, found: pd.DataFrame) -> Table:
+    """`variance` in print, with a sentence to quote per model below.
+
+    Args:
+        frame: from `collect`, for the provenance.
+        found: from `variance`, not empty.
+    """
+    reference = str(found["reference"].iloc[0])
+    lines = []
+    for row in found.to_dict("records"):
+        seed = number(row["seed_error"], 1) if row["seeds"] > 1 else NOT_APPLICABLE
+        levels = f"{number(row['lowest'], 1, True)} to {number(row['highest'], 1, True)}"
+        texts = [number(row["difference"], 1, True), number(row["image_error"], 1), seed, levels]
+        lines.append(Row([Cell(display(str(row["model"])), "label"), *map(Cell, texts)]))
+    caption = f"F1 minus that of {display(reference)}, in points: how sure, and by what."
+    header = ["model", "difference", "error by images", "error by seeds", "over thresholds"]
+    notes = [sentence(row) for row in found.to_dict("records")]
+    return Table(f"variance_{reference}", caption, header, lines, notes=notes, source=provenance(frame))
+
+
+def difference_table(frame: pd.DataFrame, found: pd.DataFrame) -> Table:
+    """The differences in print: a row per model, a column per category; bold where the interval excludes zero.
+
+    Args:
+        frame: from `collect`, for what to expect and the provenance.
+        found: from `differences`, not empty.
+    """
+    reference = str(found["reference"].iloc[0])
+    columns = [*sorted(frame["category"].unique()), MEAN]
+    cells = {(r["model"], r["category"]): r for r in found.to_dict("records")}
+    lines = []
+    for model in frame["model"].unique():
+        if model != reference:
+            line = [
+                Cell(NOT_APPLICABLE, "hole") if (model, c) not in cells else _cell(cells[model, c]) for c in columns
+            ]
+            lines.append(Row([Cell(display(model), "label"), *line]))
+    images = found.groupby("category")["images"].max()
+    counts = ", ".join(f"{category} {count}" for category, count in images.items() if category != MEAN)
+    caption = (
+        f"F1 minus that of {display(reference)}, in points, with the 95 % interval of a paired bootstrap over the defective "
+        "images; bold where it excludes zero."
+    )
+    notes = [f"Images: {counts}. {NOT_APPLICABLE}: a run or its scores.csv is missing."]
+    return Table(f"differences_{reference}", caption, ["model", *columns], lines, notes=notes, source=provenance(frame))
+
+
+def _cell(row: dict[object, float]) -> Cell:
+    low, high = row["low"], row["high"]
+    text = f"{number(row['difference'], 1, True)} [{number(low, 1)}, {number(high, 1)}]"
+    return Cell(text, "best" if low > 0 or high < 0 else "plain")

@@ -1,0 +1,132 @@
+"""The report's chapters that do not come from scores: the networks, the data, the pipeline, and the paper's own numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from clgan_lib import audit
+from clgan_lib.clgan import CLGAN
+from clgan_lib.data import load_category
+from clgan_lib.exhibits import figures, image_panels, network_diagram, network_summary
+from clgan_lib.exhibits.examples import Example
+from clgan_lib.exhibits.run_table import credit, display
+from clgan_lib.exhibits.tables import provenance
+from clgan_lib.paths import RESULTS
+from clgan_lib.render.table import Table, from_frame
+from clgan_lib.runs.config import RunConfig
+from clgan_lib.runs.evaluation import SIZE
+from clgan_lib.runs.execution import data_root, read_metrics
+
+DRAWN = 5  # pipelines shown at most
+
+
+@dataclass(frozen=True)
+class Section:
+    """A chapter of the report.
+
+    Attributes:
+        title: its heading.
+        prose: how to read what follows, one string per paragraph, plain text.
+        items: tables and figures, in order.
+        folded: shown closed, opened by a click; for what few readers need.
+    """
+
+    title: str
+    prose: Sequence[str] = ()
+    items: Sequence[Table | Figure] = field(default=())
+    folded: bool = False
+
+
+def networks(folder: Path, frame: pd.DataFrame) -> Section:
+    """Fig. 1, Tables 1 and 2 at the paper's size, read from the live modules; the files go into `folder`."""
+    drawing = network_diagram.architecture(_at_paper_size())
+    figures.save(drawing, folder / "figures" / "fig1")
+    tables = network_tables(frame)
+    for table in tables:
+        table.write(folder / "tables")
+    prose = [
+        "Counted on the modules at the paper's size, 256x256 and width 64. The runs of this experiment may be smaller: "
+        "their settings are in config.json.",
+    ]
+    return Section("The networks: Fig. 1, Tables 1 and 2", prose, [drawing, *tables], folded=True)
+
+
+def network_tables(frame: pd.DataFrame) -> list[Table]:
+    """Tables 1 and 2, and the generator, counted on the live modules; `frame` only for the report they stand in."""
+    model = _at_paper_size()
+    frames = {
+        "table1": ("Table 1: the discriminator, layer by layer, beside the sizes the paper prints.",
+                   network_summary.discriminator_table(model.discriminator, SIZE)),
+        "table2": ("Table 2: the projection heads, one per tap of the encoder.", network_summary.head_table(model.heads)),
+        "generator": ("The generator, which the paper has no table of.",
+                      network_summary.generator_table(model.generator, SIZE)),
+    }  # fmt: skip
+    return [replace(from_frame(n, caption, table), source=provenance(frame)) for n, (caption, table) in frames.items()]
+
+
+def _at_paper_size() -> CLGAN:
+    with torch.random.fork_rng():
+        return CLGAN(image_size=SIZE)
+
+
+def samples(root: Path, frame: pd.DataFrame, folder: Path) -> Section | None:
+    """Fig. 3, a row per category: good, and each defect type with its mask outlined; None where the data is not here."""
+    runs = frame[frame["found"].astype(bool)].drop_duplicates("category").to_dict("records")
+    drawn = []
+    for run in runs:
+        config = RunConfig(**read_metrics(root / run["folder"])["config"])
+        if config.data_root and not Path(config.data_root).is_dir():
+            continue
+        category = load_category(data_root(config), config.category, SIZE)
+        title = f"Fig. 3: {config.category}. {credit([config.data_name])}"
+        drawn.append(image_panels.samples(category, title))
+        figures.save(drawn[-1], folder / "figures" / f"fig3_{config.category}", ["png"])
+    return Section("The data: Fig. 3", ["The masks are outlined."], drawn, folded=True) if drawn else None
+
+
+def pipelines(chosen: Sequence[Example], folder: Path, model: str = "clgan") -> Section | None:
+    """Fig. 2 on the images of Fig. 4: the stages of the detection after `model`; None without its maps."""
+    drawn: list[Figure] = []
+    for example in chosen:
+        picture = example.reconstructions.get(model)
+        if picture is not None and len(drawn) < DRAWN:
+            which = f"{display(model)}, {example.category}, {example.name}, seed {example.seed}, k = {example.k:g}"
+            title = f"Fig. 2: {which}. {credit([example.data])}"
+            drawn.append(image_panels.pipeline(example.image, picture, example.k, example.truth, title))
+            figures.save(drawn[-1], folder / "figures" / f"fig2_{example.category}", ["png"])
+    prose = [
+        "Eq. 7 to 10 on the images of Fig. 4. ID1: residual. ID2: mask of each channel at mean + kσ, dashed in the "
+        "histograms. ID3: their grey sum. ID4: ID3 over its own threshold. ID5: ID4 after closing.",
+    ]
+    return Section("The detection, step by step: Fig. 2", prose, drawn, folded=True) if drawn else None
+
+
+def paper_audit() -> Section:
+    """The paper's Tables 3 and 4 with the cells marked that cannot be right, from the findings in `results/paper/`."""
+    paper = RESULTS / "paper"
+    findings = read_findings(paper / "audit.csv")
+    marked = [
+        audit.marked(audit.read_table(paper / f"table{number}.csv", keys), findings, f"table{number}_audited",
+                     f"The paper's Table {number}, percent.")
+        for number, keys in ((3, audit.MAIN), (4, audit.SWEEP))
+    ]  # fmt: skip
+    prose = [
+        "Impossible: no set of images gives this number, under any averaging, within rounding. Suspicious: some images "
+        "could, but an error is likelier. A mark says that a number around the cell is wrong, not which, and not why. Point "
+        "at a marked cell to read its finding; 22_paper_audit lists them all.",
+    ]
+    return Section("The paper's own tables, audited", prose, marked, folded=True)
+
+
+def read_findings(path: Path) -> pd.DataFrame:
+    """What `clgan_lib.audit.audit` found, as `22_paper_audit` saved it."""
+    frame = pd.read_csv(path)
+    texts = frame.select_dtypes(exclude=np.number).columns
+    return frame.fillna({name: "" for name in texts})

@@ -1,0 +1,232 @@
+"""The maps of finished runs, and the images that a figure shows.
+
+Which images are shown is a rule, not a choice: see `examples`.
+"""
+
+from __future__ import annotations
+
+import struct
+import tokenize
+import warnings
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from clgan_lib.detection import detect
+from clgan_lib.exhibits.run_table import read_scores, select
+from clgan_lib.runs.evaluation import Evaluation
+from clgan_lib.runs.folder import REDO, read_metrics
+
+# What a file cut short, edited or of another kind provokes in zipfile and NumPy; a huge shape is a MemoryError.
+BROKEN = (OSError, EOFError, KeyError, ValueError, TypeError, SyntaxError, MemoryError, OverflowError, RuntimeError,
+          zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError)  # fmt: skip
+
+
+def read_maps(folder: str | Path, names: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
+    """Arrays of a run's ``maps.npz``, as `clgan_lib.runs.execution.write_answers` writes them.
+
+    Args:
+        folder: the run's.
+        names: the arrays wanted; reading few is faster. None given means all.
+
+    Raises:
+        FileNotFoundError: if the run kept no maps.
+        ValueError: if the file is damaged or lacks an array.
+    """
+    path = Path(folder) / "maps.npz"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: figures need the maps; copy them here, or {REDO}")
+    try:
+        with zipfile.ZipFile(path):  # np.load would take any file, a pickle too, and refuse it less clearly
+            pass
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in names or file.files}
+    except BROKEN as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} is damaged or incomplete ({reason}); {REDO}") from error
+    counts = {name: len(array) for name, array in arrays.items() if name != "holdout" and array.ndim}
+    if len(counts) < len(arrays.keys() - {"holdout"}) or len(set(counts.values())) > 1:
+        raise ValueError(f"{path} is damaged: its arrays hold different numbers of images ({counts}); {REDO}")
+    return arrays
+
+
+def arrays_in(folder: str | Path) -> list[str]:
+    """Names of the arrays in a run's ``maps.npz``: ``reconstructions`` and ``native`` are not in each."""
+    try:
+        with np.load(Path(folder) / "maps.npz", allow_pickle=False) as file:
+            return list(file.files)
+    except BROKEN as error:
+        raise ValueError(f"{folder}/maps.npz is damaged ({error}); {REDO}") from error
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """A finished run's answers, as `clgan_lib.runs.evaluation.evaluate` gave them.
+
+    The paper's mask is left to `detect`, and is among the masks only where there is no reconstruction to detect on.
+
+    Raises:
+        FileNotFoundError: if the run is not finished or kept no maps.
+        ValueError: if its files are damaged.
+    """
+    metrics, maps = read_metrics(folder), read_maps(folder)
+    threshold = metrics["thresholds"]["calibrated"]
+    masks: dict[str, NDArray[np.bool_]] = {name: maps[name] for name in ("dual_threshold", "native") if name in maps}
+    if threshold is not None:
+        masks["calibrated"] = maps["scores"] > threshold
+    return Evaluation(
+        images=maps["images"],
+        reconstructions=maps.get("reconstructions", maps["images"][:0]),
+        scores=maps["scores"],
+        truths=maps["masks"].astype(bool),
+        masks=masks,
+        holdout=maps.get("holdout", np.zeros((0, *maps["scores"].shape[1:]), np.float32)),
+        threshold=threshold,
+        names=tuple(map(str, maps["names"])),
+        defects=tuple(map(str, maps["defects"])),
+        image_scores=maps.get("image_scores"),
+    )
+
+
+def runs_with_maps(
+    results_root: str | Path, frame: pd.DataFrame, model: str, *, redrawn: bool = False
+) -> list[dict[Any, Any]]:
+    """Per category the finished run of `model` that kept its maps, the lowest seed's: rows of the tidy table.
+
+    Args:
+        results_root: the folder that holds experiments.
+        frame: from `collect`.
+        model: of the runs.
+        redrawn: only runs with reconstructions, which maps of another program lack.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    runs = select(frame)
+    runs = runs[(runs["model"] == model)].sort_values(["category", "seed"])
+    there = pd.DataFrame([run for run in runs.to_dict("records") if _has_maps(Path(results_root), run)])
+    if there.empty:
+        finished = ", ".join(frame.loc[frame["found"].astype(bool), "model"].unique()) or "none"
+        raise ValueError(f"model: no finished run of {model!r} has maps.npz; models with finished runs: {finished}")
+    if redrawn:
+        there = there[["reconstructions" in arrays_in(Path(results_root) / folder) for folder in there["folder"]]]
+        if there.empty:
+            raise ValueError(f"model: the maps of {model!r} have no reconstructions, so the paper's k cannot be varied")
+    return there.drop_duplicates("category").to_dict("records")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One test image and what every model makes of it; None for a model whose run or maps are missing.
+
+    Attributes:
+        data, category, name, seed: which image, of which runs.
+        k: of the paper's first threshold, in these runs.
+        reference: the model by whose F1 it was chosen.
+        image: uint8 ``(S, S, 3)``.
+        truth: bool ``(S, S)``.
+        reconstructions: uint8 ``(S, S, 3)`` by model.
+        masks: bool ``(S, S)`` by model.
+    """
+
+    data: str
+    category: str
+    name: str
+    seed: int
+    k: float
+    reference: str
+    image: NDArray[np.uint8]
+    truth: NDArray[np.bool_]
+    reconstructions: dict[str, NDArray[np.uint8] | None]
+    masks: dict[str, NDArray[np.bool_] | None]
+
+
+def examples(
+    results_root: str | Path, frame: pd.DataFrame, *, reference: str = "clgan", postprocess: str = "dual_threshold"
+) -> list[Example]:
+    """One image per category, by rule: the defective one of median F1 under `reference`, first seed, dual threshold.
+
+    Args:
+        results_root: the folder that holds experiments.
+        frame: from `collect`.
+        reference: the model that is asked first; where it has no maps, the others in the order of the tables.
+        postprocess: of the masks: ``"dual_threshold"``, ``"calibrated"`` or ``"native"``.
+
+    Returns:
+        One per category that has at least one run with maps.
+    """
+    root = Path(results_root)
+    runs = select(frame)
+    runs = runs[runs["seed"] == runs["seed"].min()]
+    scores = read_scores(root, runs)
+    found = []
+    for category, part in runs.groupby("category"):
+        records = sorted(part.to_dict("records"), key=lambda run: run["model"] != reference)
+        for run in records:
+            rows = scores[(scores["category"] == category) & (scores["model"] == run["model"])]
+            if _has_maps(root, run) and len(rows):
+                name = median_image(rows[rows["postprocess"] == "dual_threshold"])
+                found.append(_example(root, run, part.to_dict("records"), name, postprocess))
+                break
+    return found
+
+
+def median_image(scores: pd.DataFrame) -> str:
+    """The name of the image of median F1, the lower one of two; ties go by name."""
+    ordered = scores.sort_values(["F1", "name"], ignore_index=True)
+    return str(ordered["name"][(len(ordered) - 1) // 2])
+
+
+def _has_maps(root: Path, run: dict[Any, Any]) -> bool:
+    """Whether a run is finished and has its maps here; damaged ones count as missing, with a warning."""
+    folder = root / str(run["folder"])
+    if not run["found"] or not (folder / "maps.npz").is_file():
+        return False
+    try:
+        arrays_in(folder)
+    except ValueError as error:
+        warnings.warn(str(error), stacklevel=2)
+        return False
+    return True
+
+
+def _example(root: Path, first: dict[Any, Any], runs: list[dict[Any, Any]], name: str, postprocess: str) -> Example:
+    """The image `name` as the run `first` was shown it, and what each of `runs` makes of it."""
+    maps = read_maps(root / first["folder"], ["names", "images", "masks"])
+    index = list(maps["names"]).index(name)
+    reconstructions: dict[str, NDArray[np.uint8] | None] = {}
+    masks: dict[str, NDArray[np.bool_] | None] = {}
+    for run in runs:
+        picture, mask = _answer(root, run, name, postprocess) if _has_maps(root, run) else (None, None)
+        reconstructions[run["model"]], masks[run["model"]] = picture, mask
+    image, truth = maps["images"][index], maps["masks"][index]
+    which = (first["data"], first["category"], name, int(first["seed"]), float(first["k"]), first["model"])
+    return Example(*which, image, truth, reconstructions, masks)
+
+
+def _answer(
+    root: Path, run: dict[Any, Any], name: str, postprocess: str
+) -> tuple[NDArray[np.uint8] | None, NDArray[np.bool_] | None]:
+    """One run's reconstruction and mask of one image; None for what this method does not give."""
+    there = arrays_in(root / run["folder"])
+    wanted = {"dual_threshold": ["images"], "calibrated": ["scores"]}.get(postprocess, [])
+    redrawn = ["reconstructions"] if "reconstructions" in there else []
+    stored = [postprocess] if postprocess in there else []
+    maps = read_maps(root / run["folder"], ["names", *redrawn, *wanted, *stored])
+    index = list(maps["names"]).index(name) if name in maps["names"] else None
+    if index is None:  # maps from elsewhere may lack an image
+        return None, None
+    picture = maps["reconstructions"][index] if redrawn else None
+    if stored:
+        return picture, maps[postprocess][index]
+    if postprocess == "dual_threshold":
+        return picture, None if picture is None else detect(maps["images"][index], picture, run["k"]).mask
+    if postprocess == "calibrated" and pd.notna(run["threshold"]):
+        return picture, maps["scores"][index] > run["threshold"]
+    return picture, None  # this method has no detector of its own, or nothing to calibrate on

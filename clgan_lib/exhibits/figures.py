@@ -1,0 +1,235 @@
+"""Every figure of the paper, and the plots that go with them, in one house style (`clgan_lib.render.style`).
+
+Fig. 2 to 5 are pictures and live in `clgan_lib.exhibits.image_panels`; they can be had from here, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from clgan_lib.exhibits.ablation import MEASURES, run_gaps, seed_means
+from clgan_lib.exhibits.image_panels import (
+    detections,
+    inspected,
+    outline,
+    pipeline,
+    reconstructions,
+    run_gallery,
+    samples,
+)
+from clgan_lib.exhibits.k_sweep import GRID, LABEL_FREE, ORACLE, OURS, PERFECT
+from clgan_lib.exhibits.run_table import credit, display, select
+from clgan_lib.exhibits.thresholds import ORACLE as ORACLE_RULE
+from clgan_lib.render.style import MARKERS, OKABE_ITO, STYLE, captioned, save
+
+__all__ = ["detections", "effects", "inspected", "losses", "outline", "pipeline", "reconstructions", "run_gallery"]
+__all__ += ["samples", "save", "scores", "sweep", "thresholds"]
+
+
+def losses(history: pd.DataFrame | Sequence[Mapping[str, float]], title: str = "") -> Figure:
+    """The loss terms of a run over the images seen, one panel each.
+
+    Args:
+        history: rows of step, images, seconds, then each term; a run's ``history.csv``.
+        title: model, category, seed.
+    """
+    history = pd.DataFrame(history)
+    terms = [name for name in history.columns if name not in ("step", "images", "seconds")]
+    with mpl.rc_context(STYLE):
+        columns = min(4, max(1, len(terms)))
+        rows = -(-max(1, len(terms)) // columns)
+        figure, axes = plt.subplots(
+            rows, columns, figsize=(2.4 * columns, 1.9 * rows + 0.4), squeeze=False, sharex=True
+        )
+        for axis, term in zip(axes.flat, terms, strict=False):
+            axis.plot(history["images"], history[term], color=OKABE_ITO[0])
+            axis.set_title(term)
+            axis.margins(x=0)
+        for axis in list(axes.flat)[len(terms) :]:
+            axis.set_axis_off()
+        for axis in axes[-1]:
+            axis.set_xlabel("images seen")
+        return captioned(figure, title)
+
+
+def scores(frame: pd.DataFrame, *, metric: str = "F1", postprocess: str = "dual_threshold", title: str = "") -> Figure:
+    """A dot per run: `metric` of each model on each category, a bar at each model's mean over seeds.
+
+    Args:
+        frame: from `clgan_lib.exhibits.tables.collect`.
+        metric: a column of it, in percent.
+        postprocess: see `clgan_lib.exhibits.run_table.select`.
+        title: beginning of the caption.
+    """
+    rows = select(frame, postprocess)
+    categories, models = sorted(rows["category"].unique()), list(rows["model"].unique())
+    with mpl.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(max(7.0, 1.1 * len(categories) + 1.5), 3.6))
+        width = min(0.13, 0.8 / max(1, len(models)))
+        for i, model in enumerate(models):
+            mine = rows[rows["model"] == model]
+            x = np.array([categories.index(c) for c in mine["category"]]) + width * (i - (len(models) - 1) / 2)
+            marker = MARKERS[(i + i // len(OKABE_ITO)) % len(MARKERS)]  # no two alike
+            colour = OKABE_ITO[i % len(OKABE_ITO)]
+            axis.plot(
+                x, mine[metric].astype(float), marker, color=colour, markersize=6, label=display(model), alpha=0.9
+            )
+        for edge in range(1, len(categories)):
+            axis.axvline(edge - 0.5, color="#dddddd", linewidth=0.6)
+        axis.set_xticks(range(len(categories)), categories, rotation=20 if len(categories) > 4 else 0)
+        axis.set_ylabel(f"{metric} %")
+        top = rows[metric].astype(float).max()
+        axis.set_ylim(0, 1.06 * top if top > 0 else 1)
+        axis.grid(axis="x", visible=False)
+        axis.legend(
+            ncols=min(len(models), 4),
+            loc="lower center",
+            bbox_to_anchor=(0.5, 1.0),
+            columnspacing=1.0,
+            handletextpad=0.2,
+        )
+        head = title or f"{metric}, {postprocess.replace('_', ' ')}, mean over the images with a defect"
+        return captioned(figure, f"{head}. A dot per run (model, category, seed); a missing run has none.")
+
+
+def sweep(found: pd.DataFrame, paper: pd.DataFrame | None = None, title: str = "") -> Figure:
+    """Table 4 as curves: F1 over k, a panel per category, the range that the paper tried shaded.
+
+    Args:
+        found: from `clgan_lib.exhibits.k_sweep.sweep_experiment`.
+        paper: from ``published("table4")``: its points, where it has the category.
+        title: beginning of the caption.
+    """
+    categories = sorted(found["category"].unique())
+    with mpl.rc_context(STYLE):
+        columns = min(4, len(categories))
+        rows = -(-len(categories) // columns)
+        figure, axes = plt.subplots(
+            rows, columns, figsize=(2.3 * columns + 0.5, 2.1 * rows + 0.9), squeeze=False, sharey=True
+        )
+        for axis, category in zip(axes.flat, categories, strict=False):
+            _curves(axis, found[found["category"] == category])
+            theirs = None if paper is None else paper[(paper["category"] == category) & (paper["metric"] == "F1")]
+            if theirs is not None and len(theirs):
+                axis.plot(theirs["k"], theirs["percent"], ".", color=OKABE_ITO[1], markersize=4, label="published")
+            axis.set_title(category)
+        for axis in list(axes.flat)[len(categories) :]:
+            axis.set_axis_off()
+        for axis in axes[:, 0]:
+            axis.set_ylabel("F1 %")
+        for axis in axes[-1]:
+            axis.set_xlabel("k")
+        drawn = {label: h for axis in axes.flat for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+        figure.legend(drawn.values(), drawn.keys(), loc="outside upper center", ncols=len(drawn), fontsize=8)
+        model, seed = display(str(found["model"].iloc[0])), found["seed"].iloc[0]
+        head = title or f"Table 4 as curves: {model}, seed {seed}, mean F1 over the images with a defect"
+        points = " Published points: real MVTec AD." if "published" in drawn else ""
+        return captioned(
+            figure, f"{head}. Shaded: the range of k that the paper tried.{points} {credit(found['data'])}"
+        )
+
+
+def thresholds(found: pd.DataFrame, title: str = "") -> Figure:
+    """What each label-free rule gets of F1, and on how many good images it marks anything: a marker per model.
+
+    Args:
+        found: from `clgan_lib.exhibits.thresholds.measure`, not empty.
+        title: beginning of the caption.
+    """
+    rules = [name for name in found["rule"].unique() if name != ORACLE_RULE] + [ORACLE_RULE]
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(8.2, 0.34 * len(rules) + 1.6), sharey=True)
+        for axis, (column, head) in zip(
+            axes, {"F1": "F1 %", "false_images": "good images marked %"}.items(), strict=True
+        ):
+            for i, (model, mine) in enumerate(found.groupby("model", sort=False)):
+                means = mine.groupby("rule")[column].mean().reindex(rules)
+                colour, marker = OKABE_ITO[i % len(OKABE_ITO)], MARKERS[i % len(MARKERS)]
+                fill: Any = "full" if mine["category"].nunique() == found["category"].nunique() else "none"
+                name = display(str(model))
+                axis.plot(means, range(len(rules)), marker, color=colour, markersize=5, label=name, fillstyle=fill)
+            axis.set_xlabel(head)
+            axis.set_xlim(left=0)
+        axes[0].set_yticks(range(len(rules)), rules)
+        axes[0].invert_yaxis()
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=6, fontsize=8)
+        head = title or "Thresholds without labels, means over categories"
+        fewer = (
+            " Hollow: a mean over fewer categories."
+            if found.groupby("model")["category"].nunique().nunique() > 1
+            else ""
+        )
+        return captioned(figure, f"{head}. Last row: the one threshold that is best on the test labels.{fewer}")
+
+
+def _curves(axis: Axes, rows: pd.DataFrame) -> None:
+    """One category: ours and the perfect residual over k, and the two rules that choose a k."""
+    axis.axvspan(2, 3, color="#eeeeee", zorder=0)
+    for source, colour, line in ((OURS, OKABE_ITO[0], "-"), (PERFECT, OKABE_ITO[2], "--")):
+        grid = rows[(rows["source"] == source) & (rows["rule"] == GRID)].sort_values("k")
+        axis.plot(grid["k"], grid["F1"], line, color=colour, label=source)
+    for rule, marker in ((ORACLE, "*"), (LABEL_FREE, "D")):
+        at = rows[(rows["source"] == OURS) & (rows["rule"] == rule)]
+        axis.plot(
+            at["k"], at["F1"], marker, color="black", markersize=9 if marker == "*" else 5, label=rule, linestyle=""
+        )
+    axis.set_ylim(0, 102)
+
+
+def effects(frame: pd.DataFrame, found: pd.DataFrame, title: str = "") -> Figure:
+    """Each variant minus the base of its group, a panel per measure: the bar is the interval over images, a dot a seed.
+
+    Args:
+        frame: from `clgan_lib.exhibits.tables.collect`.
+        found: from `clgan_lib.exhibits.ablation.effects`, not empty.
+        title: beginning of the caption.
+    """
+    rows = found.drop_duplicates(["group", "variant"])[["group", "base", "variant"]].to_dict("records")
+    heads = [i for i, row in enumerate(rows) if i == 0 or rows[i - 1]["group"] != row["group"]]
+    y = [float(i + sum(head <= i for head in heads)) for i in range(len(rows))]  # a line for each group's name
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(MEASURES), figsize=(10.5, 0.27 * (y[-1] + 1) + 1.3), sharey=True)
+        axes[1].sharex(axes[0])  # both F1; before anything is drawn, so that both scale to both
+        for axis, measure in zip(axes, MEASURES, strict=True):
+            axis.axvline(0, color="#888888", linewidth=0.8)
+            by_row = found[found["measure"] == measure].set_index(["group", "variant"])
+            for height, row in zip(y, rows, strict=True):
+                if (row["group"], row["variant"]) in by_row.index:
+                    seeds = seed_means(run_gaps(frame, row["variant"], row["base"], measure))
+                    _effect(axis, height, by_row.loc[(row["group"], row["variant"])], seeds)
+            axis.set_title(measure)
+            axis.set_xlabel("points" if measure.startswith("F1") else "difference")
+            axis.grid(axis="y", visible=False)
+            axis.spines["left"].set_visible(False)
+            axis.tick_params(axis="y", length=0)
+        axes[0].set_yticks(y, [display(row["variant"]) for row in rows])
+        for head in heads:
+            text = f"{rows[head]['group']}: minus {display(rows[head]['base'])}"
+            axes[0].annotate(text, (0, y[head] - 1), xycoords=("axes fraction", "data"), xytext=(-112, 0), fontsize=9,
+                             textcoords="offset points", va="center", fontweight="bold", annotation_clip=False,
+                             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
+        axes[0].set_ylim(y[-1] + 0.7, -0.7)
+        begin = title or f"Effects in experiment {frame['experiment'].iloc[0]}"
+        return captioned(
+            figure,
+            f"{begin}: means over categories and seeds of paired differences. Bar: 95 % interval by drawing the defective "
+            "test images again, where there is one; blue where it excludes zero. Small rings: the seeds.",
+        )
+
+
+def _effect(axis: Axes, height: float, row: pd.Series, seeds: pd.Series) -> None:
+    """One line of `effects`."""
+    colour = OKABE_ITO[0] if row["low"] > 0 or row["high"] < 0 else "#555555"
+    axis.plot([row["low"], row["high"]], [height, height], color=colour, linewidth=2)
+    axis.plot(
+        seeds, [height] * len(seeds), "o", color=OKABE_ITO[1], markersize=4, fillstyle="none", markeredgewidth=0.9
+    )
+    axis.plot(row["difference"], height, "D", color=colour, markersize=5)

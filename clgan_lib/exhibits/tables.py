@@ -1,0 +1,310 @@
+"""The paper's Table 3 from our runs, in its layout, and a summary that says more than F1.
+
+Tables are built from the tidy rows of `collect` alone. A mean over fewer runs than expected says so, and is never the best.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from clgan_lib.exhibits.findings import own_threshold
+from clgan_lib.exhibits.run_table import (
+    METRICS,
+    available,
+    collect,
+    display,
+    expected_runs,
+    is_mvtec,
+    published,
+    select,
+    write_csv,
+)
+from clgan_lib.render.table import HOLE, NOT_APPLICABLE, Cell, Row, Table
+
+__all__ = ["collect", "expected_runs", "number", "provenance", "published", "select", "summary", "summary_by_category"]
+__all__ += ["table3", "write_tables"]
+
+POSTPROCESS_NAMES = {
+    "dual_threshold": "the paper's dual threshold",
+    "calibrated": "one threshold, calibrated on held-out good images",
+    "native": "each method's own detector",
+}
+AVERAGE_NAMES = {
+    "image": "mean over the images with a defect",
+    "pooled": "pixels of all images pooled",
+    "all": "mean over all images, good ones too",
+}
+PAPER = ("dual_threshold", "image")  # the convention of the paper's Table 3, as we read it
+BLOCKS = {**{name: name for name in METRICS}, "gain": "F1 − template"}
+# Columns of the summaries: of the tidy table, head, unit, decimals, and whether it is a quality: those get a ±.
+F1, GAIN = ("F1", "F1 %", 1.0, 1, True), ("gain", "F1 − template", 1.0, 1, True)
+OWN = ("own_F1", "own F1 %", 1.0, 1, True), ("own_gain", "own F1 − template", 1.0, 1, True)
+IOU, AUROC, AP = ("IoU", "IoU %", 1.0, 1, True), ("AUROC", "AUROC", 1.0, 3, True), ("AP", "AP", 1.0, 3, True)
+RESIDUAL = ("inside", "residual in %", 0.01, 2, True), ("outside", "residual out %", 0.01, 2, True)
+COST = ("train_s", "training s", 1.0, 1, False), ("images_seen", "images seen", 1.0, 0, False)
+MORE_COST = ("steps", "steps", 1.0, 0, False), ("peak_bytes", "memory MiB", 2.0**20, 0, False)
+SUMMARY = (F1, GAIN, *OWN, AUROC, *RESIDUAL, *COST)
+BY_CATEGORY = (F1, IOU, GAIN, AUROC, AP, *RESIDUAL, *COST, *MORE_COST)
+EXPLAINED = (
+    "Residual: mean ID1 (eq. 7) inside and outside the defects of defective images, percent of the full range; a model "
+    "that restores has much inside and little outside. Training time, images seen, steps: per run."
+)
+
+
+def table3(
+    frame: pd.DataFrame,
+    *,
+    postprocess: str = "dual_threshold",
+    average: str = "image",
+    subset: str | None = None,
+    paper: pd.DataFrame | None = None,
+) -> Table:
+    """Table 3: a block of rows per metric, a row per model, a column per category, the mean last.
+
+    Args:
+        frame: from `collect`.
+        postprocess: see `select`.
+        average: see `select`.
+        subset: see `select`.
+        paper: from ``published("table3")``; its numbers stand in italics under ours where model and category are the
+            paper's. None shows ours alone.
+
+    Returns:
+        The table, best of ours in bold, mean ± standard deviation over seeds where there are several.
+    """
+    rows = select(frame, postprocess, average, subset)
+    categories = sorted(rows["category"].unique())
+    lines: list[Row] = []
+    for metric, head in BLOCKS.items():
+        block = _block(rows, metric, categories, paper)
+        lines += [Row([Cell(head if i == 0 else "", "label"), *cells], opens=i == 0) for i, cells in enumerate(block)]
+    experiment = frame["experiment"].iloc[0]
+    caption = (
+        f"Table 3 from experiment {experiment}: {POSTPROCESS_NAMES.get(postprocess, postprocess)}, "
+        f"{AVERAGE_NAMES.get(average, average)}{f', {subset}' if subset else ''}. Percent; best of ours in bold."
+    )
+    convention = [*([] if (postprocess, average) == PAPER else [postprocess, average]), *(subset or "").split()]
+    name = "_".join(["table3", *convention])
+    return Table(
+        name,
+        caption,
+        ["metric", "model", *categories, "mean"],
+        lines,
+        labels=2,
+        notes=_notes(rows, frame, paper),
+        source=provenance(frame),
+    )
+
+
+def _block(rows: pd.DataFrame, metric: str, categories: list[str], paper: pd.DataFrame | None) -> list[list[Cell]]:
+    """The rows of one metric, first cell the model's name."""
+    models = list(rows["model"].unique())
+    columns = []
+    for part in [*(rows[rows["category"] == category] for category in categories), rows]:
+        cells = [spread(part[part["model"] == model], metric, signed=metric == "gain") for model in models]
+        columns.append([cell for cell, _ in cells] if metric == "gain" else _best_in_bold(cells))
+    lines = []
+    for model, shown in zip(models, zip(*columns, strict=True), strict=True):
+        lines.append([Cell(display(model), "label"), *shown])
+        theirs = None if paper is None else paper[(paper["metric"] == metric) & (paper["model"] == model)]
+        if theirs is not None and len(theirs):
+            lines.append([Cell("published", "published"), *_published_cells(theirs, categories)])
+    return lines
+
+
+def _best_in_bold(cells: Sequence[tuple[Cell, float]]) -> list[Cell]:
+    """A column of `spread`, its largest mean marked; a mean over fewer runs is never the best."""
+    best = max((_value(cell.text) for cell, value in cells if np.isfinite(value)), default=None)
+    return [
+        Cell(cell.text, "best") if np.isfinite(value) and _value(cell.text) == best else cell for cell, value in cells
+    ]
+
+
+def _value(text: str) -> float:
+    """The printed mean of a cell, so that what looks equal is equally best."""
+    return float(text.split()[0].replace("−", "-"))
+
+
+def _published_cells(theirs: pd.DataFrame, categories: list[str]) -> list[Cell]:
+    """One published row; its mean is the printed one, or over the columns shown where those are fewer."""
+    printed = dict(zip(theirs["category"], theirs["percent"], strict=True))
+    shown = [printed[category] for category in categories if category in printed]
+    cells = [Cell(f"{printed[c]:.2f}" if c in printed else "", "published") for c in categories]
+    whole = len(shown) == len(printed) - 1
+    mean = printed["mean"] if whole else np.mean(shown) if len(shown) == len(categories) else None
+    return [*cells, Cell("" if mean is None else f"{mean:.2f}", "published")]
+
+
+def spread(
+    values: pd.DataFrame, metric: str, *, decimals: int = 2, signed: bool = False, deviation: bool = True
+) -> tuple[Cell, float]:
+    """One cell: the mean over categories and seeds, ± the sample standard deviation over seeds where there are several.
+
+    Args:
+        values: the rows of one model (from `select`), of one category or of all.
+        metric: the column to average.
+        decimals: shown.
+        signed: shows a plus, too.
+        deviation: shows the ±.
+
+    Returns:
+        The cell, and its value for finding the best: NaN where a run is missing, since a mean over fewer runs is not
+        comparable. Such a cell says how many of the runs it holds: ``(7/8)``.
+    """
+    column = values[metric].to_numpy(float, na_value=np.nan)
+    there = np.isfinite(column)
+    if not there.any():
+        return Cell(NOT_APPLICABLE if values["found"].any() else HOLE, "hole"), float("nan")
+    mean = float(np.mean(_group_means(column[there], values["category"].to_numpy()[there])))
+    text = number(mean, decimals, signed)
+    if not there.all():
+        return Cell(f"{text} ({there.sum()}/{len(there)})"), float("nan")
+    per_seed = _group_means(column, values["seed"].to_numpy())
+    return Cell(f"{text} ± {np.std(per_seed, ddof=1):.{decimals}f}" if deviation and len(per_seed) > 1 else text), mean
+
+
+def _group_means(values: NDArray[np.float64], groups: NDArray) -> list[float]:
+    return [float(values[groups == group].mean()) for group in dict.fromkeys(groups)]
+
+
+def number(value: float, decimals: int = 2, signed: bool = False) -> str:
+    """A number for print: with a real minus sign, thousands apart, and a plus if `signed`."""
+    value = round(value, decimals) + 0.0  # no minus zero
+    return f"{value:{'+' if signed else ''},.{decimals}f}".replace("-", "−").replace(",", " ")
+
+
+def summary(frame: pd.DataFrame) -> Table:
+    """A row per model, means over categories and seeds, under the paper's detector and the model's own threshold."""
+    key = ["model", "category", "seed"]
+    own = own_threshold(frame)[[*key, "F1", "gain", "rule"]].rename(columns={"F1": "own_F1", "gain": "own_gain"})
+    rows = select(frame, *PAPER).merge(own, on=key, how="left")
+    columns = _summary_columns(rows, SUMMARY, best=("F1", "own_F1", "AUROC"))
+    columns.insert(4, [Cell(rule) for rule in rows.drop_duplicates("model")["rule"]])
+    heads = ["model", *(head for _, head, *_ in SUMMARY)]
+    heads.insert(4, "own threshold")
+    over = "categories and seeds, ± over seeds" if rows["seed"].nunique() > 1 else "categories"
+    caption = f"Summary of experiment {frame['experiment'].iloc[0]}: a row per model, means over {over}; best in bold."
+    notes = [
+        f"F1: {POSTPROCESS_NAMES[PAPER[0]]}. Own F1: the model's own threshold, native where its method has one, else "
+        "calibrated on held-out good images. − template: the gain over that control, under its own threshold in turn.",
+        EXPLAINED,
+        *_notes(rows, frame, None),
+    ]
+    lines = [Row(cells) for cells in zip(*columns, strict=True)]
+    return Table("summary", caption, heads, lines, notes=notes, source=provenance(frame))
+
+
+def summary_by_category(frame: pd.DataFrame) -> Table:
+    """A block of rows per category, a row per model: the paper's detector, the maps, and what it all cost."""
+    rows, lines = select(frame, *PAPER), []
+    for category, part in rows.groupby("category", sort=True):
+        for i, cells in enumerate(zip(*_summary_columns(part, BY_CATEGORY), strict=True)):
+            lines.append(Row([Cell("" if i else str(category), "label"), *cells], opens=not i))
+    several = rows["seed"].nunique() > 1
+    caption = (
+        f"Summary of experiment {frame['experiment'].iloc[0]}, category by category: {'means over seeds; ' * several}"
+        f"F1 and IoU by {POSTPROCESS_NAMES[PAPER[0]]}, {AVERAGE_NAMES[PAPER[1]]}{'; ± over seeds' * several}."
+    )
+    heads = ["category", "model", *(head for _, head, *_ in BY_CATEGORY)]
+    notes = [EXPLAINED, *_notes(rows, frame, None)]
+    return Table("summary_by_category", caption, heads, lines, labels=2, notes=notes, source=provenance(frame))
+
+
+def _summary_columns(
+    rows: pd.DataFrame, columns: Sequence[tuple[str, str, float, int, bool]], best: Sequence[str] = ()
+) -> list[list[Cell]]:
+    """The models' names, then a list of cells per column; those of `best` with the best in bold."""
+    parts = dict(list(rows.groupby("model", sort=False)))
+    made = [[Cell(display(str(model)), "label") for model in parts]]
+    for name, _, unit, decimals, quality in columns:
+        scaled = [part.assign(**{name: pd.to_numeric(part[name], errors="coerce") / unit}) for part in parts.values()]
+        signed = name.endswith("gain")
+        cells = [spread(part, name, decimals=decimals, signed=signed, deviation=quality) for part in scaled]
+        made.append(_best_in_bold(cells) if name in best else [cell for cell, _ in cells])
+    return made
+
+
+def _notes(rows: pd.DataFrame, frame: pd.DataFrame, paper: pd.DataFrame | None) -> list[str]:
+    """What a reader must know to read the cells: holes, left-out types, whose the published numbers are."""
+    notes = []
+    missing = rows[~rows["found"].astype(bool)]
+    if len(missing):
+        runs = [f"{display(r['model'])} on {r['category']}, seed {r['seed']}" for r in missing.to_dict("records")]
+        more = f" and {len(runs) - 6} more" if len(runs) > 6 else ""
+        notes.append(f"{HOLE}: {len(runs)} of {len(rows)} runs missing: {'; '.join(runs[:6])}{more}.")
+    if (pd.to_numeric(rows["F1"], errors="coerce").isna() & rows["found"].astype(bool)).any():
+        notes.append(f"{NOT_APPLICABLE}: the run is there, but has no such number.")
+    subsets = rows.dropna(subset=["subset"]).drop_duplicates(["category", "subset"])
+    for row in subsets[subsets["left_out"].astype(bool)].itertuples():
+        notes.append(
+            f"{row.category}: {row.subset} (left out of the score by this experiment's settings: {row.left_out})."
+        )
+    for row in rows[rows["imported"].fillna("").astype(bool)].itertuples():
+        notes.append(
+            f"{display(str(row.model))} on {row.category}: score maps from elsewhere ({row.imported}), the paper's rule "
+            "applied to the map in place of ID1."
+        )
+    if paper is not None and set(rows["model"]) & set(paper["model"]):
+        data = [name for name in frame["data"].dropna().unique()]
+        notes.append(
+            "In italics: as printed in the paper's Table 3, on the real MVTec AD; its averaging is not stated."
+        )
+        if not all(map(is_mvtec, data)):
+            notes.append(f"These runs are on other images ({_list(data)}): not comparable with the published numbers.")
+    return notes
+
+
+def provenance(frame: pd.DataFrame) -> str:
+    """Where the numbers come from, in one line: runs, data, size, seeds, commit, device, versions, config hash."""
+    runs = frame.drop_duplicates(["model", "category", "seed"])
+    done = runs[runs["found"].astype(bool)]
+    parts = [f"Experiment {frame['experiment'].iloc[0]}: {len(done)} of {len(runs)} runs"]
+    if len(done):
+        records = done.to_dict("records")
+        commits = [f"{str(r['commit'])[:7]}{' with local changes' if r['dirty'] is True else ''}" for r in records]
+        devices = [f"{r['device']} ({r['device_name']})" for r in records]
+        parts += [f"data {_list(done['data'])}", f"trained at {_list(map(int, done['image_size']))} px"]
+        parts += [f"seed {_list(done['seed'])}", f"commit {_list(commits)}", f"device {_list(devices)}"]
+        parts += [f"{name} {_list(done[name])}" for name in ("python", "torch", "torchvision", "numpy", "opencv")]
+        parts += [f"config hash {config_hash(done['fingerprint'])}"]
+    return "; ".join(parts) + "."
+
+
+def config_hash(fingerprints: Iterable[str]) -> str:
+    """One short hash for many runs: of their fingerprints (settings and training code each), in any order."""
+    return hashlib.sha256("\n".join(sorted(map(str, fingerprints))).encode()).hexdigest()[:12]
+
+
+def _list(values: Iterable[object]) -> str:
+    """Each different value once, in the order they come."""
+    return ", ".join(dict.fromkeys(map(str, values)))
+
+
+def write_tables(frame: pd.DataFrame, folder: Path, paper: pd.DataFrame | None = None) -> Sequence[Table]:
+    """Write the tidy CSV, Table 3 under every convention there are numbers for, and the summary.
+
+    Args:
+        frame: from `collect`.
+        folder: of the tables; made where it is missing.
+        paper: from ``published("table3")``; shown beside the paper's own convention only.
+
+    Returns:
+        The tables written, the paper's convention first: ``table3.md``, ``table3.tex``; the tidy rows are ``table3.csv``.
+    """
+    write_csv(frame, folder / "table3.csv")
+    made: list[Table] = []
+    for postprocess, average in available(frame) or [PAPER]:
+        first = not made
+        made.append(table3(frame, postprocess=postprocess, average=average, paper=paper if first else None))
+    if frame["left_out"].astype(bool).any():
+        made.append(table3(frame, subset="every type"))
+    made += [summary_by_category(frame), summary(frame)]
+    for table in made:
+        table.write(folder)
+    return made

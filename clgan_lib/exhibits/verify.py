@@ -1,0 +1,262 @@
+"""Are the tables what the runs say? Every table of an experiment is made again from its runs' `metrics.json`.
+
+    python -m clgan_lib.exhibits.verify [--maps] [experiment ...]
+
+What needs more than `metrics.json` (Table 4, the conventions, the intervals) is printed again from its own CSV, and that
+CSV is held against `metrics.json` wherever both give the same number. With ``--maps`` each run's `metrics.json` itself is
+measured again from its `maps.npz`, where it is there. One line per difference; the exit code says whether there is any.
+
+In a checkout the tables that git tracks are held against the runs that git tracks. Of what else lies in `results/` it says
+what is wrong, and does not count it. An experiment that is named is held against all its runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import warnings
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from clgan_lib.exhibits import (
+    ablation,
+    bootstrap,
+    chapters,
+    committed,
+    crosscheck,
+    k_sweep,
+    protocols,
+    rank_correlation,
+    run_table,
+    tables,
+    threshold_free,
+    thresholds,
+)
+from clgan_lib.exhibits.examples import read_evaluation
+from clgan_lib.paths import RESULTS
+from clgan_lib.render.table import Table
+from clgan_lib.runs import evaluation
+from clgan_lib.runs.folder import read_metrics
+
+SHOWN = 10  # faults of an experiment that git does not track: a foreign one has a line per table
+
+
+def check_experiment(results_root: str | Path, experiment: str) -> Iterator[str]:
+    """Every way in which an experiment's `tables/` and report differ from what its runs say, a line each.
+
+    Args:
+        results_root: the folder that holds experiments.
+        experiment: one of them.
+
+    Yields:
+        ``<file>, line <n>: ...`` or ``<file>: ...``, with what to do.
+    """
+    root = Path(results_root)
+    folder = root / experiment / "tables"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # collect's notes come back below
+        frame = run_table.collect(root, experiment, run_table.expected_runs(experiment))
+    yield from (f"{experiment}/{note}" for note in frame.attrs["notes"])
+    with tempfile.TemporaryDirectory() as scratch:
+        again = Path(scratch)
+        made = [*tables.write_tables(frame, again, run_table.published("table3"))]
+        for table in (threshold_free.table(frame), *chapters.network_tables(frame)):
+            table.write(again)
+            made.append(table)
+        for table, problems in _from_csv(folder, frame):
+            table.write(again)
+            made.append(table)
+            yield from (f"{experiment}/tables/{problem}" for problem in problems)
+        own_csv = {path.name for path in folder.glob("*.csv")} - {"table3.csv"}
+        known = {f"{table.name}.csv" for table in made} & own_csv
+        for name in sorted({p.name for p in folder.glob("[!.]*")} | {p.name for p in again.iterdir()} - known):
+            if name not in known:
+                yield from (f"{experiment}/tables/{name}{line}" for line in _compare(folder / name, again / name))
+    report = root / experiment / "report.html"
+    page = report.read_text(encoding="utf8") if report.is_file() else ""
+    for table in made if page else ():
+        if str(table.html()) not in page:
+            yield f"{experiment}/report.html does not show {table.name} as its runs have it; make report"
+
+
+def _compare(committed: Path, again: Path) -> Iterator[str]:
+    """The first difference between a table's file and the same made again."""
+    if not again.is_file():
+        yield ": no code makes this file from the runs; remove it, or teach clgan_lib/exhibits/verify.py what it is"
+    elif not committed.is_file():
+        yield " is missing; make report"
+    elif committed.read_bytes() != again.read_bytes():
+        old, new = (path.read_text(encoding="utf8", errors="replace").splitlines() for path in (committed, again))
+        if committed.suffix == ".csv" and _equal_csv(committed, again):
+            return
+        for number, (was, now) in enumerate(zip(old, new, strict=False), 1):
+            if was != now:
+                at = next(
+                    (i for i, (a, b) in enumerate(zip(was, now, strict=False)) if a != b), min(len(was), len(now))
+                )
+                start = max(0, at - 20)
+                found = f"{was[start : at + 20]!r}, the runs say {now[start : at + 20]!r}"
+                yield f", line {number}: there is {found}; make report"
+                return
+        yield f" has {len(old)} lines, the runs give {len(new)}; make report"
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """A CSV as it was written: empty text stays text."""
+    return pd.read_csv(path, keep_default_na=False)
+
+
+def _equal_csv(a: Path, b: Path) -> bool:
+    """Whether two CSVs say the same, numbers to 1e-9 (another version of pandas may print a digit more)."""
+    try:
+        pd.testing.assert_frame_equal(_read(a), _read(b), rtol=0, atol=crosscheck.EXACT, check_dtype=False)
+    except (AssertionError, ValueError):
+        return False
+    return True
+
+
+def _from_csv(folder: Path, frame: pd.DataFrame) -> Iterator[tuple[Table, list[str]]]:
+    """The tables whose numbers stand in a CSV of their own, and where that CSV contradicts `metrics.json`."""
+    source = tables.provenance(frame)
+    for path in sorted(folder.glob("*.csv")):
+        if path.stem == "table3":
+            continue
+        try:
+            found = _read(path)
+            if path.stem == "table4":
+                table, pairs = (
+                    k_sweep.table4(frame, found, run_table.published("table4")),
+                    crosscheck.of_table4(frame, found),
+                )
+            elif path.stem == "conventions":
+                table, pairs = protocols.table(frame, found), crosscheck.of_conventions(frame, found)
+            elif path.stem.startswith("differences_"):
+                table, pairs = bootstrap.difference_table(frame, found), crosscheck.of_differences(frame, found)
+            elif path.stem.startswith("variance_"):
+                table, pairs = bootstrap.variance_table(frame, pd.read_csv(path)), iter(())
+            elif path.stem in ("ablation", "ablation_2x2"):
+                effects = pd.read_csv(path)
+                make = ablation.table if path.stem == "ablation" else ablation.square_table
+                table, pairs = make(frame, effects), crosscheck.of_ablation(frame, effects)
+            elif path.stem == "ranks":
+                table, pairs = (
+                    rank_correlation.table(pd.read_csv(path)),
+                    crosscheck.of_ranks(folder.parents[1], pd.read_csv(path)),
+                )
+            elif path.stem == "thresholds":
+                table, pairs = thresholds.table(frame, pd.read_csv(path)), iter(())
+            else:
+                continue
+            wrong = [
+                f"{path.name}: {what} is {has:.6g}, metrics.json gives {should:.6g}; make report"
+                for what, has, should, off in pairs
+                if not abs(has - should) <= off
+            ]
+            if set(found.get("provenance", ())) != {table.source if path.stem == "ranks" else source}:
+                wrong.append(f"{path.name}: its provenance is not that of the runs; make report")
+        except FileNotFoundError as error:
+            wrong = [f"{path.name} cannot be checked: {error}"]
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            wrong = [f"{path.name} cannot be read ({reason}); make report"]
+            table = Table(path.stem, "", [], [])
+        yield table, wrong
+
+
+def check_run(folder: Path) -> Iterator[str]:
+    """Where a run's `metrics.json` is not what its own `maps.npz` gives; nothing where it kept no maps."""
+    if not (folder / "maps.npz").is_file():
+        return
+    try:
+        content, found = read_metrics(folder), read_evaluation(folder)
+        again = evaluation.measure_again(found, content)
+        if len(found.holdout):
+            quantile = content["config"]["quantile"]
+            again["thresholds"] = {"calibrated": float(np.quantile(found.holdout, quantile)), "quantile": quantile}
+    except (KeyError, TypeError, ValueError) as error:
+        yield f"maps.npz cannot be measured ({type(error).__name__}: {error}); run it again"
+        return
+    for key, value in again.items():
+        yield from _unequal(content.get(key), value, f"metrics.json: {key}")
+
+
+def _unequal(has: Any, should: Any, where: str) -> Iterator[str]:
+    """Where two nested values differ, numbers by more than 1e-9 of their size."""
+    if isinstance(should, dict) and isinstance(has, dict):
+        for key in sorted({*should, *has}):
+            yield from _unequal(has.get(key), should.get(key), f"{where}.{key}")
+    elif isinstance(should, float) and isinstance(has, int | float):
+        if not abs(has - should) <= crosscheck.EXACT * max(1.0, abs(should)):
+            yield f"{where} is {has:.10g}, maps.npz gives {should:.10g}; run it again"
+    elif has != should:
+        yield f"{where} is {json.dumps(has)}, maps.npz gives {json.dumps(should)}; run it again"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns how many differences there are, at most 100, in what is named or committed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m clgan_lib.exhibits.verify", description="Are the tables what the runs say?"
+    )
+    everything = (
+        "hold these against all their runs; without names: what git tracks, outside a checkout all that have tables"
+    )
+    parser.add_argument("experiments", nargs="*", help=everything)
+    parser.add_argument("--maps", action="store_true", help="measure every metrics.json again from its maps.npz, too")
+    parser.add_argument("--results-root", type=Path, default=RESULTS)
+    chosen = parser.parse_args(arguments)
+    root: Path = chosen.results_root
+    files = set() if chosen.experiments else committed.tracked(root)
+    if not files:
+        names = chosen.experiments or sorted(path.parent.name for path in root.glob("*/tables"))
+        return min(100, sum(_tell(root, name, chosen.maps) for name in names))
+    with tempfile.TemporaryDirectory() as scratch:
+        held = committed.view(root, files, Path(scratch))
+        names = sorted({file.parts[0] for file in files if file.parent.name == "tables"})
+        total = sum(_tell(held, name, chosen.maps) for name in names)
+    _tell_the_rest(root, files)
+    return min(100, total)
+
+
+def _tell(root: Path, name: str, maps: bool) -> int:
+    """Print what is wrong with an experiment, and a summary; returns the number of differences."""
+    try:
+        problems = list(check_experiment(root, name))
+        if maps:
+            for path in sorted((root / name).glob("*/*/seed*/metrics.json")):
+                place = path.parent.relative_to(root).as_posix()
+                problems += [f"{place}/{problem}" for problem in check_run(path.parent)]
+    except (OSError, ValueError) as error:
+        problems = [f"{name}: {error}"]
+    print(*problems, sep="\n", end="\n" if problems else "")
+    count = len(list((root / name / "tables").glob("[!.]*")))
+    print(f"{name}: {count} tables' files, {f'{len(problems)} differences' if problems else 'all as the runs say'}")
+    return len(problems)
+
+
+def _tell_the_rest(root: Path, files: Collection[Path]) -> None:
+    """Print what is wrong with runs and experiments that git does not track, which count for nothing."""
+    known = {file.parts[0] for file in files}
+    found = {path.relative_to(root).parts[0] for path in (*root.glob("*/tables"), *root.glob("*/*/*/seed*"))}
+    for name in sorted(found):
+        beside = committed.runs_beside(root, name, files)
+        problems = list(committed.faults(root, beside))
+        if name not in known and (root / name / "tables").is_dir():
+            try:
+                problems += check_experiment(root, name)
+            except Exception as error:  # anything may lie there, and none of it may hide what is committed
+                problems.append(f"{name} cannot be checked: {type(error).__name__}: {error}")
+        if beside or name not in known:
+            lines = list(dict.fromkeys(f"not in git: {problem}" for problem in problems))
+            print(*lines[:SHOWN], sep="\n", end="\n" if lines else "")
+            more = f"; make verify VERIFY={name} " + ("counts them in" if name in known else "lists and counts all")
+            print(f"{name}, not in git, not counted: runs {len(beside)}, faults {len(lines)}{more}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""An experiment as one archive, ready to be deposited: maps, scores per image, provenance, a manifest and a licence note.
+
+The archive is a ZIP. ``manifest.json`` lists every file with its SHA-256; ``LICENCE.txt`` says what may be done with it.
+Images and true masks of a data set are their owner's and stay out, and so do reconstructions, which show the images; the
+embedded data is free and goes in whole. Scores, masks found and all tables need none of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clgan_lib.data import load_category
+from clgan_lib.exhibits.examples import read_maps
+from clgan_lib.paths import replacing
+from clgan_lib.runs.config import RunConfig
+from clgan_lib.runs.evaluation import SIZE, dual_masks
+from clgan_lib.runs.execution import read_metrics
+
+FORMAT = 1
+PLAIN = ("metrics.json", "config.json", "env.json", "scores.csv", "history.csv", "import.csv")
+OWNED = ("images", "masks", "reconstructions")  # of the data set's owner
+NOTE = """Score maps, masks found and measures of experiment {name}, computed on: {data}.
+{terms}
+Each file's SHA-256 is in manifest.json. Whoever deposits this chooses a licence for the maps and scores; CC BY 4.0 is usual.
+"""
+FREE = "The images were drawn by program and are as free as the code that drew them (MIT); they are included."
+KEPT = """The images and true masks of this data set are not included, nor is any picture made from them; they belong to its
+owner (MVTec AD: MVTec Software GmbH, CC BY-NC-SA 4.0), from whom they must be had to draw figures. The maps were computed
+from them: where that licence reaches, use them under it."""
+
+
+def export(folder: Path, archive: Path) -> Path:
+    """Pack every finished run of an experiment.
+
+    Args:
+        folder: of the experiment.
+        archive: the ZIP to write; whole or not at all.
+
+    Returns:
+        `archive`.
+
+    Raises:
+        FileNotFoundError: if the experiment has no finished run.
+        FileExistsError: if the archive is there already.
+    """
+    if archive.exists():
+        raise FileExistsError(f"{archive} exists; choose another name or remove it")
+    found = sorted(path.parent for path in folder.glob("*/*/seed*/metrics.json"))
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no finished run to export")
+    digests: dict[str, str] = {}
+    roots = {run: str(read_metrics(run)["config"]["data_root"]) for run in found}
+    names = sorted({Path(root).name or "embedded" for root in roots.values()})
+    with replacing(archive) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as pack:
+        for run, root in roots.items():
+            place = run.relative_to(folder).as_posix()
+            for name in PLAIN:
+                if (run / name).is_file():
+                    _put(pack, digests, f"{place}/{name}", (run / name).read_bytes())
+            if (run / "maps.npz").is_file():
+                _put(pack, digests, f"{place}/maps.npz", _bytes(_shareable(run, free=not root)))
+        terms = FREE if not any(roots.values()) else KEPT
+        note = NOTE.format(name=folder.name, data=", ".join(names), terms=terms)
+        _put(pack, digests, "LICENCE.txt", note.encode())
+        manifest = {"format": FORMAT, "experiment": folder.name, "data": names, "sha256": digests}
+        pack.writestr(_entry("manifest.json"), json.dumps(manifest, indent=1))
+    return archive
+
+
+def _shareable(run: Path, free: bool) -> dict[str, NDArray[Any]]:
+    """The arrays of a run that may leave the house; the paper's masks go in where they can't be computed again."""
+    maps = read_maps(run)
+    if free:
+        return maps
+    if "reconstructions" in maps:
+        k = read_metrics(run)["config"]["k"]
+        maps["dual_threshold"] = dual_masks(maps["images"], maps["reconstructions"], k)
+    return {name: values for name, values in maps.items() if name not in OWNED}
+
+
+def _bytes(arrays: dict[str, NDArray[Any]]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    """A member without the date, so that the same runs make the same archive."""
+    entry = zipfile.ZipInfo(name)
+    entry.compress_type = zipfile.ZIP_STORED if name.endswith(".npz") else zipfile.ZIP_DEFLATED
+    return entry
+
+
+def _put(pack: zipfile.ZipFile, digests: dict[str, str], name: str, content: bytes) -> None:
+    pack.writestr(_entry(name), content)
+    digests[name] = hashlib.sha256(content).hexdigest()
+
+
+def restore(archive: Path, results_root: Path, data_root: str = "") -> list[Path]:
+    """Unpack an archive into run folders, so that its tables are made here as they were made there.
+
+    Args:
+        archive: from `export`.
+        results_root: the folder that holds experiments.
+        data_root: the data set, for figures: with it, images and true masks are put back beside the maps. Without it, tables
+            and intervals are whole, and runs on images that are not free have no ``maps.npz``.
+
+    Returns:
+        The run folders.
+
+    Raises:
+        ValueError: if a file is missing, altered, or not in the manifest, or `data_root` is another data set.
+        FileExistsError: if a run is there already.
+        FileNotFoundError: if there is no such data. Whatever is raised, no run folder was made.
+    """
+    try:
+        with zipfile.ZipFile(archive) as pack:
+            manifest = _checked(pack)
+            runs = sorted({str(PurePosixPath(n).parent) for n in manifest["sha256"] if n.endswith("/metrics.json")})
+            folders = [results_root / manifest["experiment"] / run for run in runs]
+            for folder in folders:
+                if folder.exists():
+                    raise FileExistsError(f"{folder} exists; choose another results folder, or remove it")
+            results_root.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=results_root, prefix=".") as whole:
+                for name in (PurePosixPath(n) for n in manifest["sha256"]):
+                    if str(name.parent) in runs:
+                        Path(whole, name.parent).mkdir(parents=True, exist_ok=True)
+                        _unpack(pack.read(str(name)), Path(whole, name), data_root)
+                for run, folder in zip(runs, folders, strict=True):
+                    folder.parent.mkdir(parents=True, exist_ok=True)
+                    Path(whole, run).rename(folder)
+    except (zipfile.BadZipFile, zlib.error, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{archive} is no archive of this suite, or damaged: {error}") from error
+    return folders
+
+
+def _checked(pack: zipfile.ZipFile) -> dict[str, Any]:
+    """The manifest, after every member was found to be what it says."""
+    manifest = json.loads(pack.read("manifest.json"))
+    try:
+        RunConfig(experiment=manifest["experiment"])  # refuses what leads elsewhere, and the paper's own folder
+    except ValueError as error:
+        raise ValueError(f"{pack.filename}: {error}") from None
+    listed = manifest["sha256"]
+    for name in _unlike(set(pack.namelist()) - {"manifest.json"}, set(listed)):
+        raise ValueError(f"{pack.filename}: {name} is not both in the archive and in its manifest; get it again")
+    for name, digest in listed.items():
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or len(path.parts) not in (1, 4):
+            raise ValueError(f"{pack.filename}: {name} would lie outside its run folder; not unpacked")
+        if hashlib.sha256(pack.read(name)).hexdigest() != digest:
+            raise ValueError(f"{pack.filename}: {name} is not what the manifest says; get the archive again")
+    return manifest
+
+
+def _unlike(first: set[str], second: set[str]) -> Iterable[str]:
+    return sorted(first ^ second)
+
+
+def _unpack(content: bytes, path: Path, data_root: str) -> None:
+    """Write one file; maps without pictures only if the data set is here to complete them."""
+    if path.name != "maps.npz":
+        path.write_bytes(content)
+        return
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        arrays = dict(file)
+    if "images" not in arrays:
+        if not data_root:
+            return
+        category = load_category(data_root, path.parts[-3], SIZE)
+        index = {known: i for i, known in enumerate(category.test_names)}
+        missing = [str(n) for n in arrays["names"] if str(n) not in index]
+        if missing:
+            raise ValueError(
+                f"data_root: {data_root} lacks test image {missing[0]} of {category.name}; is it another set?"
+            )
+        chosen = [index[str(n)] for n in arrays["names"]]
+        arrays["images"] = category.test.numpy().transpose(0, 2, 3, 1)[chosen]
+        arrays["masks"] = category.masks.numpy()[chosen]
+        content = _bytes(arrays)
+    path.write_bytes(content)

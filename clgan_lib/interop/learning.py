@@ -1,0 +1,86 @@
+"""Training on a plain folder of good images: no defect, no mask and no test set is needed, and nothing is scored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from clgan_lib.data import Category, read_image, resize
+from clgan_lib.interop.inspection import find_images
+from clgan_lib.runs import execution
+from clgan_lib.runs.config import RunConfig
+from clgan_lib.runs.evaluation import SIZE, calibrate
+from clgan_lib.runs.folder import claim, within_memory, writing
+from clgan_lib.runs.weights import write_weights
+from clgan_lib.training import Progress, set_threads
+
+DEFAULTS = {
+    "experiment": "own",
+    "model": "clgan_rc",
+    "image_size": 128,
+    "budget": 10_000,  # images: about 20 minutes on two cores
+    "symmetry": "none",
+}
+
+MVTEC = ("good", "train")  # folders that name no product
+
+
+def learn_folder(good: str | Path, **settings: Any) -> Path:
+    """Train on good images alone and calibrate on every seventh of them, which is kept from training.
+
+    Started again after an interruption, it goes on from its checkpoint.
+
+    Args:
+        good: folder of good images, those under it too; or one product in MVTec AD's layout, whose ``train/good`` is taken.
+        settings: fields of `RunConfig`; where they say nothing, `DEFAULTS` do: the restoring variant that finds most, for
+            use and not for show. The category is the folder's name, or the product's in ``product/train/good``. What only
+            you know is ``symmetry``.
+
+    Returns:
+        The run folder. Its ``weights.safetensors`` is all that `clgan_lib.interop.inspection` needs.
+
+    Raises:
+        FileNotFoundError: if there is no image.
+        ValueError: naming the setting that cannot be, the file that cannot be read, or what else is wrong with the folder.
+        OSError: if the run folder cannot be written.
+    """
+    folder = Path(good).resolve()
+    product = next((name for name in reversed(folder.parts) if name not in MVTEC), folder.name)
+    config = RunConfig(**{**DEFAULTS, "category": product, "data_root": str(folder), **settings})
+    set_threads(config.threads)
+    model = execution.fresh_model(config)
+    category, small = _load(folder, config)
+    held_out = execution.hold_out(config, len(small))
+    lock = claim(config.folder)
+    run = execution.Run(config, category, small[~held_out], category.train[held_out], model, Progress(), lock)
+    try:
+        execution.train_run(run)
+        with writing(config.folder, execution.AGAIN), within_memory(config):
+            maps, threshold = calibrate(run.model, run.holdout, config.quantile)
+            write_weights(config.folder / "weights.safetensors", run.model, execution.card(run, maps, threshold))
+            execution.drop_checkpoint(config.folder)
+    finally:
+        lock.release()
+    return config.folder
+
+
+def _load(folder: Path, config: RunConfig) -> tuple[Category, torch.Tensor]:
+    """The good images as a category without test images, and at the training's size, uint8 ``(N, 3, S, S)``."""
+    if (folder / "train" / "good").is_dir():
+        folder = folder / "train" / "good"
+    product = next(folder.glob("*/train/good"), None)
+    if product:
+        raise ValueError(f"{folder} holds several products; name one of them, such as {product.parents[1]}")
+    paths, _ = find_images(folder)
+    large, small = [], []
+    for path in paths:
+        image = read_image(path)
+        large.append(resize(image, SIZE))
+        small.append(resize(image, config.image_size))
+    train, seen = (torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous() for images in (large, small))
+    names = tuple(path.relative_to(folder).as_posix() for path in paths)
+    nothing = train[:0]
+    return Category(config.category, folder, SIZE, train, nothing, nothing[:, 0] > 0, (), names, ()), seen

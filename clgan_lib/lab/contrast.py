@@ -1,0 +1,156 @@
+"""PatchNCE to look at: one query patch, its positive and its negatives on the image, and what the softmax makes of them.
+
+The features here are the patches' own pixels, so that everything can be checked by eye; the paper's are an encoder's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import ipywidgets as ipw
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from clgan_lib.lab.common import Live, slider
+from clgan_lib.lab.svg import BLUE, GREEN, ORANGE, SOFT, Axes, Drawing
+
+
+@dataclass(frozen=True)
+class Contrast:
+    r"""Eq. 2 taken apart, for S queries and S keys.
+
+    Attributes:
+        similarity: $v_q \cdot v$ of each query (row) with each key (column), ``(S, S)``; positives on the diagonal.
+        weights: softmax of each row of ``similarity / temperature``, ``(S, S)``.
+        losses: eq. 2 of each query, ``(S,)``; their mean is `clgan_lib.losses.patch_nce_loss`.
+    """
+
+    similarity: Tensor
+    weights: Tensor
+    losses: Tensor
+
+
+def contrast(query: Tensor, key: Tensor, temperature: float = 0.07) -> Contrast:
+    r"""Eq. 2 with all that lies between the features and the loss.
+
+    Args:
+        query, key: ``(S, K)``, unit length along K; row s of `key` is the positive of row s of `query`.
+        temperature: $\tau$ > 0.
+    """
+    similarity = query @ key.T
+    logarithms = F.log_softmax(similarity / temperature, dim=1)
+    return Contrast(similarity, logarithms.exp(), -logarithms.diagonal())
+
+
+def pixel_features(image: NDArray, grid: int = 8, reference: NDArray | None = None) -> Tensor:
+    """The pixels of each of grid x grid patches as a vector of unit length.
+
+    Args:
+        image: uint8 ``(H, W, 3)``; H and W multiples of `grid`.
+        grid: patches along each side.
+        reference: the image whose mean colour is taken off first, so that "alike" does not just mean "as bright"; the
+            image itself by default. Queries and keys need the same one.
+
+    Returns:
+        ``(grid * grid, K)``, row by row.
+
+    Raises:
+        ValueError: if the image can't be cut so.
+    """
+    if image.ndim != 3 or image.shape[0] % grid or image.shape[1] % grid:
+        raise ValueError(f"image: expected (H, W, 3), H and W multiples of grid = {grid}, got {image.shape}")
+    mean = torch.as_tensor(image if reference is None else reference, dtype=torch.float32).mean((0, 1))
+    centred = (torch.as_tensor(image, dtype=torch.float32) - mean).permute(2, 0, 1)
+    size = (image.shape[0] // grid, image.shape[1] // grid)
+    patches = F.unfold(centred[None], size, stride=size)[0].T  # (grid * grid, 3 * size)
+    return F.normalize(patches, dim=1, eps=1e-7)
+
+
+def draw_contrast(image: NDArray, output: NDArray, patch: int, temperature: float = 0.07, grid: int = 8) -> Drawing:
+    r"""One query of eq. 2: where it is, where it looks, and what it costs.
+
+    Args:
+        image: the input x, uint8 ``(S, S, 3)``: positive and negatives come from here.
+        output: G(x), of the same shape: the query comes from here.
+        patch: which query, counted row by row.
+        temperature: $\tau$.
+        grid: patches along each side.
+
+    Raises:
+        ValueError: if there is no such patch, or from `pixel_features`.
+    """
+    if not 0 <= patch < grid * grid:
+        raise ValueError(f"patch: expected 0 to {grid * grid - 1}, got {patch}")
+    found = contrast(pixel_features(output, grid, image), pixel_features(image, grid), temperature)
+    weights, side, top = found.weights[patch], 232, 40
+    board = Drawing(1000, 318)
+    board.image(10, top, side, output, "Output: the query", f"patch {patch}, in blue")
+    _box(board, 10, top, side / grid, divmod(patch, grid), BLUE, 1.0)
+    board.image(256, top, side, image, "Input: where it looks", "green the positive, orange negatives")
+    for other, weight in enumerate(weights.tolist()):
+        if other != patch and weight > 0.003:
+            _box(board, 256, top, side / grid, divmod(other, grid), ORANGE, min(1.0, 0.25 + weight))
+    _box(board, 256, top, side / grid, divmod(patch, grid), GREEN, 1.0)
+    note = "row: query, column: key; orange 1, blue −1"
+    board.image(510, top, side, _diverging(found.similarity.numpy()), "Similarities, all with all", note)
+    board.rect(509, top + patch * side / grid**2 - 1.5, side + 2, side / grid**2 + 3, stroke="#000000", line=1.2)
+    _bars(board, weights, patch)
+    board.text(
+        10, 302, f"Loss of this query: −log {weights[patch]:.3f} = {found.losses[patch]:.3f}", bold=True, name="loss"
+    )
+    mean = f"Mean over all {grid * grid} queries, eq. 3: {found.losses.mean():.3f}"
+    board.text(330, 302, f"{mean}; log {grid * grid} = {np.log(grid * grid):.3f} would be guessing.")
+    return board
+
+
+def _box(board: Drawing, x: float, y: float, side: float, place: tuple[int, int], colour: str, strength: float) -> None:
+    left, top = x + place[1] * side, y + place[0] * side
+    board.rect(left, top, side, side, fill=colour, opacity=0.35 * strength)
+    board.rect(left, top, side, side, stroke=colour, line=1 + 1.5 * strength, opacity=strength)
+
+
+def _diverging(values: NDArray) -> NDArray[np.uint8]:
+    """-1 to 1 as blue, white, orange."""
+    ends = np.where(values[..., None] > 0, (213, 94, 0), (0, 114, 178))
+    return (255 - np.abs(values)[..., None] * (255 - ends)).clip(0, 255).astype(np.uint8)
+
+
+def _bars(board: Drawing, weights: Tensor, patch: int) -> None:
+    """The softmax of one query: its positive and its heaviest negatives."""
+    order = [patch, *(i for i in weights.argsort(descending=True).tolist() if i != patch)][:9]
+    axes = Axes(board, (790, 40, 190, 216), (0, 1), (0, len(order)))
+    axes.frame("Softmax of its row", {0: "0", 0.5: "0.5", 1: "1"}, {}, "its positive, then its heaviest negatives")
+    for line, key in enumerate(order):
+        left, top = axes.at(0, len(order) - line - 0.15)
+        board.rect(left, top, 190 * float(weights[key]), 17, fill=GREEN if key == patch else ORANGE)
+        board.text(left - 4, top + 13, str(key), size=10, anchor="end", fill=SOFT)
+        board.text(left + 190 * float(weights[key]) + 4, top + 13, f"{weights[key]:.2f}", size=10, fill=SOFT)
+
+
+class PatchExplorer(ipw.VBox):
+    """Choose the query patch and the temperature; see where the query looks and what it costs.
+
+    Args:
+        image: the input, uint8 ``(S, S, 3)``.
+        outputs: by name, what a generator might make of it; uint8, of the same shape.
+        patch: the first query.
+        grid: patches along each side.
+    """
+
+    def __init__(self, image: NDArray, outputs: Mapping[str, NDArray], patch: int, grid: int = 8) -> None:
+        self.image, self.outputs, self.grid = image, dict(outputs), grid
+        self.patch = slider(ipw.IntSlider, patch, 0, grid * grid - 1, 1, "query patch", label=90)
+        self.temperature = slider(ipw.FloatLogSlider, 0.07, -2, 0.5, 0.02, "temperature", label=90)
+        self.output = ipw.ToggleButtons(options=list(self.outputs), style={"button_width": "auto"})
+        self.live = Live(self.draw, [self.patch, self.temperature, self.output])
+        controls = ipw.HBox([self.patch, self.temperature, self.output])
+        super().__init__([controls, self.live.message, self.live.picture])
+
+    def draw(self) -> Drawing:
+        """The drawing for the controls as they stand."""
+        output = self.outputs[self.output.value]
+        return draw_contrast(self.image, output, self.patch.value, self.temperature.value, self.grid)

@@ -1,0 +1,131 @@
+"""How we read the paper where it is open or contradicts itself, and what its symbols are called here.
+
+The words are in ``docs/readings.csv`` and ``docs/symbols.csv``; arguments and defaults are looked up in the code, so that a
+renamed argument or a changed default can't leave the tables behind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+from html import escape
+from typing import Any
+
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from clgan_lib.paths import ROOT
+from clgan_lib.runs.experiment import Experiment
+
+DOCS = ROOT / "docs"
+LITERAL = "mvtec_literal"  # the experiment that follows the paper to the letter
+EMPTY = inspect.Parameter.empty
+
+
+def readings() -> pd.DataFrame:
+    """Every open point of the paper.
+
+    Returns:
+        A row per point: ``part`` of the paper, ``point``, ``kind`` (silent, open, contradicts itself, slip, explicit), the
+        ``paper``'s words and their ``english``, our ``reading``, the ``name`` in the code that settles it, its ``default``
+        ("" where there is nothing to choose), and what the ``literal`` recipe sets instead, where it does.
+    """
+    frame = _read("readings")
+    recipe = Experiment.load(LITERAL)
+    category = next(iter(recipe.leave_out), recipe.categories[0])  # one that has all that the recipe sets
+    literal = recipe.run("clgan", category, recipe.seeds[0]).model_dump(exclude_defaults=True)
+    found: dict[str, list[str]] = {"name": [], "default": [], "literal": []}
+    for where, arguments in zip(frame["where"], frame["argument"], strict=True):
+        names = arguments.split()
+        defaults = {name: default(where, name) for name in names}
+        values = {**literal, **literal.get("options", {})} if where.endswith((":CLGAN", ":RunConfig")) else {}
+        label = where.partition(":")[2]
+        found["name"].append(f"{label}({', '.join(names)})" if names else label)
+        shown = [f"{name} = {value!r}" for name, value in defaults.items() if value is not EMPTY]
+        found["default"].append(", ".join(shown))
+        found["literal"].append(", ".join(f"{name} = {values[name]!r}" for name in names if name in values))
+    return frame.drop(columns=["where", "argument"]).assign(**found)
+
+
+def symbols() -> pd.DataFrame:
+    """The paper's ``symbol`` (HTML), its ``meaning``, and its ``name`` here: an argument, a field, or a whole function."""
+    frame = _read("symbols")
+    names = []
+    for where, argument in zip(frame["where"], frame["argument"], strict=True):
+        found, label = find(where), where.partition(":")[2]
+        if argument:
+            default(where, argument)
+            label += f".{argument}" if dataclasses.is_dataclass(found) else f"({argument})"
+        names.append(label)
+    return frame.drop(columns=["where", "argument"]).assign(name=names)
+
+
+def find(where: str) -> Any:
+    """What ``module:Class.method`` stands for.
+
+    Raises:
+        ValueError: if there is no such thing.
+    """
+    module, _, path = where.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for name in path.split("."):
+            found = getattr(found, name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{where} does not exist ({error}); correct it in {DOCS.name}/") from None
+    return found
+
+
+def default(where: str, argument: str) -> Any:
+    """An argument's default by the code itself, or `EMPTY` where it has none.
+
+    Args:
+        where: ``module:Class.method``.
+        argument: of that function or class; a field, for a dataclass.
+
+    Raises:
+        ValueError: if there is no such argument.
+    """
+    found = find(where)
+    parameters = inspect.signature(found).parameters
+    if argument not in parameters:
+        raise ValueError(f"{where} has no argument {argument!r}; correct it in {DOCS.name}/")
+    fields = getattr(found, "model_fields", {})  # pydantic's signature hides what a default factory gives
+    if argument in fields and not fields[argument].is_required():
+        return fields[argument].get_default(call_default_factory=True)
+    return parameters[argument].default
+
+
+def as_html(frame: pd.DataFrame) -> Styler:
+    """One part of `readings`, laid out for a notebook: the paper's words over their translation, code as code."""
+    said = [
+        f"{escape(words)}<br><i>{escape(english)}</i>" if words else f"<i>{escape(english) or 'says nothing'}</i>"
+        for words, english in zip(frame["paper"], frame["english"], strict=True)
+    ]
+    code = [
+        f"<code>{escape(name).replace('(', '(<wbr>')}</code>" + (f"<br>{escape(value)}" if value else "")
+        for name, value in zip(frame["name"], frame["default"], strict=True)
+    ]
+    shown = pd.DataFrame(
+        {
+            "point": [f"<b>{escape(p)}</b><br>{k}" for p, k in zip(frame["point"], frame["kind"], strict=True)],
+            "the paper": said,
+            "our reading": frame["reading"].map(escape),
+            "in the code": code,
+            "literal recipe": frame["literal"].map(escape),
+        }
+    )
+    return laid_out(shown, ["13%", "25%", "32%", "18%", "12%"])
+
+
+def laid_out(frame: pd.DataFrame, widths: list[str]) -> Styler:
+    """A table of sentences, with columns of given widths; cells may hold HTML."""
+    left = "text-align: left; vertical-align: top; white-space: normal; overflow-wrap: anywhere"
+    rules: list[Any] = [{"selector": "th, td", "props": left}, {"selector": "", "props": "width: 100%"}]
+    rules += [{"selector": f"th.col{i}", "props": f"width: {width}"} for i, width in enumerate(widths)]
+    return frame.style.hide().set_table_styles(rules)
+
+
+def _read(name: str) -> pd.DataFrame:
+    return pd.read_csv(DOCS / f"{name}.csv", keep_default_na=False)

@@ -1,0 +1,247 @@
+"""CLGAN's training, one update at a time: what each of the two moves, and what the networks believe in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import cv2
+import ipywidgets as ipw
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clgan_lib.clgan import CLGAN
+from clgan_lib.data import to_float, to_uint8
+from clgan_lib.lab.common import Live
+from clgan_lib.lab.graph import draw_graph
+from clgan_lib.lab.svg import BLUE, ORANGE, PURPLE, SKY, SOFT, Axes, Drawing
+from clgan_lib.lab.trace import Trace, tracing, weight_gradients
+
+SMALL: dict[str, Any] = {"width": 8, "blocks": 2, "patches": 64, "batch_size": 2, "learning_rate": 1e-3}
+CURVES = {
+    "Eq. 1, D's side": {"L_D_real": ("real", BLUE), "L_D_fake": ("redrawn", SKY)},
+    "Eq. 1, G's side": {"L_GAN_G": ("", ORANGE)},
+    "PatchNCE, X and Y alike": {"L_PatchNCE_X": ("", PURPLE)},
+}
+
+
+class Steps:
+    """A small CLGAN between two updates.
+
+    D's update and then G's update are exactly one `CLGAN.training_step`, on the same images and places.
+
+    Args:
+        images: good images to learn from, uint8 ``(N, 3, S, S)``.
+        seed: of weights, images and places.
+        options: of `CLGAN`; `SMALL` where not given.
+
+    Attributes:
+        model: the CLGAN.
+        batch: the images of the last update, ``(B, 3, S, S)`` in [-1, 1].
+        fake: what G made of them.
+        trace: what the last update did.
+        history: a row of loss terms per update.
+        logits: D's last answers to ``"real"`` and ``"fake"``, ``(h, w)``, for the first image of the batch.
+    """
+
+    def __init__(self, images: Tensor, *, seed: int = 0, **options: Any) -> None:
+        self.images, self.seed, self.options = images, seed, SMALL | options
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to the first weights, before any update."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            self.model = CLGAN(image_size=self.images.shape[-1], **self.options)
+        self.model.train()
+        self.order = torch.Generator().manual_seed(self.seed)
+        self.history: list[dict[str, float]] = []
+        self.logits: dict[str, NDArray] = {}
+        self.trace, self.said = Trace(), "Nothing has run yet. Press a button."
+        self.fresh = False  # whether G's output is one that D has just seen and G has not
+        self._next_batch()
+        with torch.no_grad():
+            self.fake = self.model.generator(self.batch)
+
+    def _next_batch(self) -> None:
+        count = self.model.batch_size * self.model.draws
+        picked = torch.randint(len(self.images), (count,), generator=self.order)
+        self.batch = to_float(self.images[picked])
+
+    def _forward(self) -> None:
+        self._next_batch()
+        self.fake, self.taps = self.model.generator.forward_with_taps(self.batch)
+        self.trace.shapes["dec>fake"] = tuple(self.fake.shape)
+
+    @contextmanager
+    def _update(self, moved: set[str]) -> Iterator[None]:
+        """Trace an update; its random places depend on nothing but the seed and the number of the update."""
+        self.trace = Trace(updated=moved)
+        with torch.random.fork_rng(devices=[]), tracing(self.model, self.trace):
+            torch.manual_seed(1000 * self.seed + len(self.history))
+            yield
+        norms = weight_gradients(self.model)
+        self.trace.gradients |= {name: norms[name] for name in moved}
+
+    def update_d(self) -> None:
+        """Draw images, let G redraw them, and take D's step on eq. 1."""
+        with self._update({"D"}):
+            self._forward()
+            terms = self.model.update_discriminator(self.batch, self.fake.detach())
+        fake, real = (logits[0, 0].numpy() for logits in self.trace.logits)
+        self.logits, self.fresh = {"real": real, "fake": fake}, True
+        self._remember(terms)
+        self.said = (
+            f"D's update: D looked at {len(self.batch)} real and {len(self.batch)} redrawn images, "
+            f"L_D = ({terms['L_D_real']:.2f} + {terms['L_D_fake']:.2f}) / 2, and took a step. G stayed as it was."
+        )
+
+    def update_g(self) -> None:
+        """Take G's and H's step on eq. 6, on the images that D has just seen, or on new ones."""
+        first = self.trace  # of the pass from x to G(x), where D's update has made it
+        with self._update({"G_enc", "G_dec", "H"}):
+            if not self.fresh:
+                first = self.trace
+                self._forward()
+            self.trace.used |= first.used & {"G_enc", "G_dec"}
+            self.trace.shapes |= {arrow: first.shapes[arrow] for arrow in ("x>enc", "enc>dec", "dec>fake")}
+            self.fake.register_hook(lambda g: self.trace.gradients.update({"dec>fake": float(g.norm())}))
+            terms = self.model.update_generator(self.fake, self.taps)
+        self.trace.gradients["enc>dec"] = first.gradients["enc>dec"]
+        self.logits["fake"], self.fresh = self.trace.logits[-1][0, 0].numpy(), False
+        self._remember(terms)
+        self.said = (
+            f"G's update: L_total = {terms['L_PatchNCE_X']:.2f} + {terms['L_PatchNCE_Y']:.2f} + {terms['L_GAN_G']:.2f} "
+            f"= {terms['L_total']:.2f}; encoder, decoder and H took a step. D passed its opinion on and stayed."
+        )
+
+    def iterate(self) -> None:
+        """D's update, then G's: one iteration of training."""
+        self.update_d()
+        d = self.losses()["L_D"]
+        self.update_g()
+        self.trace.updated |= {"D"}
+        self.trace.gradients["D"] = weight_gradients(self.model)["D"]
+        total = self.history[-1]["L_total"]
+        self.said = f"One iteration: D's update (L_D = {d:.2f}), then G's on the same images (L_total = {total:.2f})."
+
+    def _remember(self, terms: dict[str, Tensor]) -> None:
+        self.history.append({"update": len(self.history) + 1, **{name: float(value) for name, value in terms.items()}})
+
+    def losses(self) -> dict[str, float]:
+        """The values of the last update (or of both, after an iteration), by the graph's names."""
+        found: dict[str, float] = {}
+        for row in self.history[-len({"D", "H"} & self.trace.updated) :] if self.history else []:
+            if "L_D_real" in row:
+                found["L_D"] = (row["L_D_real"] + row["L_D_fake"]) / 2
+            else:
+                found |= {"L_GAN": row["L_GAN_G"], "L_NCE": row["L_PatchNCE_X"]}
+        return found
+
+
+def draw_steps(steps: Steps, watched: Tensor) -> Drawing:
+    """The graph, the pictures and the curves of the moment.
+
+    Args:
+        steps: between two updates.
+        watched: a defective image that is never trained on, uint8 ``(3, S, S)``.
+    """
+    board = Drawing(1050, 640)
+    real, fake = _picture(steps.batch[0]), _picture(steps.fake[0].detach())
+    draw_graph(board, steps.trace, steps.losses(), (real, fake))
+    board.text(20, 292, steps.said, size=12.5, bold=True, name="said")
+    size = "×".join(map(str, next(iter(steps.logits.values())).shape)) if steps.logits else "patch by patch"
+    shown = to_uint8(steps.model.reconstruct(to_float(watched[None])))[0].permute(1, 2, 0).numpy()
+    steps.model.train()
+    tiles = [
+        (real, "x", "a training image"),
+        (fake, "G(x)", "as this update saw it"),
+        (believed(real, steps.logits.get("real")), "D on x", f"{size}; blue: real"),
+        (believed(fake, steps.logits.get("fake")), "D on G(x)", "orange: redrawn"),
+        (watched.permute(1, 2, 0).numpy(), "a defect", "never trained on"),
+        (shown, "redrawn now", "is it gone?"),
+    ]
+    for number, (picture, title, note) in enumerate(tiles):
+        board.image(20 + 171 * number, 338, 156, picture, title, note)
+    last = max(10, len(steps.history))
+    for number, (title, terms) in enumerate(CURVES.items()):
+        _draw_curves(board, (52 + 346 * number, 532, 278, 82), steps.history, last, title, terms)
+    return board
+
+
+def believed(picture: NDArray[np.uint8], logits: NDArray | None) -> NDArray[np.uint8]:
+    """D's answers over the picture in grey: blue where it says real, orange where it says redrawn, clear where unsure."""
+    grey = np.repeat(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None], 3, 2).astype(np.float32)
+    if logits is None:
+        return grey.astype(np.uint8)
+    sure = np.tanh(logits / 2)  # 2 D - 1: from -1, redrawn, to 1, real
+    sure = cv2.resize(sure, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)[..., None]
+    colour = np.where(sure > 0, (0, 114, 178), (213, 94, 0))
+    return (grey + 0.75 * np.abs(sure) * (colour - grey)).clip(0, 255).astype(np.uint8)
+
+
+def _picture(image: Tensor) -> NDArray[np.uint8]:
+    return to_uint8(image).permute(1, 2, 0).numpy()
+
+
+def _draw_curves(
+    board: Drawing,
+    box: tuple[float, float, float, float],
+    history: list[dict[str, float]],
+    last: int,
+    title: str,
+    terms: dict[str, tuple[str, str]],
+) -> None:
+    """Some loss terms over the updates, with log 2 where a coin would be."""
+    rows = {name: [(row["update"], row[name]) for row in history if name in row] for name in terms}
+    top = max([1.0, *(value for points in rows.values() for _, value in points)]) * 1.08
+    axes = Axes(board, box, (0, last), (0, top))
+    axes.frame(title, {0: "0", last: f"{last} updates"}, {0: "0", top / 2: f"{top / 2:.1f}", top: f"{top:.1f}"})
+    if "PatchNCE" not in title:
+        level = float(np.log(2))
+        board.path([axes.at(0, level), axes.at(last, level)], stroke=SOFT, dash="4 3", line=1)
+        board.text(axes.at(last, level)[0] + 3, axes.at(last, level)[1] + 3, "log 2", size=10, fill=SOFT)
+    for number, (name, points) in enumerate(rows.items()):
+        if points:
+            words, colour = terms[name]
+            axes.curve([x for x, _ in points], [y for _, y in points], colour)
+            x = box[0] + box[2] - 92 * (len(rows) - 1 - number)
+            board.text(x, box[1] - 6, f"{words} {points[-1][1]:.2f}", size=10.5, anchor="end", fill=colour)
+
+
+class LossStepper(ipw.VBox):
+    """Train a small CLGAN by hand: *D's update*, *G's update*, *one iteration*, *10 iterations*, *reset*.
+
+    Args:
+        steps: where to begin.
+        watched: a defective image that is never trained on, uint8 ``(3, S, S)``.
+    """
+
+    def __init__(self, steps: Steps, watched: Tensor) -> None:
+        self.steps, self.watched = steps, watched
+        self.live = Live(self.draw)
+        actions: dict[str, Callable[[], None]] = {
+            "D's update": steps.update_d,
+            "G's update": steps.update_g,
+            "one iteration": steps.iterate,
+            "10 iterations": self.ten,
+            "reset": steps.reset,
+        }
+        self.buttons = {}
+        for name, action in actions.items():
+            button = ipw.Button(description=name, button_style="" if name == "reset" else "primary")
+            button.on_click(lambda button, action=action: self.live.run(action))
+            self.buttons[name] = button
+        super().__init__([ipw.HBox(list(self.buttons.values())), self.live.message, self.live.picture])
+
+    def ten(self) -> None:
+        """Ten iterations, each shown as soon as it is done."""
+        for _ in range(10):
+            self.live.run(self.steps.iterate)
+
+    def draw(self) -> Drawing:
+        """The drawing of the moment."""
+        return draw_steps(self.steps, self.watched)

@@ -1,0 +1,205 @@
+"""A table on paper: cells, and how they look as Markdown, LaTeX and HTML.
+
+What stands in the cells is decided in `clgan_lib.exhibits.tables`; here nothing is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+from markupsafe import Markup, escape
+
+from clgan_lib.paths import replacing
+
+HOLE = "—"  # a run that is expected and not there
+NOT_APPLICABLE = "n/a"  # the run is there, the number cannot be: a method without a detector of its own, say
+
+Kind = Literal["plain", "best", "published", "hole", "label", "impossible", "suspicious"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: its text, what it is (its look follows from that), and a remark that HTML shows when pointed at."""
+
+    text: str
+    kind: Kind = "plain"
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row; `opens` starts a new block of the table, set off by a rule."""
+
+    cells: Sequence[Cell]
+    opens: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it is printed.
+
+    Attributes:
+        name: of its files, such as ``"table3"``.
+        caption: one sentence or a few; above the table.
+        header: the column heads.
+        rows: top to bottom, each as long as `header`.
+        labels: how many leading columns are labels, left-aligned.
+        notes: lines under the table: what was left out, what is missing, how to read it.
+        source: where the numbers come from; in the files, which travel, and not on a page that says it once for all.
+    """
+
+    name: str
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Row]
+    labels: int = 1
+    notes: Sequence[str] = field(default=())
+    source: str = ""
+
+    def markdown(self) -> str:
+        """The table in GitHub's Markdown, caption above, notes below."""
+        align = [":--"] * self.labels + ["--:"] * (len(self.header) - self.labels)
+        lines = [[_md(head) for head in self.header], align]
+        lines += [
+            [_MARKDOWN.get(c.kind, "{}").format(_md(c.text)) if c.text else "" for c in r.cells] for r in self.rows
+        ]
+        body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        return "\n\n".join([f"**{_md(self.caption)}**", body, *map(_md, self._below())]) + "\n"
+
+    def latex(self) -> str:
+        r"""The table with booktabs rules: a document of its own, or ``\input`` into one that has booktabs and longtable."""
+        columns = "l" * self.labels + "r" * (len(self.header) - self.labels)
+        head = " & ".join(map(_tex, self.header)) + " \\\\\n\\midrule"
+        lines: list[str] = []
+        for index, row in enumerate(self.rows):
+            if row.opens and index:
+                lines.append(r"\midrule")
+            cells = [_LATEX.get(cell.kind, "%s") % _tex(cell.text) if cell.text else "" for cell in row.cells]
+            lines.append(" & ".join(cells) + r" \\")
+        notes = "".join(f"\\par\\smallskip {_tex(note)}\n" for note in self._below())
+        return _TEX_PAGE % (columns, _tex(self.caption), head, "\n".join(lines), notes)
+
+    def _below(self) -> list[str]:
+        return [*self.notes, *([self.source] if self.source else [])]
+
+    def html(self) -> Markup:
+        """The table as an HTML fragment; whatever comes from files is escaped."""
+        head = Markup("").join(
+            Markup('<th scope="col"{}>{}</th>').format(Markup(' class="label"') if i < self.labels else "", text)
+            for i, text in enumerate(self.header)
+        )
+        body = Markup("\n").join(self._html_row(row, index) for index, row in enumerate(self.rows))
+        notes = Markup("").join(Markup('<p class="note">{}</p>').format(note) for note in self.notes)
+        return Markup(
+            '<figure class="exhibit" id="{}"><figcaption>{}</figcaption><div class="scroll"><table>'
+            "<thead><tr>{}</tr></thead>\n<tbody>{}</tbody></table></div>{}</figure>"
+        ).format(self.name, self.caption, head, body, notes)
+
+    def _html_row(self, row: Row, index: int) -> Markup:
+        cells = Markup("").join(
+            Markup(
+                '<th scope="row" class="label {}"{}>{}</th>' if i < self.labels else '<td class="{}"{}>{}</td>'
+            ).format(cell.kind, Markup(' title="{}"').format(cell.remark) if cell.remark else "", cell.text)
+            for i, cell in enumerate(row.cells)
+        )
+        return Markup("<tr{}>{}</tr>").format(Markup(' class="opens"') if row.opens and index else "", cells)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return str(Markup("<style>{}</style>{}").format(Markup(NOTEBOOK_STYLE), self.html()))
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write ``<name>.md`` and ``<name>.tex`` into `folder`, atomically; returns the two paths."""
+        paths = [folder / f"{self.name}.md", folder / f"{self.name}.tex"]
+        for path, text in zip(paths, [self.markdown(), self.latex()], strict=True):
+            write_text(path, text)
+        return paths
+
+
+def from_frame(name: str, caption: str, frame: pd.DataFrame) -> Table:
+    """A data frame as it is, its text columns to the left; numbers in groups of three digits."""
+    labels = next((i for i, kind in enumerate(frame.dtypes) if kind.kind in "if"), len(frame.columns))
+    cells = ([f"{v:,}" if isinstance(v, int | float) else str(v) for v in row] for row in frame.to_numpy(object))
+    rows = [Row([Cell(text) for text in row]) for row in cells]
+    return Table(name, caption, list(map(str, frame.columns)), rows, labels)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all, so that a reader never meets half of it; makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+# --- looks ----------------------------------------------------------------------------------------------------------
+
+NOTEBOOK_STYLE = (
+    ".exhibit{margin:0} .exhibit figcaption{text-align:left;font-weight:600;max-width:60em;padding:.5em 0}"
+    ".exhibit td,.exhibit th{text-align:right!important;font-variant-numeric:tabular-nums;white-space:nowrap}"
+    ".exhibit th.label{text-align:left!important} .exhibit .best{font-weight:700}"
+    ".exhibit .published{opacity:.6;font-style:italic;font-weight:400} .exhibit .hole{opacity:.5}"
+    ".exhibit .impossible{background:#f3c3a5!important;color:#000;outline:2px solid #d55e00;outline-offset:-2px}"
+    ".exhibit .suspicious{background:#cfe8f6!important;color:#000;outline:2px dashed #0072b2;outline-offset:-2px}"
+    ".exhibit tr.opens>*{border-top:1px solid currentColor} .exhibit .note{max-width:70em;margin:.3em 0;opacity:.8}"
+)
+_MARKDOWN: dict[str, str] = {"best": "**{}**", "published": "*{}*"}
+_LATEX: dict[str, str] = {"best": r"\textbf{%s}", "published": r"\textit{%s}"}
+# \documentclass changes its meaning once it has been called: so the file knows whether it stands alone.
+_TEX_PAGE = r"""%% Compiles as it is; or \input it where booktabs and longtable are loaded.
+\makeatletter
+\ifx\documentclass\@twoclasseserror\else
+  \documentclass{article}
+  \usepackage[landscape,margin=10mm]{geometry}
+  \usepackage{booktabs,longtable}
+  \gdef\EndOfTable{\end{document}}
+  \begin{document}
+\fi
+\makeatother
+\begingroup\footnotesize\setlength{\tabcolsep}{4pt}
+\begin{longtable}{%s}
+\caption{%s}\\
+\toprule
+%s
+\endhead
+%s
+\bottomrule
+\end{longtable}
+%s\par\endgroup
+\csname EndOfTable\endcsname
+"""
+_TEX = str.maketrans(
+    {
+        **{c: "\\" + c for c in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "±": r"$\pm$",
+        "−": "$-$",
+        "—": "---",
+        "–": "--",
+        "×": r"$\times$",
+        "σ": r"$\sigma$",
+        "≤": r"$\le$",
+        "≥": r"$\ge$",
+        "…": r"\ldots{}",
+        "✗": r"$\times$",
+    }
+)
+
+
+def _tex(text: str) -> str:
+    """Plain text for LaTeX; a character that pdfLaTeX has no glyph for becomes a question mark, never an error."""
+    return "".join(c if c.isascii() or c in "±−—–×σ≤≥…✗" else "?" for c in text).translate(_TEX)
+
+
+def _md(text: str) -> str:
+    """Plain text for a Markdown cell: what would end the cell, or be read as HTML or emphasis, is escaped."""
+    for mark in "\\|*_`":
+        text = text.replace(mark, "\\" + mark)
+    return str(escape(text)).replace("&#39;", "'").replace("&#34;", '"').replace("\n", " ")

@@ -1,0 +1,94 @@
+"""A trained model in one file that is enough on another machine: its settings and thresholds travel with its weights.
+
+A safetensors file whose header holds one JSON text, the *card*. Calibrations of a model's own are buffers, and so among the
+tensors. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from clgan_lib.model import ReconstructionModel, build_model
+from clgan_lib.paths import replacing
+from clgan_lib.runs.config import RunConfig
+from clgan_lib.runs.folder import REDO, first_line
+
+FORMAT = 1  # of the card
+KEY = "clgan"  # of the card in the header; one key, since safetensors orders several as it likes
+PLACES = {"data_root", "results_root"}  # settings that mean nothing on another machine
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the weights alone do not say.
+
+    Attributes:
+        config: of the run.
+        threshold: the calibrated one, on anomaly maps at 256x256.
+        maxima: the largest score of each held-out good image's map; a verdict on whole images is made from these.
+        commit: of the code that trained the model.
+    """
+
+    config: RunConfig
+    threshold: float
+    maxima: tuple[float, ...]
+    commit: str
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite([self.threshold, *self.maxima]).all() and self.maxima):
+            raise ValueError("threshold and maxima: expected finite numbers, one maximum at least")
+
+
+def write_weights(path: Path, model: ReconstructionModel, card: Card) -> None:
+    """Write weights and card, whole or not at all; equal runs make equal files."""
+    settings = card.config.model_dump(exclude=PLACES)
+    content = {"format": FORMAT, **vars(card), "config": settings}
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    with replacing(path) as part:
+        save_file({name: value.cpu().contiguous() for name, value in model.state_dict().items()}, part, {KEY: text})
+
+
+def read_card(path: Path) -> Card | None:
+    """The card of a weights file; None where the file is of a version that had none.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming the file that is damaged or of another format.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: copy it here, or {REDO}")
+    try:
+        with safe_open(path, framework="pt") as opened:
+            text = (opened.metadata() or {}).get(KEY)
+        if text is None:
+            return None
+        content = json.loads(text)
+        if content["format"] != FORMAT:
+            raise ValueError(f"its format is {content['format']!r}, this version reads {FORMAT}")
+        config = RunConfig(**content["config"])
+        return Card(config, float(content["threshold"]), tuple(map(float, content["maxima"])), str(content["commit"]))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged or of another version ({first_line(error)}); copy it again") from None
+
+
+def read_model(path: Path, config: RunConfig) -> ReconstructionModel:
+    """The trained model, on the CPU, ready to reconstruct.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming the file that is damaged or of another model.
+    """
+    model = build_model(config.model, image_size=config.image_size, options=config.options)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: copy it here, or {REDO}")
+    try:
+        model.load_state_dict(load_file(path))
+    except (SafetensorError, OSError, RuntimeError, KeyError) as error:
+        raise ValueError(f"{path} is damaged or of another model ({first_line(error)}); {REDO}") from None
+    return model.eval()

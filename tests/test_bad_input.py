@@ -25,9 +25,10 @@ from clgan_lib.exhibits import examples, run_table, tables
 from clgan_lib.interop.learning import learn_folder
 from clgan_lib.model import MODELS, find_model
 from clgan_lib.paths import safe_name
-from clgan_lib.runs import execution, record
+from clgan_lib.runs import execution
 from clgan_lib.runs.config import RunConfig, check_options
 from clgan_lib.runs.experiment import Experiment
+from clgan_lib.runs.maps import read_maps
 from clgan_lib.runs.record import read_record
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -498,7 +499,7 @@ def test_half_of_a_run_folder_serves_for_what_it_can(lost: str, own: Path) -> No
     frame = tables.collect(root, "scratch", [("template", "nut", 0)])
     assert bool(frame["found"].all()) == (lost != "metrics.json")
     assert tables.table3(frame).markdown()
-    needs = {"maps.npz": lambda: record.read_maps(folder), "weights.safetensors": lambda: execution.load_model(folder),
+    needs = {"maps.npz": lambda: read_maps(folder), "weights.safetensors": lambda: execution.load_model(folder),
              "metrics.json": lambda: execution.load_model(folder)}  # fmt: skip
     for name, read in needs.items():
         if name == lost:
@@ -526,7 +527,7 @@ def test_damaged_files_of_a_run_are_named(name: str, how: str, own: Path) -> Non
     path.write_bytes(damage[how])
     frame = tables.collect(root, "scratch")
     read = {
-        "maps.npz": lambda: record.read_maps(own, ["names", "images"]),
+        "maps.npz": lambda: read_maps(own, ["names", "images"]),
         "weights.safetensors": lambda: execution.load_model(own),
         "scores.csv": lambda: run_table.read_scores(root, frame),
     }[name]
@@ -560,10 +561,10 @@ def test_a_pickle_where_maps_should_be_is_not_opened(tmp_path: Path) -> None:
     folder = fake_run(tmp_path)
     (folder / "maps.npz").write_bytes(pickle.dumps(Trap()))
     with pytest.raises(ValueError, match="maps.npz is damaged"):
-        record.read_maps(folder)
+        read_maps(folder)
     np.savez(folder / "maps.npz", names=np.array([Trap()], dtype=object))
     with pytest.raises(ValueError, match="maps.npz is damaged"):
-        record.read_maps(folder)
+        read_maps(folder)
     assert not (tmp_path / "sprung").exists()
 
 

@@ -22,6 +22,7 @@ from clgan_lib.interop import experiment_archive, map_files, map_import
 from clgan_lib.metrics import pixel_metrics
 from clgan_lib.runs import execution, record
 from clgan_lib.runs.config import RunConfig
+from clgan_lib.runs.maps import read_maps
 
 NAMES = [f"{kind}/{i:03}" for kind, count in {"dent": 3, "good": 2, "rust": 2}.items() for i in range(count)]
 
@@ -58,7 +59,7 @@ def test_maps_of_each_kind_are_scored_as_our_own_numbers_are(tiny_root: Path, ki
         save(tiny_root / "maps", f"holdout/{i}", 0.5 * np.random.default_rng(i).random((64, 64), np.float32), kind)
     found = take(tiny_root / "maps", tiny_root)
     assert found.scored == found.expected == 7 and found.problems.empty
-    content, stored = record.read_record(found.folder).content(), record.read_maps(found.folder)
+    content, stored = record.read_record(found.folder).content(), read_maps(found.folder)
     large = np.stack([cv2.resize(scores[n], (256, 256), interpolation=cv2.INTER_LINEAR) for n in NAMES])
     np.testing.assert_allclose(stored["scores"], large, atol=1e-6)
     truths = load_category(tiny_root, "nut", 256).masks.numpy()
@@ -112,7 +113,7 @@ def test_a_stranger_s_mess_is_reported_and_the_rest_is_scored(tiny_root: Path) -
     assert "no test image of nut has this name" in words["burr/007"]
     assert "unreadable" in words["broken.npz"] and "no test image" in words["secret"]
     assert set(pd.read_csv(found.folder / "import.csv")["name"]) == set(words)
-    assert list(record.read_maps(found.folder)["names"]) == [
+    assert list(read_maps(found.folder)["names"]) == [
         "dent/001.png",
         "dent/002.png",
         "good/000.png",
@@ -183,7 +184,7 @@ def test_an_import_stands_in_tables_and_figures(tiny_root: Path) -> None:
     )
     chosen = examples.examples(tiny_root / "r", frame, reference="Stranger")
     assert chosen[0].reference == "Stranger" and chosen[0].reconstructions["Stranger"] is None
-    stored = record.read_maps(tiny_root / "r/e/Stranger/nut/seed0")
+    stored = read_maps(tiny_root / "r/e/Stranger/nut/seed0")
     index = list(stored["names"]).index(chosen[0].name)
     np.testing.assert_array_equal(chosen[0].masks["Stranger"], detect_map(stored["scores"][index]))
     for vary in (k_sweep.sweep_experiment, protocols.measure):
@@ -232,7 +233,7 @@ def test_an_archive_gives_the_same_tables_and_holds_no_picture(
     assert everything(tmp_path / "there") == everything(tmp_path / "here")
     assert not examples.examples(tmp_path / "there", tables.collect(tmp_path / "there", "fake"))
     # with the data set at hand, pictures come back, and every number can be computed again
-    kept = record.read_maps(experiment / "clgan/bottle/seed0")
+    kept = read_maps(experiment / "clgan/bottle/seed0")
     with pytest.raises(FileNotFoundError, match="data_root"):
         experiment_archive.restore(archive, tmp_path / "whole", "nowhere")
     assert not list((tmp_path / "whole").iterdir())

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from clgan_lib.detection import detect
 from clgan_lib.exhibits.run_table import read_scores, select
-from clgan_lib.runs.record import map_names, read_maps
+from clgan_lib.runs.maps import map_names, read_maps
 
 
 def runs_with_maps(

@@ -23,7 +23,7 @@ from clgan_lib.exhibits.run_table import display, is_mvtec
 from clgan_lib.exhibits.tables import number, provenance
 from clgan_lib.metrics import metrics_from_counts
 from clgan_lib.render.table import HOLE, Cell, Row, Table
-from clgan_lib.runs.record import read_maps
+from clgan_lib.runs.maps import read_maps
 
 K_PAPER = tuple(round(0.1 * i, 1) for i in range(20, 31))  # 2.0 to 3.0 by 0.1, as Table 4 prints
 K_BEFORE = (0.5, 1.0, 1.5)

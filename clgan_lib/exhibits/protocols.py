@@ -24,7 +24,7 @@ from clgan_lib.exhibits.tables import number, provenance
 from clgan_lib.metrics import NAMES, Average, counts, metrics_from_counts
 from clgan_lib.ranking import curve
 from clgan_lib.render.table import NOT_APPLICABLE, Cell, Row, Table
-from clgan_lib.runs.record import read_maps
+from clgan_lib.runs.maps import read_maps
 
 SMALL = 128  # pixels, a size that papers reduce masks to
 GRID = 21  # thresholds between the lowest and the highest score that papers try

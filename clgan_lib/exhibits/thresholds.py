@@ -27,7 +27,8 @@ from clgan_lib.render.table import NOT_APPLICABLE, Cell, Row, Table
 from clgan_lib.restoring.validation_anomalies import Maps, best_single, synthetic_defects
 from clgan_lib.runs import execution
 from clgan_lib.runs.evaluation import SIZE, anomaly_maps
-from clgan_lib.runs.record import read_maps, read_record
+from clgan_lib.runs.maps import read_maps
+from clgan_lib.runs.record import read_record
 
 ORACLE = "oracle"
 QUANTILES = (0.99, 0.995, 0.999)

@@ -36,7 +36,8 @@ from clgan_lib.exhibits import (
 )
 from clgan_lib.paths import RESULTS
 from clgan_lib.render.table import Table
-from clgan_lib.runs.record import measure_again, read_evaluation, read_record
+from clgan_lib.runs.maps import read_evaluation
+from clgan_lib.runs.record import measure_again, read_record
 
 EXACT = 1e-9  # where two ways to the same number may differ: the last bits of a mean
 ROUNDED = 2e-4  # scores.csv, which the intervals come from, holds percent with four decimals

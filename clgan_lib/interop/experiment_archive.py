@@ -24,7 +24,8 @@ from clgan_lib.data import load_category
 from clgan_lib.paths import replacing
 from clgan_lib.runs.config import RunConfig
 from clgan_lib.runs.evaluation import SIZE, dual_masks
-from clgan_lib.runs.record import read_maps, read_record
+from clgan_lib.runs.maps import read_maps
+from clgan_lib.runs.record import read_record
 
 FORMAT = 1
 PLAIN = ("metrics.json", "config.json", "env.json", "scores.csv", "history.csv", "import.csv")

@@ -34,7 +34,8 @@ from clgan_lib.exhibits.thresholds import IMAGE_RATE, image_maxima
 from clgan_lib.model import ReconstructionModel
 from clgan_lib.runs.evaluation import SIZE, Answers, answers
 from clgan_lib.runs.folder import first_line, write_json, writing
-from clgan_lib.runs.record import read_maps, read_record
+from clgan_lib.runs.maps import read_maps
+from clgan_lib.runs.record import read_record
 from clgan_lib.runs.weights import Card, read_card, read_model
 from clgan_lib.training import pick_device
 

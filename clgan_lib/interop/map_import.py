@@ -36,7 +36,9 @@ from clgan_lib.runs import execution
 from clgan_lib.runs.config import RunConfig
 from clgan_lib.runs.evaluation import SIZE, Evaluation
 from clgan_lib.runs.folder import claim, write_json
-from clgan_lib.runs.record import Record, make_record, measure_again, read_evaluation, read_record, write_record
+from clgan_lib.runs.maps import read_evaluation
+from clgan_lib.runs.provenance import environment
+from clgan_lib.runs.record import Record, make_record, measure_again, read_record, write_record
 
 NO_TIME = dict.fromkeys(("train_s", "images_seen", "steps", "images_per_s", "evaluate_s", "peak_bytes"))
 
@@ -92,7 +94,7 @@ def import_maps(maps: str | Path, *, method: str, source: str, image_scores: boo
         config,
         found,
         train_images=None,
-        env=execution.environment(torch.device("cpu")) | {"device": "elsewhere", "device_name": source},
+        env=environment(torch.device("cpu")) | {"device": "elsewhere", "device_name": source},
         imported={"method": method, "source": source, "scored": len(found.names), "of": expected},
         time=NO_TIME,
     )

@@ -16,7 +16,7 @@ from clgan_lib.lab.sources import Shelf, first_defective
 from clgan_lib.lab.svg import BLUE, GREEN, INK, ORANGE, PURPLE, RULE, SOFT, Axes, Drawing
 from clgan_lib.metrics import NAMES, pixel_metrics
 from clgan_lib.runs.evaluation import Evaluation
-from clgan_lib.runs.record import map_names
+from clgan_lib.runs.maps import map_names
 
 PAPER = {"k": 3.0, "k2": 1.0, "blur": 5, "closing": 3}
 AS_SET, AS_PRINTED = "dual threshold, as set", "dual threshold, the paper's"

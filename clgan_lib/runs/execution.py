@@ -6,16 +6,12 @@ by running it again; a run that fails leaves no ``metrics.json``.
 
 from __future__ import annotations
 
-import platform
 import random
-import subprocess
 import time
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -26,17 +22,18 @@ from clgan_lib.data import Category, load_category
 from clgan_lib.data_checks import refuse_odd_files
 from clgan_lib.datasets import arrange
 from clgan_lib.model import ReconstructionModel, build_model
-from clgan_lib.paths import CACHE, ROOT, replacing
+from clgan_lib.paths import CACHE, replacing
 from clgan_lib.runs import evaluation
 from clgan_lib.runs.config import RunConfig, check_options
 from clgan_lib.runs.folder import claim, first_line, within_memory, write_json, writing
-from clgan_lib.runs.record import Record, make_record, read_record, write_maps, write_record
+from clgan_lib.runs.maps import write_maps
+from clgan_lib.runs.provenance import environment
+from clgan_lib.runs.record import Record, make_record, read_record, write_record
 from clgan_lib.runs.weights import Card, read_model, write_weights
 from clgan_lib.training import Budget, Progress, load_checkpoint, peak_bytes, pick_device, set_threads, train
 
 EMBEDDED_SIZE = 256
 AGAIN = "free space or make it writable, then run again: it goes on from its checkpoint"
-PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "safetensors")
 
 
 @dataclass
@@ -323,34 +320,6 @@ def load_model(folder: str | Path) -> ReconstructionModel:
     except ValueError as error:
         raise ValueError(f"{path.with_name('metrics.json')}: its config is not one ({error}); run it again") from None
     return read_model(path, config)
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """Where a result comes from: versions, device, threads, platform and commit."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {
-        "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
-        "opencv": cv2.__version__,  # its package has several names
-        "device": device.type,
-        "device_name": name,
-        "threads": torch.get_num_threads(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        **commit(),
-    }
-
-
-def commit() -> dict[str, Any]:
-    """The commit of the code and whether tracked files differ from it; ``"unknown"`` outside a checkout."""
-    try:
-        git = ["git", "-C", str(ROOT)]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changes = subprocess.run(
-            [*git, "status", "--porcelain", "-uno", "--", ":!results"], capture_output=True, text=True
-        )
-        return {"commit": head, "dirty": bool(changes.stdout.strip())}
-    except (OSError, subprocess.CalledProcessError):
-        return {"commit": "unknown", "dirty": False}
 
 
 def execute(config: RunConfig) -> Record:

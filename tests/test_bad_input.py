@@ -28,7 +28,8 @@ from clgan_lib.paths import safe_name
 from clgan_lib.runs import execution
 from clgan_lib.runs.config import RunConfig, check_options
 from clgan_lib.runs.experiment import Experiment
-from clgan_lib.runs.folder import read_metrics
+from clgan_lib.runs.maps import read_maps
+from clgan_lib.runs.record import read_record
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
 RGB = np.stack([GREY] * 3, 2)
@@ -182,9 +183,9 @@ def test_images_of_floating_point_numbers_are_refused_not_read_as_black(tiny_roo
 def test_masks_that_cover_everything_are_scored_but_have_no_residual_outside(tiny_root: Path) -> None:
     for path in (tiny_root / "nut/ground_truth").rglob("*.png"):
         save(path, np.full((32, 32), 255, np.uint8))
-    metrics = execution.execute(config(tiny_root))
+    metrics = execution.execute(config(tiny_root)).content()
     assert metrics["residual"]["outside"] is None and metrics["scores"]["dual_threshold"]["image"]["R"] < 100
-    stored = read_metrics(config(tiny_root).folder)
+    stored = read_record(config(tiny_root).folder).content()
     assert stored["residual"] == {"inside": None, "outside": None}
     frame = tables.collect(tiny_root / "results", "scratch")
     assert tables.NOT_APPLICABLE in [cell.text for cell in tables.summary(frame).rows[0].cells]
@@ -446,7 +447,7 @@ EDITS: dict[str, tuple[Callable[[dict], object], str]] = {
     "another format": (lambda m: m.update(format=2), "format 2"),
     "no format": (lambda m: m.pop("format"), "damaged"),
     "no scores": (lambda m: m.pop("scores"), "lacks 'scores'"),
-    "scores of another kind": (lambda m: m.update(scores=[1]), "lacks"),
+    "scores of another kind": (lambda m: m.update(scores=[1]), "scores is '[1]'"),
     "F1 as text": (lambda m: m["scores"]["calibrated"]["pooled"].update(F1="99"), "F1 is '99'"),
     "F1 above 100": (lambda m: m["scores"]["dual_threshold"]["image"].update(F1=101.0), "F1 is '101.0'"),
     "F1 null": (lambda m: m["scores"]["dual_threshold"]["image"].update(F1=None), "F1 is 'None'"),
@@ -458,7 +459,7 @@ EDITS: dict[str, tuple[Callable[[dict], object], str]] = {
     "a model as a list": (lambda m: m["config"].update(model=["clgan"]), "model is"),
     "no environment": (lambda m: m.pop("env"), "lacks 'env'"),
     "a negative time": (lambda m: m["time"].update(train_s=-1), "train_s is '-1'"),
-    "left_out as a number": (lambda m: m.update(left_out=3), "lacks"),
+    "left_out as a number": (lambda m: m.update(left_out=3), "left_out is '3'"),
 }
 
 
@@ -498,7 +499,7 @@ def test_half_of_a_run_folder_serves_for_what_it_can(lost: str, own: Path) -> No
     frame = tables.collect(root, "scratch", [("template", "nut", 0)])
     assert bool(frame["found"].all()) == (lost != "metrics.json")
     assert tables.table3(frame).markdown()
-    needs = {"maps.npz": lambda: examples.read_maps(folder), "weights.safetensors": lambda: execution.load_model(folder),
+    needs = {"maps.npz": lambda: read_maps(folder), "weights.safetensors": lambda: execution.load_model(folder),
              "metrics.json": lambda: execution.load_model(folder)}  # fmt: skip
     for name, read in needs.items():
         if name == lost:
@@ -526,7 +527,7 @@ def test_damaged_files_of_a_run_are_named(name: str, how: str, own: Path) -> Non
     path.write_bytes(damage[how])
     frame = tables.collect(root, "scratch")
     read = {
-        "maps.npz": lambda: examples.read_maps(own, ["names", "images"]),
+        "maps.npz": lambda: read_maps(own, ["names", "images"]),
         "weights.safetensors": lambda: execution.load_model(own),
         "scores.csv": lambda: run_table.read_scores(root, frame),
     }[name]
@@ -560,10 +561,10 @@ def test_a_pickle_where_maps_should_be_is_not_opened(tmp_path: Path) -> None:
     folder = fake_run(tmp_path)
     (folder / "maps.npz").write_bytes(pickle.dumps(Trap()))
     with pytest.raises(ValueError, match="maps.npz is damaged"):
-        examples.read_maps(folder)
+        read_maps(folder)
     np.savez(folder / "maps.npz", names=np.array([Trap()], dtype=object))
     with pytest.raises(ValueError, match="maps.npz is damaged"):
-        examples.read_maps(folder)
+        read_maps(folder)
     assert not (tmp_path / "sprung").exists()
 
 

@@ -110,7 +110,7 @@ def test_a_tree_of_links_is_made_once_and_again_when_files_are_added(tmp_path: P
 def test_a_run_on_visa_needs_no_more_than_its_root(tmp_path: Path) -> None:
     root = visa(tmp_path)
     settings = {"data_root": str(root), "results_root": str(tmp_path / "r"), "category": "candle", "holdout": 3}
-    content = execution.execute(RunConfig(model="blur", image_size=32, **settings))  # type: ignore[arg-type]
+    content = execution.execute(RunConfig(model="blur", image_size=32, **settings)).content()  # type: ignore[arg-type]
     assert content["images"] == {"train": 4, "holdout": 1, "test_good": 2, "test_defective": 3}
     assert content["config"]["data_root"] == str(root)  # what was asked for, not the cache
 

@@ -20,6 +20,7 @@ from clgan_lib.detection import detect
 from clgan_lib.exhibits import chapters, examples, figures, k_sweep, run_table, tables
 from clgan_lib.model import ReconstructionModel
 from clgan_lib.runs.evaluation import evaluate
+from clgan_lib.runs.maps import read_maps
 
 matplotlib.use("agg")
 
@@ -115,17 +116,17 @@ def test_without_maps_there_is_nothing_to_show(root: Path, tmp_path: Path) -> No
     with pytest.raises(ValueError, match="no example"):
         figures.reconstructions([])
     with pytest.raises(FileNotFoundError, match=r"maps\.npz"):
-        examples.read_maps(own / "fake/clgan/bottle/seed0")
+        read_maps(own / "fake/clgan/bottle/seed0")
 
 
 def test_damaged_maps_are_named(tmp_path: Path) -> None:
     (tmp_path / "maps.npz").write_bytes(b"PK\x03\x04 not a zip")
     with pytest.raises(ValueError, match=r"maps\.npz is damaged"):
-        examples.read_maps(tmp_path)
+        read_maps(tmp_path)
 
 
 def test_pipeline_draws_each_threshold_where_it_is(root: Path) -> None:
-    stored = examples.read_maps(root / "fake/clgan/bottle/seed0")
+    stored = read_maps(root / "fake/clgan/bottle/seed0")
     image, restored, truth = stored["images"][4], stored["reconstructions"][4], stored["masks"][4]
     figure, found = figures.pipeline(image, restored, 2.5, truth), detect(image, restored, 2.5)
     assert [axis.get_title().split()[0] for axis in figure.axes[:8]] == [
@@ -151,7 +152,7 @@ def test_fig2_in_the_report_has_the_runs_own_k(tmp_path: Path) -> None:
     chosen = examples.examples(tmp_path, tables.collect(tmp_path, "fake"))
     section = chapters.pipelines(chosen, tmp_path)
     assert section is not None and "seed 0, k = 2." in texts(section.items[0])  # type: ignore[arg-type]
-    stored = examples.read_maps(folder)
+    stored = read_maps(folder)
     index = list(stored["names"]).index(chosen[0].name)
     expected = detect(stored["images"][index], stored["reconstructions"][index], 2.0).mask
     np.testing.assert_array_equal(pictures(section.items[0])[6], expected)  # type: ignore[arg-type]

@@ -26,13 +26,14 @@ from torch.nn import functional as F
 
 from clgan_lib.data import load_category
 from clgan_lib.detection import detect, threshold
-from clgan_lib.exhibits import examples, tables
+from clgan_lib.exhibits import tables
 from clgan_lib.losses import adversarial_loss, generator_loss, patch_nce_loss
 from clgan_lib.metrics import NAMES, metrics_from_counts, metrics_of_counts, pixel_metrics
 from clgan_lib.ranking import ORACLE, ranking_metrics
 from clgan_lib.runs.config import RunConfig
 from clgan_lib.runs.experiment import Experiment
-from clgan_lib.runs.folder import read_metrics
+from clgan_lib.runs.maps import read_maps
+from clgan_lib.runs.record import read_record
 
 SLOW = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
 settings.register_profile(
@@ -327,7 +328,7 @@ def test_any_metrics_file_is_counted_or_noted(run_folder: Path, data: st.DataObj
             path.write_text(json.dumps(changed(json.loads(whole), data.draw)))
         else:
             path.write_bytes(damaged(whole, data.draw))
-        refused_or_fine(lambda: read_metrics(run_folder))
+        refused_or_fine(lambda: read_record(run_folder))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             frame = tables.collect(run_folder.parents[3], "fake", [("clgan", "bottle", 0)])
@@ -352,6 +353,6 @@ def test_any_maps_file_is_read_or_refused(run_folder: Path, data: st.DataObject)
     path, whole = run_folder / "maps.npz", (run_folder / "maps.npz").read_bytes()
     try:
         path.write_bytes(damaged(whole, data.draw))
-        refused_or_fine(lambda: examples.read_maps(run_folder))
+        refused_or_fine(lambda: read_maps(run_folder))
     finally:
         path.write_bytes(whole)

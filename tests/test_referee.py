@@ -20,8 +20,9 @@ from clgan_lib.detection import detect_map
 from clgan_lib.exhibits import examples, figures, k_sweep, protocols, tables, threshold_free, verify
 from clgan_lib.interop import experiment_archive, map_files, map_import
 from clgan_lib.metrics import pixel_metrics
-from clgan_lib.runs import execution
+from clgan_lib.runs import execution, record
 from clgan_lib.runs.config import RunConfig
+from clgan_lib.runs.maps import read_maps
 
 NAMES = [f"{kind}/{i:03}" for kind, count in {"dent": 3, "good": 2, "rust": 2}.items() for i in range(count)]
 
@@ -58,7 +59,7 @@ def test_maps_of_each_kind_are_scored_as_our_own_numbers_are(tiny_root: Path, ki
         save(tiny_root / "maps", f"holdout/{i}", 0.5 * np.random.default_rng(i).random((64, 64), np.float32), kind)
     found = take(tiny_root / "maps", tiny_root)
     assert found.scored == found.expected == 7 and found.problems.empty
-    content, stored = execution.read_metrics(found.folder), examples.read_maps(found.folder)
+    content, stored = record.read_record(found.folder).content(), read_maps(found.folder)
     large = np.stack([cv2.resize(scores[n], (256, 256), interpolation=cv2.INTER_LINEAR) for n in NAMES])
     np.testing.assert_allclose(stored["scores"], large, atol=1e-6)
     truths = load_category(tiny_root, "nut", 256).masks.numpy()
@@ -82,15 +83,15 @@ def test_anomalib_s_batches_with_their_image_scores(tiny_root: Path) -> None:
     found = take(tiny_root / "maps", tiny_root)
     assert found.scored == 7 and found.problems.empty
     expected = roc_auc_score([not n.startswith("good") for n in NAMES], own)
-    assert execution.read_metrics(found.folder)["ranking"]["image_AUROC"] == pytest.approx(expected)
+    assert record.read_record(found.folder).content()["ranking"]["image_AUROC"] == pytest.approx(expected)
     table = pd.read_csv(found.folder / "scores.csv").drop_duplicates("name")
     assert list(table["image_score"]) == list(own)
-    assert "calibrated" not in execution.read_metrics(found.folder)["scores"]  # nothing was held out
+    assert "calibrated" not in record.read_record(found.folder).content()["scores"]  # nothing was held out
     assert list(verify.check_run(found.folder)) == []
     again = take(tiny_root / "maps", tiny_root, image_scores=False)
     largest = [cv2.resize(scores[n], (256, 256)).max() for n in NAMES]
     expected = roc_auc_score([not n.startswith("good") for n in NAMES], largest)
-    assert execution.read_metrics(again.folder)["ranking"]["image_AUROC"] == pytest.approx(expected)
+    assert record.read_record(again.folder).content()["ranking"]["image_AUROC"] == pytest.approx(expected)
 
 
 def test_a_stranger_s_mess_is_reported_and_the_rest_is_scored(tiny_root: Path) -> None:
@@ -112,7 +113,7 @@ def test_a_stranger_s_mess_is_reported_and_the_rest_is_scored(tiny_root: Path) -
     assert "no test image of nut has this name" in words["burr/007"]
     assert "unreadable" in words["broken.npz"] and "no test image" in words["secret"]
     assert set(pd.read_csv(found.folder / "import.csv")["name"]) == set(words)
-    assert list(examples.read_maps(found.folder)["names"]) == [
+    assert list(read_maps(found.folder)["names"]) == [
         "dent/001.png",
         "dent/002.png",
         "good/000.png",
@@ -183,7 +184,7 @@ def test_an_import_stands_in_tables_and_figures(tiny_root: Path) -> None:
     )
     chosen = examples.examples(tiny_root / "r", frame, reference="Stranger")
     assert chosen[0].reference == "Stranger" and chosen[0].reconstructions["Stranger"] is None
-    stored = examples.read_maps(tiny_root / "r/e/Stranger/nut/seed0")
+    stored = read_maps(tiny_root / "r/e/Stranger/nut/seed0")
     index = list(stored["names"]).index(chosen[0].name)
     np.testing.assert_array_equal(chosen[0].masks["Stranger"], detect_map(stored["scores"][index]))
     for vary in (k_sweep.sweep_experiment, protocols.measure):
@@ -232,7 +233,7 @@ def test_an_archive_gives_the_same_tables_and_holds_no_picture(
     assert everything(tmp_path / "there") == everything(tmp_path / "here")
     assert not examples.examples(tmp_path / "there", tables.collect(tmp_path / "there", "fake"))
     # with the data set at hand, pictures come back, and every number can be computed again
-    kept = examples.read_maps(experiment / "clgan/bottle/seed0")
+    kept = read_maps(experiment / "clgan/bottle/seed0")
     with pytest.raises(FileNotFoundError, match="data_root"):
         experiment_archive.restore(archive, tmp_path / "whole", "nowhere")
     assert not list((tmp_path / "whole").iterdir())
@@ -243,8 +244,8 @@ def test_an_archive_gives_the_same_tables_and_holds_no_picture(
     )  # fmt: skip
     monkeypatch.setattr(experiment_archive, "load_category", lambda *_: category)
     experiment_archive.restore(archive, tmp_path / "whole", "somewhere/mvtec_ad")
-    before = execution.read_metrics(experiment / "clgan/bottle/seed0")
-    after = map_import.measure(tmp_path / "whole/fake/clgan/bottle/seed0")
+    before = record.read_record(experiment / "clgan/bottle/seed0").content()
+    after = map_import.measure(tmp_path / "whole/fake/clgan/bottle/seed0").content()
     assert after["scores"] == before["scores"] and after["ranking"] == pytest.approx(before["ranking"])
     assert after["residual"] == before["residual"]  # reconstructions are not in the archive
     assert list(verify.check_run(tmp_path / "whole/fake/clgan/bottle/seed0")) == []
@@ -301,9 +302,9 @@ def test_an_altered_archive_is_refused_before_anything_is_written(tmp_path: Path
 
 def test_measuring_again_brings_an_old_run_up_to_date(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = fake_run(tmp_path, "clgan", "bottle")
-    old = execution.read_metrics(folder)
+    old = record.read_record(folder).content()
     assert map_import.main(["--results", str(tmp_path), "measure", "fake"]) == 0
-    new = execution.read_metrics(folder)
+    new = record.read_record(folder).content()
     assert "AUPRO_0.3" not in old["ranking"] and "AUPRO_0.3" in new["ranking"]
     assert new["ranking"]["AUROC"] == pytest.approx(old["ranking"]["AUROC"])
     for name, averages in old["scores"].items():

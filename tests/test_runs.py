@@ -22,7 +22,7 @@ from clgan_lib.detection import detect
 from clgan_lib.metrics import pixel_metrics
 from clgan_lib.model import ReconstructionModel
 from clgan_lib.ranking import false_alarms, ranking_metrics
-from clgan_lib.runs import evaluation, execution
+from clgan_lib.runs import evaluation, execution, record
 from clgan_lib.runs.config import RunConfig
 from clgan_lib.training import NonFiniteLoss
 
@@ -72,7 +72,7 @@ def config(root: Path, **fields: object) -> RunConfig:
 
 def test_every_number_recomputes_from_the_maps(tiny_root: Path) -> None:
     settings = config(tiny_root, model="clgan", options=CLGAN, leave_out=["rust"], k=2.0)
-    metrics = execution.execute(settings)
+    metrics = execution.execute(settings).content()
     folder = settings.folder
     assert json.loads((folder / "metrics.json").read_text()) == metrics
     maps = np.load(folder / "maps.npz")
@@ -130,10 +130,10 @@ def test_evaluation_asks_a_gpu_for_all_bits(tiny_root: Path, monkeypatch: pytest
 def test_a_compiled_training_is_the_plain_one_and_evaluation_compiles_nothing(
     tiny_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = execution.execute(config(tiny_root, model="clgan", options=CLGAN, variant="plain"))
+    plain = execution.execute(config(tiny_root, model="clgan", options=CLGAN, variant="plain")).content()
     traced = mock.Mock(wraps=aot_eager)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=traced))
-    metrics = execution.execute(config(tiny_root, model="clgan", options=CLGAN, compiled=True))
+    metrics = execution.execute(config(tiny_root, model="clgan", options=CLGAN, compiled=True)).content()
     assert traced.call_count == 5  # as in test_fast_step, and D once more: on a CPU photographs are channels first
     assert metrics["ranking"] == pytest.approx(plain["ranking"], abs=1e-3)
     assert metrics["fingerprint"] != plain["fingerprint"]
@@ -144,7 +144,7 @@ def test_a_compiled_training_is_the_plain_one_and_evaluation_compiles_nothing(
 
 
 def test_a_native_detector_is_calibrated_on_held_out_images_and_scored(tiny_root: Path) -> None:
-    metrics = execution.execute(config(tiny_root, model="test_runs:Native"))
+    metrics = execution.execute(config(tiny_root, model="test_runs:Native")).content()
     assert Native.seen == 2
     maps = np.load(config(tiny_root, model="test_runs:Native").folder / "maps.npz")
     left = np.zeros((7, 256, 256), bool)
@@ -154,7 +154,7 @@ def test_a_native_detector_is_calibrated_on_held_out_images_and_scored(tiny_root
 
 
 def test_residuals_inside_and_outside_are_means_over_defective_images(tiny_root: Path) -> None:
-    metrics = execution.execute(config(tiny_root, model="test_runs:Native", image_size=256))
+    metrics = execution.execute(config(tiny_root, model="test_runs:Native", image_size=256)).content()
     maps = np.load(config(tiny_root, model="test_runs:Native").folder / "maps.npz")
     inside, outside = [], []
     for image, truth in zip(maps["images"], maps["masks"], strict=True):
@@ -236,7 +236,7 @@ def test_a_full_disk_leaves_nothing_half_written(tiny_root: Path, monkeypatch: p
 def test_a_damaged_metrics_file_is_named(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "metrics.json").write_text(text)
     with pytest.raises(ValueError, match=words):
-        execution.read_metrics(tmp_path)
+        record.read_record(tmp_path)
     os.unlink(tmp_path / "metrics.json")
     with pytest.raises(FileNotFoundError, match="did not finish"):
-        execution.read_metrics(tmp_path)
+        record.read_record(tmp_path)

@@ -131,7 +131,11 @@ def test_expected_models_show_before_they_run(root: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [('{"format": 1, "scores": {', "damaged"), ('{"format": 99}', "format 99"), ('{"format": 1}', "lacks 'config'")],
+    [
+        ('{"format": 1, "scores": {', "damaged"),
+        ('{"format": 99}', "format 99"),
+        ('{"format": 1}', "seed0/metrics.json is not used: it lacks 'scores'"),
+    ],
 )
 def test_unusable_files_are_noted_and_skipped(own: Path, content: str, complaint: str) -> None:
     (own / "fake" / "clgan" / "bottle" / "seed0" / "metrics.json").write_text(content)

@@ -19,7 +19,7 @@ from clgan_lib.exhibits.run_table import display, read_scores, select
 from clgan_lib.exhibits.tables import number, provenance, spread
 from clgan_lib.render.table import NOT_APPLICABLE, Cell, Row, Table
 from clgan_lib.runs.experiment import Experiment
-from clgan_lib.runs.folder import read_metrics
+from clgan_lib.runs.record import read_record
 
 DUAL, CALIBRATED = "F1, dual", "F1, calibrated"
 INTERACTION = "calibrated − dual"
@@ -140,7 +140,7 @@ def _interval(gaps: pd.Series, pairs: int) -> tuple[float, float]:
 def _changes(results_root: str | Path, frame: pd.DataFrame, variant: str, base: str) -> str:
     """The settings that differ, as the variant has them, such as ``"lambda_x=1.0"``."""
     runs = frame[frame["found"].astype(bool)].drop_duplicates("model").set_index("model")["folder"]
-    mine, theirs = (read_metrics(Path(results_root) / runs[name])["config"] for name in (variant, base))
+    mine, theirs = (read_record(Path(results_root) / runs[name]).content()["config"] for name in (variant, base))
     flat = [
         {**{name: value for name, value in config.items() if name not in IDENTITY}, **config.get("options", {})}
         for config in (mine, theirs)

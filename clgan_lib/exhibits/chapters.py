@@ -20,9 +20,9 @@ from clgan_lib.exhibits.run_table import credit, display
 from clgan_lib.exhibits.tables import provenance
 from clgan_lib.paths import RESULTS
 from clgan_lib.render.table import Table, from_frame
-from clgan_lib.runs.config import RunConfig
 from clgan_lib.runs.evaluation import SIZE
-from clgan_lib.runs.execution import data_root, read_metrics
+from clgan_lib.runs.execution import data_root
+from clgan_lib.runs.record import read_record
 
 DRAWN = 5  # pipelines shown at most
 
@@ -81,7 +81,7 @@ def samples(root: Path, frame: pd.DataFrame, folder: Path) -> Section | None:
     runs = frame[frame["found"].astype(bool)].drop_duplicates("category").to_dict("records")
     drawn = []
     for run in runs:
-        config = RunConfig(**read_metrics(root / run["folder"])["config"])
+        config = read_record(root / run["folder"]).run_config()
         if config.data_root and not Path(config.data_root).is_dir():
             continue
         category = load_category(data_root(config), config.category, SIZE)

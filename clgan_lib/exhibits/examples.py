@@ -1,16 +1,11 @@
-"""The maps of finished runs, and the images that a figure shows.
+"""The images that a figure shows, from the maps of finished runs.
 
 Which images are shown is a rule, not a choice: see `examples`.
 """
 
 from __future__ import annotations
 
-import struct
-import tokenize
 import warnings
-import zipfile
-import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,77 +16,7 @@ from numpy.typing import NDArray
 
 from clgan_lib.detection import detect
 from clgan_lib.exhibits.run_table import read_scores, select
-from clgan_lib.runs.evaluation import Evaluation
-from clgan_lib.runs.folder import REDO, read_metrics
-
-# What a file cut short, edited or of another kind provokes in zipfile and NumPy; a huge shape is a MemoryError.
-BROKEN = (OSError, EOFError, KeyError, ValueError, TypeError, SyntaxError, MemoryError, OverflowError, RuntimeError,
-          zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError)  # fmt: skip
-
-
-def read_maps(folder: str | Path, names: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
-    """Arrays of a run's ``maps.npz``, as `clgan_lib.runs.execution.write_answers` writes them.
-
-    Args:
-        folder: the run's.
-        names: the arrays wanted; reading few is faster. None given means all.
-
-    Raises:
-        FileNotFoundError: if the run kept no maps.
-        ValueError: if the file is damaged or lacks an array.
-    """
-    path = Path(folder) / "maps.npz"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: figures need the maps; copy them here, or {REDO}")
-    try:
-        with zipfile.ZipFile(path):  # np.load would take any file, a pickle too, and refuse it less clearly
-            pass
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in names or file.files}
-    except BROKEN as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} is damaged or incomplete ({reason}); {REDO}") from error
-    counts = {name: len(array) for name, array in arrays.items() if name != "holdout" and array.ndim}
-    if len(counts) < len(arrays.keys() - {"holdout"}) or len(set(counts.values())) > 1:
-        raise ValueError(f"{path} is damaged: its arrays hold different numbers of images ({counts}); {REDO}")
-    return arrays
-
-
-def arrays_in(folder: str | Path) -> list[str]:
-    """Names of the arrays in a run's ``maps.npz``: ``reconstructions`` and ``native`` are not in each."""
-    try:
-        with np.load(Path(folder) / "maps.npz", allow_pickle=False) as file:
-            return list(file.files)
-    except BROKEN as error:
-        raise ValueError(f"{folder}/maps.npz is damaged ({error}); {REDO}") from error
-
-
-def read_evaluation(folder: Path) -> Evaluation:
-    """A finished run's answers, as `clgan_lib.runs.evaluation.evaluate` gave them.
-
-    The paper's mask is left to `detect`, and is among the masks only where there is no reconstruction to detect on.
-
-    Raises:
-        FileNotFoundError: if the run is not finished or kept no maps.
-        ValueError: if its files are damaged.
-    """
-    metrics, maps = read_metrics(folder), read_maps(folder)
-    threshold = metrics["thresholds"]["calibrated"]
-    masks: dict[str, NDArray[np.bool_]] = {name: maps[name] for name in ("dual_threshold", "native") if name in maps}
-    if threshold is not None:
-        masks["calibrated"] = maps["scores"] > threshold
-    return Evaluation(
-        images=maps["images"],
-        reconstructions=maps.get("reconstructions", maps["images"][:0]),
-        scores=maps["scores"],
-        truths=maps["masks"].astype(bool),
-        masks=masks,
-        holdout=maps.get("holdout", np.zeros((0, *maps["scores"].shape[1:]), np.float32)),
-        threshold=threshold,
-        names=tuple(map(str, maps["names"])),
-        defects=tuple(map(str, maps["defects"])),
-        image_scores=maps.get("image_scores"),
-    )
+from clgan_lib.runs.maps import map_names, read_maps
 
 
 def runs_with_maps(
@@ -115,7 +40,7 @@ def runs_with_maps(
         finished = ", ".join(frame.loc[frame["found"].astype(bool), "model"].unique()) or "none"
         raise ValueError(f"model: no finished run of {model!r} has maps.npz; models with finished runs: {finished}")
     if redrawn:
-        there = there[["reconstructions" in arrays_in(Path(results_root) / folder) for folder in there["folder"]]]
+        there = there[["reconstructions" in map_names(Path(results_root) / folder) for folder in there["folder"]]]
         if there.empty:
             raise ValueError(f"model: the maps of {model!r} have no reconstructions, so the paper's k cannot be varied")
     return there.drop_duplicates("category").to_dict("records")
@@ -189,7 +114,7 @@ def _has_maps(root: Path, run: dict[Any, Any]) -> bool:
     if not run["found"] or not (folder / "maps.npz").is_file():
         return False
     try:
-        arrays_in(folder)
+        map_names(folder)
     except ValueError as error:
         warnings.warn(str(error), stacklevel=2)
         return False
@@ -214,7 +139,7 @@ def _answer(
     root: Path, run: dict[Any, Any], name: str, postprocess: str
 ) -> tuple[NDArray[np.uint8] | None, NDArray[np.bool_] | None]:
     """One run's reconstruction and mask of one image; None for what this method does not give."""
-    there = arrays_in(root / run["folder"])
+    there = map_names(root / run["folder"])
     wanted = {"dual_threshold": ["images"], "calibrated": ["scores"]}.get(postprocess, [])
     redrawn = ["reconstructions"] if "reconstructions" in there else []
     stored = [postprocess] if postprocess in there else []

@@ -18,11 +18,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clgan_lib.detection import FLAT, LUMA, residual, statistics
-from clgan_lib.exhibits.examples import read_maps, runs_with_maps
+from clgan_lib.exhibits.examples import runs_with_maps
 from clgan_lib.exhibits.run_table import display, is_mvtec
 from clgan_lib.exhibits.tables import number, provenance
 from clgan_lib.metrics import metrics_from_counts
 from clgan_lib.render.table import HOLE, Cell, Row, Table
+from clgan_lib.runs.maps import read_maps
 
 K_PAPER = tuple(round(0.1 * i, 1) for i in range(20, 31))  # 2.0 to 3.0 by 0.1, as Table 4 prints
 K_BEFORE = (0.5, 1.0, 1.5)
@@ -142,13 +143,14 @@ def sweep_run(folder: Path, run: Mapping[Any, Any]) -> Iterator[dict[str, Any]]:
         model, category, seed, source, rule, k, P, R, F1, IoU, ACC.
     """
     maps = read_maps(folder, ["images", "reconstructions", "masks", "defects", "holdout"])
-    kept = maps["masks"].any((1, 2)) & ~np.isin(maps["defects"], str(run["left_out"]).split(", "))
+    kept = maps["masks"].any((1, 2)) & ~np.isin(maps["defects"], list(run["left_out"]))
     truths = maps["masks"][kept]
     pairs = zip(maps["images"][kept], maps["reconstructions"][kept], strict=True)
     ours = [residual(image, restored) for image, restored in pairs]
     perfect = [np.repeat(truth[..., None], 3, 2).astype(np.float32) for truth in truths]
     chosen = label_free_k(maps["holdout"], run["quantile"])
-    key = {name: run[name] for name in ("model", "category", "seed", "data", "left_out")}
+    key = {name: run[name] for name in ("model", "category", "seed", "data")}
+    key["left_out"] = ", ".join(run["left_out"])
     for source, residuals in {OURS: ours, PERFECT: perfect}.items():
         grid = (
             bracketed(residuals, truths)

@@ -17,13 +17,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clgan_lib.detection import residual, threshold
-from clgan_lib.exhibits.examples import read_maps, runs_with_maps
+from clgan_lib.exhibits.examples import runs_with_maps
 from clgan_lib.exhibits.k_sweep import label_free_k, sweep
 from clgan_lib.exhibits.run_table import METRICS, display
 from clgan_lib.exhibits.tables import number, provenance
 from clgan_lib.metrics import NAMES, Average, counts, metrics_from_counts
 from clgan_lib.ranking import curve
 from clgan_lib.render.table import NOT_APPLICABLE, Cell, Row, Table
+from clgan_lib.runs.maps import read_maps
 
 SMALL = 128  # pixels, a size that papers reduce masks to
 GRID = 21  # thresholds between the lowest and the highest score that papers try
@@ -54,8 +55,7 @@ def rows(folder: Path, run: Mapping[Any, Any]) -> Iterator[dict[str, Any]]:
     maps = read_maps(folder, ["images", "reconstructions", "scores", "masks", "defects", "holdout"])
     pairs = zip(maps["images"], maps["reconstructions"], strict=True)
     residuals = np.stack([residual(image, restored) for image, restored in pairs])
-    left_out = [kind for kind in str(run["left_out"]).split(", ") if kind]
-    kept = ~np.isin(maps["defects"], left_out)
+    kept = ~np.isin(maps["defects"], list(run["left_out"]))
     dual = np.stack([threshold(image, run["k"]).mask for image in residuals])
     truths, scores = maps["masks"][kept], maps["scores"][kept]
     key = {name: run[name] for name in ("model", "category", "seed")}
@@ -64,7 +64,7 @@ def rows(folder: Path, run: Mapping[Any, Any]) -> Iterator[dict[str, Any]]:
         "mask size": _sizes(dual[kept], truths),
         "k": _ks(residuals[kept], truths, run, maps["holdout"]),
         "one threshold": _thresholds(scores, truths, run),
-        "defect types": _types(dual, maps["masks"], kept, ", ".join(left_out)),
+        "defect types": _types(dual, maps["masks"], kept, ", ".join(run["left_out"])),
     }
     for group, found in groups.items():
         for convention, values in found:

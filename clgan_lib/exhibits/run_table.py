@@ -7,7 +7,6 @@ paper does.
 from __future__ import annotations
 
 import itertools
-import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,13 +16,12 @@ import pandas as pd
 
 from clgan_lib.metrics import AVERAGES
 from clgan_lib.paths import RESULTS, ROOT, safe_name
-from clgan_lib.ranking import ORACLE, RANKING
+from clgan_lib.ranking import RANKING
 from clgan_lib.render.table import write_text
 from clgan_lib.runs.config import EMBEDDED, model_folder
 from clgan_lib.runs.experiment import Experiment
-from clgan_lib.runs.folder import read_metrics
+from clgan_lib.runs.record import Record, read_record
 
-MODERN = set(RANKING) - {"AUROC", "AP"}  # absent in runs of older versions
 METRICS = ("P", "R", "ACC", "F1", "IoU")  # in the order of the paper's Table 3
 MODEL_NAMES = {
     "udcae": "UDCAE",
@@ -107,12 +105,13 @@ def collect(results_root: str | Path, experiment: str, expected: Expected = ()) 
         try:
             rows += read_run(path.parent)  # all of them or none
         except ValueError as error:
-            notes.append(f"{path.relative_to(folder).as_posix()} is not used: {str(error).replace(str(path), 'it')}")
+            reason = str(error).removeprefix(f"{path}: ").replace(str(path), "it")
+            notes.append(f"{path.relative_to(folder).as_posix()} is not used: {reason}")
     found = {(row["model"], row["category"], row["seed"]): True for row in rows}
     known = list(expected) or list(found)
     extra = [model for model in _nth(found, 0) if model not in _nth(known, 0)] if expected else _nth(found, 0)
     wanted = [*expected, *itertools.product(extra, _nth(known, 1), _nth(known, 2))]
-    blank = {"experiment": experiment, "found": False, "scored": True, "left_out": "", "imported": ""}
+    blank = {"experiment": experiment, "found": False, "scored": True, "left_out": (), "imported": ""}
     rows += [blank | {"model": m, "category": c, "seed": s} for m, c, s in wanted if (m, c, s) not in found]
     frame = with_gain(_in_order(pd.DataFrame(rows), wanted))
     frame.attrs["notes"] = notes
@@ -128,78 +127,41 @@ def read_run(folder: Path) -> list[dict[str, Any]]:
         FileNotFoundError: if the run did not finish.
         ValueError: if its `metrics.json` is damaged, of another format, or of another run.
     """
-    return list(_rows(read_metrics(folder), folder))
+    return list(_rows(read_record(folder), folder))
 
 
-def _rows(content: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
+def _rows(record: Record, folder: Path) -> Iterator[dict[str, Any]]:
     """The tidy rows of one run."""
-    try:
-        config, env, time = content["config"], content["env"], content["time"]
-        base: dict[str, Any] = {key: _typed(config, key, str) for key in ("experiment", "model", "category")}
-        base["model"] = _typed(config, "variant", str, missing=True) or base["model"]  # a row of the tables
-        base |= {key: _typed(config, key, int) for key in ("seed", "image_size")}
-        place = tuple(folder.parts[-4:])
-        if place != (base["experiment"], model_folder(base["model"]), base["category"], f"seed{base['seed']}"):
-            owner = ", ".join(str(base[key]) for key in ("experiment", "model", "category"))
-            raise ValueError(f"it belongs to {owner}, seed {base['seed']}; move it back")
-        left_out = ", ".join(content.get("left_out", []))
-        base |= {
-            "data": Path(_typed(config, "data_root", str)).name or EMBEDDED,
-            "left_out": left_out,
-            "k": _typed(config, "k", float),
-            "threshold": _typed(content["thresholds"], "calibrated", float, missing=True),
-            "quantile": _typed(content["thresholds"], "quantile", float, 1, missing=True),
-            "found": True,
-            **{key: _typed(content["residual"], key, float, 1, missing=True) for key in ("inside", "outside")},
-            **{f"{key}_images": _typed(content["images"], key, int, missing=True) for key in content["images"]},
-            **{key: _typed(time, key, float, missing=True) for key in COSTS},
-            **{key: env.get(key) for key in ENVIRONMENT},
-            "fingerprint": content.get("fingerprint", "unknown"),
-            "folder": "/".join(folder.parts[-4:]),
-            "imported": _imported(content.get("imported")),
-        }
-        blocks = {f"without {left_out}" if left_out else "every type": content, **content.get("subsets", {})}
-        for subset, block in blocks.items():
-            for postprocess, averages in block["scores"].items():
-                alarms = content.get("false_alarms", {}).get(postprocess, {})  # absent in runs of older versions
-                marked = {f"false_{name}": _typed(alarms, name, float, 100) for name in alarms}
-                for average, scores in averages.items():
-                    key = {"subset": subset, "scored": block is content, "postprocess": postprocess, "average": average}
-                    ranking = {
-                        name: _typed(
-                            block["ranking"], name, float, 100 if name in ORACLE else 1, missing=name in MODERN
-                        )
-                        for name in RANKING
-                    }
-                    numbers = {name: _typed(scores, name, float, 100) for name in METRICS}
-                    yield base | key | marked | ranking | numbers
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"it lacks {error}; evaluate the run again") from error
-
-
-def _typed(block: dict[str, Any], key: str, kind: type, most: float = math.inf, missing: bool = False) -> Any:
-    """A value of `metrics.json`, of the type and range it must have: an edited file is refused rather than averaged.
-
-    Args:
-        block: what holds it.
-        key: its name.
-        kind: `str`, `int` or `float`; a whole number is a float, too.
-        most: a number lies in [0, most].
-        missing: whether it may be null, or not there.
-    """
-    value: Any = block.get(key) if missing else block[key]
-    if missing and value is None:
-        return None
-    fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
-    if not fits or (kind is not str and not 0 <= value <= most):
-        wanted = "text" if kind is str else f"a number from 0 to {most:g}"
-        raise ValueError(f"{key} is {str(value)[:40]!r}, expected {wanted}; evaluate the run again")
-    return value
-
-
-def _imported(origin: dict[str, Any] | None) -> str:
-    """Where maps of another program come from, and how many of the test images they are; empty for our own."""
-    return "" if origin is None else f"{origin['source']}; {origin['scored']} of {origin['of']} test images"
+    config, place = record.config, folder.parts[-4:]
+    if place != (config.experiment, model_folder(record.row), config.category, f"seed{config.seed}"):
+        owner = f"{config.experiment}, {record.row}, {config.category}, seed {config.seed}"
+        raise ValueError(f"it belongs to {owner}; move it back")
+    imported = record.imported
+    base = {
+        **{name: getattr(config, name) for name in ("experiment", "category", "seed", "image_size", "k")},
+        "model": record.row,
+        "data": Path(config.data_root).name or EMBEDDED,
+        "left_out": tuple(record.left_out),
+        "threshold": record.thresholds.calibrated,
+        "quantile": record.thresholds.quantile,
+        "found": True,
+        "inside": record.residual.inside,
+        "outside": record.residual.outside,
+        **{f"{name}_images": count for name, count in record.images},
+        **{name: getattr(record.time, name) for name in COSTS},
+        **{name: record.env.get(name) for name in ENVIRONMENT},
+        "fingerprint": record.fingerprint,
+        "folder": "/".join(place),
+        "imported": f"{imported.source}; {imported.scored} of {imported.of} test images" if imported else "",
+    }
+    for subset, block in record.blocks().items():
+        for postprocess, averages in block.scores.items():
+            alarms = record.false_alarms.get(postprocess)  # absent in runs of older versions
+            marked = {} if alarms is None else {"false_images": alarms.images, "false_pixels": alarms.pixels}
+            for average, scores in averages.items():
+                key = {"subset": subset, "scored": block is record, "postprocess": postprocess, "average": average}
+                ranking = {name: block.ranking.get(name) for name in RANKING}
+                yield base | key | marked | ranking | {name: getattr(scores, name) for name in METRICS}
 
 
 def _nth(keys: Iterable[tuple[str, str, int]], index: int) -> list[Any]:
@@ -285,6 +247,8 @@ def available(frame: pd.DataFrame) -> list[tuple[str, str]]:
 
 def write_csv(frame: pd.DataFrame, path: Path) -> Path:
     """Write the tidy table whole or not at all; returns `path`."""
+    if "left_out" in frame:
+        frame = frame.assign(left_out=[v if isinstance(v, str) else ", ".join(v) for v in frame["left_out"]])
     write_text(path, frame.to_csv(index=False, lineterminator="\n"))
     return path
 
@@ -306,7 +270,7 @@ def read_scores(results_root: str | Path, frame: pd.DataFrame) -> pd.DataFrame:
             except (ValueError, KeyError) as error:
                 reason = " ".join(str(error).split())
                 raise ValueError(f"{path} is damaged ({reason}); evaluate the run again") from None
-            ignored = ["good", *run["left_out"].split(", ")]
+            ignored = ["good", *run["left_out"]]
             key = {name: run[name] for name in ("model", "category", "seed")}
             parts.append(scores[~scores["defect"].isin(ignored)].assign(**key))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["model", "category", "seed"])

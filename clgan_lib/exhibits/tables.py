@@ -242,9 +242,8 @@ def _notes(rows: pd.DataFrame, frame: pd.DataFrame, paper: pd.DataFrame | None) 
         notes.append(f"{NOT_APPLICABLE}: the run is there, but has no such number.")
     subsets = rows.dropna(subset=["subset"]).drop_duplicates(["category", "subset"])
     for row in subsets[subsets["left_out"].astype(bool)].itertuples():
-        notes.append(
-            f"{row.category}: {row.subset} (left out of the score by this experiment's settings: {row.left_out})."
-        )
+        left_out = ", ".join(map(str, row.left_out))  # type: ignore[arg-type]
+        notes.append(f"{row.category}: {row.subset} (left out of the score by this experiment's settings: {left_out}).")
     for row in rows[rows["imported"].fillna("").astype(bool)].itertuples():
         notes.append(
             f"{display(str(row.model))} on {row.category}: score maps from elsewhere ({row.imported}), the paper's rule "

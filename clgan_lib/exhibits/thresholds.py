@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from clgan_lib.data import load_category
-from clgan_lib.exhibits.examples import read_maps, runs_with_maps
+from clgan_lib.exhibits.examples import runs_with_maps
 from clgan_lib.exhibits.run_table import display
 from clgan_lib.exhibits.tables import number, provenance
 from clgan_lib.metrics import counts, metrics_of_counts
@@ -25,8 +25,9 @@ from clgan_lib.ranking import false_alarms
 from clgan_lib.render.table import NOT_APPLICABLE, Cell, Row, Table
 from clgan_lib.restoring.validation_anomalies import Maps, best_single, synthetic_defects
 from clgan_lib.runs import execution
-from clgan_lib.runs.config import RunConfig
 from clgan_lib.runs.evaluation import SIZE, anomaly_maps
+from clgan_lib.runs.maps import read_maps
+from clgan_lib.runs.record import read_record
 
 ORACLE = "oracle"
 QUANTILES = (0.99, 0.995, 0.999)
@@ -117,8 +118,7 @@ def rows(folder: Path, run: Mapping[Any, Any], *, synthetic: bool = True) -> Ite
         F1; below 0 where a threshold per image beats the best single one).
     """
     maps = read_maps(folder, ["scores", "masks", "defects", "holdout"])
-    left_out = [kind for kind in str(run["left_out"]).split(", ") if kind]
-    kept = maps["masks"].any((1, 2)) & ~np.isin(maps["defects"], left_out)
+    kept = maps["masks"].any((1, 2)) & ~np.isin(maps["defects"], list(run["left_out"]))
     good = maps["defects"] == "good"
     chosen = _synthetic_threshold(folder) if synthetic else None
     levels = rules(maps["holdout"], chosen) if len(maps["holdout"]) else {}
@@ -139,7 +139,7 @@ def _synthetic_threshold(folder: Path) -> float | None:
     """By synthetic defects, with the run's own model on its own held-out images; None where they are not here."""
     try:
         model = execution.load_model(folder)
-        config = RunConfig(**execution.read_metrics(folder)["config"])
+        config = read_record(folder).run_config()
         train = load_category(execution.data_root(config), config.category, SIZE).train
     except (OSError, ValueError):
         return None

@@ -38,11 +38,10 @@ from clgan_lib.exhibits import (
     threshold_free,
     thresholds,
 )
-from clgan_lib.exhibits.examples import read_evaluation
 from clgan_lib.paths import RESULTS
 from clgan_lib.render.table import Table
-from clgan_lib.runs import evaluation
-from clgan_lib.runs.folder import read_metrics
+from clgan_lib.runs.maps import read_evaluation
+from clgan_lib.runs.record import measure_again, read_record
 
 SHOWN = 10  # faults of an experiment that git does not track: a foreign one has a line per table
 
@@ -174,11 +173,11 @@ def check_run(folder: Path) -> Iterator[str]:
     if not (folder / "maps.npz").is_file():
         return
     try:
-        content, found = read_metrics(folder), read_evaluation(folder)
-        again = evaluation.measure_again(found, content)
-        if len(found.holdout):
-            quantile = content["config"]["quantile"]
-            again["thresholds"] = {"calibrated": float(np.quantile(found.holdout, quantile)), "quantile": quantile}
+        record, evaluation = read_record(folder), read_evaluation(folder)
+        content, again = record.content(), measure_again(record, evaluation)
+        if len(evaluation.holdout):
+            quantile = record.run_config().quantile
+            again["thresholds"] = {"calibrated": float(np.quantile(evaluation.holdout, quantile)), "quantile": quantile}
     except (KeyError, TypeError, ValueError) as error:
         yield f"maps.npz cannot be measured ({type(error).__name__}: {error}); run it again"
         return

@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clgan_lib.data import load_category
-from clgan_lib.exhibits.examples import read_maps
 from clgan_lib.paths import replacing
 from clgan_lib.runs.config import RunConfig
 from clgan_lib.runs.evaluation import SIZE, dual_masks
-from clgan_lib.runs.execution import read_metrics
+from clgan_lib.runs.maps import read_maps
+from clgan_lib.runs.record import read_record
 
 FORMAT = 1
 PLAIN = ("metrics.json", "config.json", "env.json", "scores.csv", "history.csv", "import.csv")
@@ -60,7 +60,7 @@ def export(folder: Path, archive: Path) -> Path:
     if not found:
         raise FileNotFoundError(f"{folder} holds no finished run to export")
     digests: dict[str, str] = {}
-    roots = {run: str(read_metrics(run)["config"]["data_root"]) for run in found}
+    roots = {run: read_record(run).config.data_root for run in found}
     names = sorted({Path(root).name or "embedded" for root in roots.values()})
     with replacing(archive) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as pack:
         for run, root in roots.items():
@@ -84,7 +84,7 @@ def _shareable(run: Path, free: bool) -> dict[str, NDArray[Any]]:
     if free:
         return maps
     if "reconstructions" in maps:
-        k = read_metrics(run)["config"]["k"]
+        k = read_record(run).config.k
         maps["dual_threshold"] = dual_masks(maps["images"], maps["reconstructions"], k)
     return {name: values for name, values in maps.items() if name not in OWNED}
 

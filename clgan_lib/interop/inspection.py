@@ -30,12 +30,12 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from clgan_lib.data import SUFFIXES, read_image, resize
-from clgan_lib.exhibits.examples import read_maps
 from clgan_lib.exhibits.thresholds import IMAGE_RATE, image_maxima
 from clgan_lib.model import ReconstructionModel
-from clgan_lib.runs.config import RunConfig
 from clgan_lib.runs.evaluation import SIZE, Answers, answers
-from clgan_lib.runs.folder import first_line, read_metrics, write_json, writing
+from clgan_lib.runs.folder import first_line, write_json, writing
+from clgan_lib.runs.maps import read_maps
+from clgan_lib.runs.record import read_record
 from clgan_lib.runs.weights import Card, read_card, read_model
 from clgan_lib.training import pick_device
 
@@ -97,10 +97,11 @@ def load(run: str | Path, device: str = "auto") -> Inspector:
 
 def _card_of_folder(folder: Path) -> Card:
     """The card of weights that were written before they had one, from the files beside them."""
-    content = read_metrics(folder)
-    maxima = read_maps(folder, ["holdout"])["holdout"].max((1, 2))
-    threshold = content["thresholds"]["calibrated"]
-    return Card(RunConfig(**content["config"]), threshold, tuple(maxima.tolist()), content["env"]["commit"])
+    record, maxima = read_record(folder), read_maps(folder, ["holdout"])["holdout"].max((1, 2))
+    threshold = record.thresholds.calibrated
+    if threshold is None:
+        raise ValueError(f"{folder}: no image was held out, so there is no threshold; inspect with another run")
+    return Card(record.run_config(), threshold, tuple(maxima.tolist()), str(record.env["commit"]))
 
 
 def find_images(folder: str | Path) -> tuple[list[Path], list[Path]]:

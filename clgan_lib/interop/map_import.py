@@ -28,14 +28,17 @@ from PIL import Image
 
 from clgan_lib.data import Category, load_category
 from clgan_lib.detection import detect_map
-from clgan_lib.exhibits.examples import read_evaluation
 from clgan_lib.interop import experiment_archive
 from clgan_lib.interop.map_files import Entry, Reader, Shelf, key_of, scan, to_size
 from clgan_lib.interop.native_resolution import native_measures
 from clgan_lib.paths import RESULTS, safe_name
-from clgan_lib.runs import evaluation, execution
+from clgan_lib.runs import execution
 from clgan_lib.runs.config import RunConfig
 from clgan_lib.runs.evaluation import SIZE, Evaluation
+from clgan_lib.runs.folder import claim, write_json
+from clgan_lib.runs.maps import read_evaluation
+from clgan_lib.runs.provenance import environment
+from clgan_lib.runs.record import Record, make_record, measure_again, read_record, write_record
 
 NO_TIME = dict.fromkeys(("train_s", "images_seen", "steps", "images_per_s", "evaluate_s", "peak_bytes"))
 
@@ -87,30 +90,22 @@ def import_maps(maps: str | Path, *, method: str, source: str, image_scores: boo
     found, problems = _answers(shelf, category, config, image_scores)
     expected = len(category.defects)
     del category  # its pictures are in `found` now
-    measures = evaluation.measure(found, config.leave_out)  # whatever it refuses, an earlier import stays
-    lock = execution.claim(config.folder)
+    record = make_record(  # whatever it refuses, an earlier import stays
+        config,
+        found,
+        train_images=None,
+        env=environment(torch.device("cpu")) | {"device": "elsewhere", "device_name": source},
+        imported={"method": method, "source": source, "scored": len(found.names), "of": expected},
+        time=NO_TIME,
+    )
+    lock = claim(config.folder)
     try:
-        content = {
-            "format": execution.FORMAT,
-            "config": config.model_dump(),
-            "env": execution.environment(torch.device("cpu")) | {"device": "elsewhere", "device_name": source},
-            "imported": {"method": method, "source": source, "scored": len(found.names), "of": expected},
-            **measures,
-            "thresholds": {"calibrated": found.threshold, "quantile": config.quantile},
-            "images": {
-                "train": None,
-                "holdout": len(found.holdout),
-                "test_good": found.defects.count("good"),
-                "test_defective": len(found.defects) - found.defects.count("good"),
-            },
-            "time": NO_TIME,
-        }
         frame = pd.DataFrame(problems, columns=["name", "problem"])
         frame.to_csv(config.folder / "import.csv", index=False)
-        execution.write_answers(config.folder, found)
-        execution.write_json(config.folder / "config.json", content["config"])
-        execution.write_json(config.folder / "env.json", content["env"])
-        execution.write_json(config.folder / "metrics.json", content)
+        execution.write_predictions(config.folder, found)
+        write_json(config.folder / "config.json", config.model_dump())
+        write_json(config.folder / "env.json", record.env)
+        write_record(config.folder, record)
     finally:
         lock.release()
     return Imported(config.folder, len(found.names), expected, frame)
@@ -200,7 +195,7 @@ def _image_sizes(category: Category, wanted: dict[str, int]) -> dict[str, tuple[
     return sizes
 
 
-def measure(folder: Path) -> dict[str, Any]:
+def measure(folder: Path) -> Record:
     """Measure a finished run again from its maps, so that a run of an older version has today's measures, too.
 
     Returns:
@@ -210,10 +205,10 @@ def measure(folder: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: if the run is not finished, or kept no maps.
     """
-    content = execution.read_metrics(folder)
-    content |= evaluation.measure_again(read_evaluation(folder), content)
-    execution.write_json(folder / "metrics.json", content)
-    return content
+    old = read_record(folder)
+    record = Record(**{**old.content(), **measure_again(old, read_evaluation(folder))})
+    write_record(folder, record)
+    return record
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -262,7 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not found:
                 raise FileNotFoundError(f"{folder} holds no maps.npz to measure; name an experiment that has them")
             for path in found:
-                ranking = measure(path.parent)["ranking"]
+                ranking = measure(path.parent).ranking
                 print(f"{path.parent}: AUROC {ranking['AUROC']:.3f}, AUPRO {ranking['AUPRO_0.3']:.3f}")
         elif given.command == "export":
             print(experiment_archive.export(root / safe_name(given.experiment, "experiment"), Path(given.archive)))

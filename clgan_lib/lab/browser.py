@@ -15,7 +15,7 @@ from clgan_lib.lab.sources import Shelf, finished_runs, first_defective
 from clgan_lib.lab.svg import SOFT, Drawing
 from clgan_lib.metrics import pixel_metrics
 from clgan_lib.runs.evaluation import Evaluation
-from clgan_lib.runs.execution import read_metrics
+from clgan_lib.runs.record import read_record
 
 DUAL = "dual threshold"
 WIDTH, GAP = 1040, 10
@@ -127,7 +127,7 @@ class RunBrowser(ipw.VBox):
     def draw(self) -> Drawing:
         """The drawing for the controls as they stand."""
         folder = next(iter(self.runs[self.category.value].values()))
-        k = float(read_metrics(folder)["config"]["k"])
+        k = read_record(folder).config.k
         return draw_models(self.answers, self.image.value, self.postprocess.value, k)
 
     def _switch(self) -> None:

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clgan_lib.detection import Detection, detect, threshold
-from clgan_lib.exhibits.examples import arrays_in
 from clgan_lib.exhibits.run_table import display
 from clgan_lib.lab.common import Live, choice, judged, legend, outlined, slider
 from clgan_lib.lab.sources import Shelf, first_defective
 from clgan_lib.lab.svg import BLUE, GREEN, INK, ORANGE, PURPLE, RULE, SOFT, Axes, Drawing
 from clgan_lib.metrics import NAMES, pixel_metrics
 from clgan_lib.runs.evaluation import Evaluation
+from clgan_lib.runs.maps import map_names
 
 PAPER = {"k": 3.0, "k2": 1.0, "blur": 5, "closing": 3}
 AS_SET, AS_PRINTED = "dual threshold, as set", "dual threshold, the paper's"
@@ -152,7 +152,7 @@ class PipelineExplorer(ipw.VBox):
 
     def __init__(self, runs: Mapping[str, Mapping[str, Path]]) -> None:
         redrawn = {
-            category: {model: folder for model, folder in models.items() if "reconstructions" in arrays_in(folder)}
+            category: {model: folder for model, folder in models.items() if "reconstructions" in map_names(folder)}
             for category, models in runs.items()
         }
         self.runs, self.shelf = {category: models for category, models in redrawn.items() if models}, Shelf()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clgan_lib.exhibits.examples import read_evaluation
 from clgan_lib.exhibits.run_table import MODEL_NAMES
 from clgan_lib.runs.evaluation import Evaluation
+from clgan_lib.runs.maps import read_evaluation
 
 Runs = dict[str, dict[str, Path]]  # category -> model -> run folder
 

@@ -242,7 +242,7 @@ class CLGANR(CLGAN):
     def calibrate(self, images: Tensor) -> None:
         """Choose the native threshold on held-out good images: half way, in log, between two that each miss by one side.
 
-        The higher one finds other synthetic anomalies in them best (`clgan_lib.restoring.validation_anomalies`): the family that
+        The higher one finds other synthetic anomalies best (`clgan_lib.restoring.validation_anomalies`): the family that
         G was trained on would flatter). Probes are stronger than many a defect, so it passes over what is faint. Above the lower
         one lie 1 % of their pixels, so it marks something on every product.
         """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import cv2
@@ -249,26 +249,6 @@ def measure(found: Evaluation, left_out: list[str]) -> dict[str, Any]:
         "subsets": every,
         "defects": per_type,
     }
-
-
-def measure_again(found: Evaluation, content: dict[str, Any]) -> dict[str, Any]:
-    """What a finished run's stored answers give for its ``metrics.json``.
-
-    Args:
-        found: from `clgan_lib.exhibits.examples.read_evaluation`; the paper's masks are made again where there are
-            reconstructions.
-        content: of its ``metrics.json``, for `k` and the types left out.
-
-    Returns:
-        As `measure`; without reconstructions also without ``residual``, of which the stored answers then say nothing.
-    """
-    if len(found.reconstructions):
-        dual = dual_masks(found.images, found.reconstructions, content["config"]["k"])
-        found = replace(found, masks={"dual_threshold": dual, **found.masks})
-    again = measure(found, content["left_out"])
-    if not len(found.reconstructions):
-        del again["residual"]
-    return again
 
 
 def residual_in_and_out(found: Evaluation) -> tuple[float | None, float | None]:

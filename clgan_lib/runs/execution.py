@@ -6,16 +6,12 @@ by running it again; a run that fails leaves no ``metrics.json``.
 
 from __future__ import annotations
 
-import platform
 import random
-import subprocess
 import time
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -26,16 +22,18 @@ from clgan_lib.data import Category, load_category
 from clgan_lib.data_checks import refuse_odd_files
 from clgan_lib.datasets import arrange
 from clgan_lib.model import ReconstructionModel, build_model
-from clgan_lib.paths import CACHE, ROOT, replacing
+from clgan_lib.paths import CACHE, replacing
 from clgan_lib.runs import evaluation
 from clgan_lib.runs.config import RunConfig, check_options
-from clgan_lib.runs.folder import FORMAT, claim, first_line, read_metrics, within_memory, write_json, writing
+from clgan_lib.runs.folder import claim, first_line, within_memory, write_json, writing
+from clgan_lib.runs.maps import write_maps
+from clgan_lib.runs.provenance import environment
+from clgan_lib.runs.record import Record, make_record, read_record, write_record
 from clgan_lib.runs.weights import Card, read_model, write_weights
 from clgan_lib.training import Budget, Progress, load_checkpoint, peak_bytes, pick_device, set_threads, train
 
 EMBEDDED_SIZE = 256
 AGAIN = "free space or make it writable, then run again: it goes on from its checkpoint"
-PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "safetensors")
 
 
 @dataclass
@@ -241,11 +239,11 @@ def evaluate_run(run: Run) -> evaluation.Evaluation:
     return run.found
 
 
-def finish_run(run: Run) -> dict[str, Any]:
+def finish_run(run: Run) -> Record:
     """Write maps, scores, environment and weights, then ``metrics.json``, and drop the checkpoint.
 
     Returns:
-        What ``metrics.json`` holds; there, a mean residual that does not exist (masks that cover their images) is null.
+        What ``metrics.json`` holds.
 
     Raises:
         RuntimeError: if the run was not evaluated, or no longer holds its folder.
@@ -256,49 +254,37 @@ def finish_run(run: Run) -> dict[str, Any]:
         raise RuntimeError(
             f"{run.config.folder}: this run {lacks}; start_run, train_run, evaluate_run, then finish_run"
         )
-    metrics = summarise(run)
+    record = summarise(run)
     with writing(run.config.folder, AGAIN):
-        _write(run, metrics)
+        _write(run, record)
     run.lock.release()
-    return metrics
+    return record
 
 
-def summarise(run: Run) -> dict[str, Any]:
+def summarise(run: Run) -> Record:
     """All that ``metrics.json`` says of an evaluated run."""
     assert run.found is not None
-    found, done = run.found, run.progress
-    return {
-        "format": FORMAT,
-        "config": run.config.model_dump(),
-        **run.origin,
-        **evaluation.measure(found, run.config.leave_out),
-        "thresholds": {"calibrated": found.threshold, "quantile": run.config.quantile},
-        "images": {
-            "train": len(run.train_images),
-            "holdout": len(run.holdout),
-            "test_good": found.defects.count("good"),
-            "test_defective": len(found.defects) - found.defects.count("good"),
-        },
-        "time": {
-            "train_s": done.seconds,
-            "images_seen": done.images,
-            "steps": done.steps,
-            "images_per_s": done.images / done.seconds if done.seconds else 0.0,
-            "evaluate_s": run.evaluate_s,
-            "peak_bytes": peak_bytes(run.model.device),
-        },
+    done = run.progress
+    time_spent = {
+        "train_s": done.seconds,
+        "images_seen": done.images,
+        "steps": done.steps,
+        "images_per_s": done.images / done.seconds if done.seconds else 0.0,
+        "evaluate_s": run.evaluate_s,
+        "peak_bytes": peak_bytes(run.model.device),
     }
+    return make_record(run.config, run.found, train_images=len(run.train_images), time=time_spent, **run.origin)
 
 
-def _write(run: Run, metrics: dict[str, Any]) -> None:
+def _write(run: Run, record: Record) -> None:
     """The files of a finished run; ``metrics.json``, the sign of success, last."""
     assert run.found is not None
     folder, found = run.config.folder, run.found
     assert found.threshold is not None
-    write_answers(folder, found)
+    write_predictions(folder, found)
     write_weights(folder / "weights.safetensors", run.model, card(run, found.holdout, found.threshold))
-    write_json(folder / "env.json", metrics["env"])
-    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "env.json", record.env)
+    write_record(folder, record)
     drop_checkpoint(folder)
 
 
@@ -314,18 +300,9 @@ def drop_checkpoint(folder: Path) -> None:
         (folder / "checkpoint").rmdir()
 
 
-def write_answers(folder: Path, found: evaluation.Evaluation) -> None:
-    """Write ``maps.npz`` and ``scores.csv``: all that tables and figures need of a method's answers."""
-    arrays = {name: getattr(found, name) for name in ("images", "scores", "holdout")}
-    arrays |= {"masks": found.truths, "names": np.array(found.names), "defects": np.array(found.defects)}
-    if len(found.reconstructions):
-        arrays["reconstructions"] = found.reconstructions
-    else:  # nothing to compute it from again
-        arrays["dual_threshold"] = found.masks["dual_threshold"]
-    arrays |= {} if found.image_scores is None else {"image_scores": found.image_scores}
-    arrays |= {"native": found.masks["native"]} if "native" in found.masks else {}
-    with replacing(folder / "maps.npz") as part, open(part, "wb") as file:
-        np.savez_compressed(file, **arrays)
+def write_predictions(folder: Path, found: evaluation.Evaluation) -> None:
+    """Write ``maps.npz`` and ``scores.csv``: all that tables and figures need of a method's predictions."""
+    write_maps(folder, found)
     with replacing(folder / "scores.csv") as part:
         pd.DataFrame(evaluation.image_rows(found)).to_csv(part, index=False)
 
@@ -337,44 +314,15 @@ def load_model(folder: str | Path) -> ReconstructionModel:
         FileNotFoundError: if the folder holds no finished run, or not its weights.
         ValueError: naming the file that is damaged or of another model.
     """
-    path = Path(folder) / "weights.safetensors"
-    content = read_metrics(folder)
+    path, record = Path(folder) / "weights.safetensors", read_record(folder)
     try:
-        config = RunConfig(**content["config"])
-    except (ValueError, KeyError, TypeError) as error:
+        config = record.run_config()
+    except ValueError as error:
         raise ValueError(f"{path.with_name('metrics.json')}: its config is not one ({error}); run it again") from None
     return read_model(path, config)
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Where a result comes from: versions, device, threads, platform and commit."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {
-        "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
-        "opencv": cv2.__version__,  # its package has several names
-        "device": device.type,
-        "device_name": name,
-        "threads": torch.get_num_threads(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        **commit(),
-    }
-
-
-def commit() -> dict[str, Any]:
-    """The commit of the code and whether tracked files differ from it; ``"unknown"`` outside a checkout."""
-    try:
-        git = ["git", "-C", str(ROOT)]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changes = subprocess.run(
-            [*git, "status", "--porcelain", "-uno", "--", ":!results"], capture_output=True, text=True
-        )
-        return {"commit": head, "dirty": bool(changes.stdout.strip())}
-    except (OSError, subprocess.CalledProcessError):
-        return {"commit": "unknown", "dirty": False}
-
-
-def execute(config: RunConfig) -> dict[str, Any]:
+def execute(config: RunConfig) -> Record:
     """Start, train, evaluate and finish one run: what `notebooks/10_train.ipynb` does cell by cell."""
     run = start_run(config)
     try:

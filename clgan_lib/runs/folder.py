@@ -19,7 +19,6 @@ from safetensors import SafetensorError
 from clgan_lib.paths import replacing
 from clgan_lib.runs.config import RunConfig
 
-FORMAT = 1  # of metrics.json
 REDO = "delete metrics.json beside it and run again"  # a grid takes a run that has one for done
 _held: dict[tuple[int, Path], FileLock] = {}  # run folders that this process holds, by process and folder
 
@@ -101,29 +100,3 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     text = json.dumps(content, indent=2, allow_nan=False)
     with replacing(path) as part:
         part.write_text(text + "\n", encoding="utf8")
-
-
-def read_metrics(folder: str | Path) -> dict[str, Any]:
-    """``metrics.json`` of a finished run.
-
-    Raises:
-        FileNotFoundError: if there is none: the run is missing or did not finish.
-        ValueError: if it is damaged or of another format.
-    """
-    path = Path(folder) / "metrics.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: this run is missing or did not finish; run it (again)")
-    try:
-        metrics = json.loads(path.read_text(encoding="utf8"), parse_constant=_no_number)
-        found = metrics["format"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({first_line(error)}); delete it and run again") from None
-    if found != FORMAT:
-        raise ValueError(
-            f"{path} has format {found!r}, this version reads {FORMAT}; use the version that wrote it, or run it again"
-        )
-    return metrics
-
-
-def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no number")  # Python's reader takes NaN and Infinity, which no run writes

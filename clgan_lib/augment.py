@@ -1,9 +1,12 @@
-"""Random poses and light for training. Poses only as the product allows, which is what the user knows about it.
+"""Random poses, brightness and contrast for training. Poses only as the product allows, which its user knows.
 
 A pose that the product never takes would teach the model that a defect is normal: a metal nut turned over is one.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,6 +62,23 @@ def turn(images: Tensor, angle: float, mirrored: bool) -> Tensor:
     return transforms.center_crop(turned, [size, size])
 
 
+def mean_over_augmentations(
+    function: Callable[..., Tensor], augmentations: list[tuple[float, bool]], *images: Tensor
+) -> Tensor:
+    """The mean of a function over augmented images, each result turned back.
+
+    Args:
+        function: of images to images or maps, ``(..., S, S)``.
+        augmentations: from `poses`, the angles multiples of 90.
+        images: the function's arguments, ``(B, C, S, S)`` each.
+    """
+    total: Any = 0
+    for angle, mirrored in augmentations:
+        output = turn(function(*(turn(image, angle, mirrored) for image in images)), -angle, False)
+        total = total + turn(output, 0, mirrored)
+    return total / len(augmentations)
+
+
 def augment(images: Tensor, symmetry: str, *, crop: bool = False) -> Tensor:
     """Each image in a random pose of its product, and cropped if asked; randomness from torch's global generator.
 
@@ -83,11 +103,11 @@ def _augment_one(image: Tensor, symmetry: str, crop: bool) -> Tensor:
     return image
 
 
-def relight(images: Tensor, share: float) -> Tensor:
-    """Each image with another contrast and brightness, both uniform; randomness from torch's global generator.
+def jitter_lighting(images: Tensor, share: float) -> Tensor:
+    """Brightness and contrast jitter, uniform and for each image by itself; randomness from torch's global generator.
 
     Args:
-        images: ``(B, 3, S, S)`` in [-1, 1], and so the answer, clamped.
+        images: ``(B, 3, S, S)`` in [-1, 1]; the result is clamped to it.
         share: contrast changes by a factor of 1 - share to 1 + share, brightness by as much of half the range.
     """
     contrast, brightness = images.new_empty(2, len(images), 1, 1, 1).uniform_(-share, share)

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 MODELS = {
     "clgan": "clgan_lib.clgan:CLGAN",
-    "clgan_r": "clgan_lib.restoring.model:CLGANR",
-    "clgan_rc": "clgan_lib.restoring.comparator:CLGANRC",
+    "clgan_r": "clgan_lib.restoring.model:RestoringModel",
+    "clgan_rc": "clgan_lib.restoring.model:RestoringModelWithComparator",
     "vae_ssim": "baselines.vae_ssim:VAESSIM",
     "udcae": "baselines.udcae:UDCAE",
     "dcgan": "baselines.dcgan:DCGAN",

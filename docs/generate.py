@@ -22,7 +22,7 @@ from clgan_lib.exhibits import run_table, tables
 from clgan_lib.paths import RESULTS, ROOT
 from clgan_lib.render import table
 from clgan_lib.render.table import Cell, Row, Table
-from clgan_lib.runs.folder import read_metrics
+from clgan_lib.runs.record import read_record
 
 PAGES = ("README.md", "docs/results.md", "docs/restoring.md", "docs/running.md")
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
@@ -151,12 +151,11 @@ def defects(results: Path, experiment: str = "restore_gpu", model: str = "clgan_
     runs = runs[runs["model"] == model].drop_duplicates("folder")
     parts = []
     for folder in runs["folder"]:
-        content = read_metrics(results / folder)
-        category, left_out = content["config"]["category"], content["left_out"]
-        for defect, scores in content["defects"].items():
-            if defect not in left_out:
+        record = read_record(results / folder)
+        for defect, scores in record.defects.items():
+            if defect not in record.left_out:
                 f1 = {name: scores[name]["F1"] for name in DETECTORS}
-                parts.append({"category": category, "defect": defect, "images": scores["images"], **f1})
+                parts.append({"category": record.config.category, "defect": defect, "images": scores["images"], **f1})
     mean = pd.DataFrame(parts).groupby(["category", "defect"], sort=True).mean().reset_index()
     rows = []
     for row in mean.to_dict("records"):

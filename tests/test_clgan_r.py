@@ -1,4 +1,4 @@
-"""The restoring variant: damage is where it says, similarities have their textbook values, G restores, and resumes."""
+"""The restoring variant: anomalies are where it says, similarities have their textbook values, G restores, and resumes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from scipy import ndimage
 
 from clgan_lib import similarity
 from clgan_lib.augment import poses, turn
+from clgan_lib.calibration import best_single
 from clgan_lib.data import to_float, to_uint8
 from clgan_lib.model import build_model
 from clgan_lib.restoring import anomaly_synthesis
 from clgan_lib.restoring.anomaly_synthesis import CLEAN, corrupt
-from clgan_lib.restoring.comparator import CLGANRC, Comparator, differences, visible_damage
+from clgan_lib.restoring.comparator import Comparator, differences, visible_anomaly
 from clgan_lib.restoring.generator import Restorer
-from clgan_lib.restoring.model import CLGANR, move_average
-from clgan_lib.restoring.validation_anomalies import best_single, probe
+from clgan_lib.restoring.losses import reconstruction_losses
+from clgan_lib.restoring.model import RestoringModel, RestoringModelWithComparator, move_average
+from clgan_lib.restoring.validation_anomalies import add_anomalies
 
 TINY = {"image_size": 32, "width": 4, "blocks": 1, "patches": 8, "batch_size": 4}
-VARIANTS = [CLGANR, CLGANRC]
+VARIANTS = [RestoringModel, RestoringModelWithComparator]
 
 
 def discs(count: int = 4, size: int = 32, seed: int = 0) -> torch.Tensor:
@@ -34,24 +36,26 @@ def discs(count: int = 4, size: int = 32, seed: int = 0) -> torch.Tensor:
     return (disc * bright * 1.6 - 0.8).expand(count, 3, size, size).contiguous()
 
 
-def test_damage_is_where_it_says_and_a_quarter_stays_whole() -> None:
+def test_anomalies_are_where_it_says_and_a_quarter_has_none() -> None:
     torch.manual_seed(0)
     good = discs(400)
-    damaged, where = corrupt(good)
-    assert damaged.shape == good.shape and where.shape == (400, 1, 32, 32) and set(where.unique().tolist()) == {0, 1}
-    assert float(damaged.abs().max()) <= 1
-    noise = (damaged - good).abs().amax(1, keepdim=True)[where == 0]
+    corrupted, anomaly = corrupt(good)
+    assert (
+        corrupted.shape == good.shape and anomaly.shape == (400, 1, 32, 32) and set(anomaly.unique().tolist()) == {0, 1}
+    )
+    assert float(corrupted.abs().max()) <= 1
+    noise = (corrupted - good).abs().amax(1, keepdim=True)[anomaly == 0]
     assert (
         float(noise.max()) < 6 * anomaly_synthesis.NOISE + 0.04
     )  # outside only noise, and what a feathered rim leaves
-    whole = float((where.flatten(1).sum(1) == 0).float().mean())
+    whole = float((anomaly.flatten(1).sum(1) == 0).float().mean())
     assert abs(whole - CLEAN) < 0.07
-    areas = where.flatten(1).mean(1)
+    areas = anomaly.flatten(1).mean(1)
     assert float(areas.max()) > 0.2 and float(areas[areas > 0].min()) < 0.01
-    assert float((damaged - good).abs().mean(1, keepdim=True)[where == 1].mean()) > 0.1
+    assert float((corrupted - good).abs().mean(1, keepdim=True)[anomaly == 1].mean()) > 0.1
 
 
-def test_damage_follows_the_seed_and_leaves_its_input_alone() -> None:
+def test_anomalies_follow_the_seed_and_leave_their_input_alone() -> None:
     good = discs()
     kept = good.clone()
     torch.manual_seed(3)
@@ -61,8 +65,8 @@ def test_damage_follows_the_seed_and_leaves_its_input_alone() -> None:
     assert not torch.equal(corrupt(good)[0], first)
 
 
-def test_damage_probes_and_embedded_defects_share_no_code() -> None:
-    # A threshold or a score that met its own family of damage before would be flattered.
+def test_anomalies_of_training_and_embedded_defects_share_no_code() -> None:
+    # A threshold or a score that met its own family of anomalies before would be flattered.
     imports = [
         n.module for n in ast.walk(ast.parse(inspect.getsource(anomaly_synthesis))) if isinstance(n, ast.ImportFrom)
     ]
@@ -107,51 +111,97 @@ def test_restorer_has_no_way_around_its_bottleneck() -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_restores_what_it_was_shown(variant: type[CLGANR]) -> None:
+def test_restores_what_it_was_shown(variant: type[RestoringModel]) -> None:
     torch.manual_seed(0)
     model = variant(**{**TINY, "width": 8, "ema": 0.9})
     for step in range(150):
         model.training_step(discs(seed=step), step / 150)
     good, hurt = discs(seed=999), discs(seed=999)
     hurt[:, :, 12:18, 12:18] = torch.tensor([0.9, -0.9, -0.9])[:, None, None]
-    redrawn = model.reconstruct(hurt)
+    reconstruction = model.reconstruct(hurt)
     inside = (slice(None), slice(None), slice(12, 18), slice(12, 18))
-    assert (redrawn - good)[inside].abs().mean() < 0.5 * (hurt - good)[inside].abs().mean()
+    assert (reconstruction - good)[inside].abs().mean() < 0.5 * (hurt - good)[inside].abs().mean()
     scores = model.anomaly_map(hurt)
     assert scores[:, 12:18, 12:18].mean() > 3 * scores[:, :8].mean()
 
 
-def test_terms_add_up_and_zero_weights_spare_their_networks() -> None:
-    model = CLGANR(**TINY, lambda_x=0.5, lambda_gan=0.25, gan_from=0.4)
+def test_terms_add_up() -> None:
+    model = RestoringModel(**TINY, lambda_x=0.5, lambda_gan=0.25, gan_from=0.4)
     early, late = model.training_step(discs(), 0.1), model.training_step(discs(), 0.6)
     assert "L_GAN_G" not in early and {"L_D_real", "L_D_fake"} <= set(early)
     expected = (
         10 * late["L_1"] + late["L_SSIM"] + late["L_gradient"] + 0.5 * late["L_PatchNCE_X"] + 0.25 * late["L_GAN_G"]
     )
     torch.testing.assert_close(late["L_total"], expected)
-    plain = CLGANR(**TINY, lambda_x=0.0)
-    before = [p.clone() for part in (plain.discriminator, plain.heads) for p in part.parameters()]
+    plain = RestoringModel(**TINY, lambda_x=0.0)
     assert set(plain.training_step(discs(), 0.6)) == {"L_total", "L_1", "L_SSIM", "L_gradient"}
-    after = [p for part in (plain.discriminator, plain.heads) for p in part.parameters()]
-    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-def test_damage_weighs_more_in_l1() -> None:
-    model = CLGANR(**TINY, inside=4.0)
-    images, where = torch.zeros(1, 3, 32, 32), torch.zeros(1, 1, 32, 32)
-    where[..., :16] = 1
-    redrawn = torch.zeros(1, 3, 32, 32, requires_grad=True) + where  # wrong by 1/2 of [0, 1], on the damaged half
-    terms = model.update_restorer(images, redrawn, where, adversarial=False)
-    assert float(terms["L_1"]) == pytest.approx(0.5 * 5 / 6)
+def test_three_seeded_steps_give_the_losses_that_they_gave() -> None:
+    torch.manual_seed(0)
+    model = RestoringModelWithComparator(**TINY, lambda_gan=0.1, gan_from=0.0, learning_rate=0.01)
+    for step in range(3):
+        terms = model.training_step(discs(seed=step), step / 3)
+    expected = {"L_total": 3.787, "L_1": 0.235, "L_SSIM": 0.776, "L_gradient": 0.382, "L_PatchNCE_X": 1.924,
+                "L_D_real": 0.766, "L_D_fake": 0.586, "L_GAN_G": 0.862, "L_compare": 0.066}  # fmt: skip
+    assert {name: float(term) for name, term in terms.items()} == pytest.approx(
+        expected, rel=0.01
+    )  # other kernels: 3e-4
+    assert float(model.anomaly_map(discs(seed=9)).mean()) > 0
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    ("option", "part", "optimizer"), [("lambda_x", "heads", ""), ("lambda_gan", "discriminator", "D")]
+)
+def test_a_weight_of_zero_builds_no_network_and_no_optimizer(
+    variant: type[RestoringModel], option: str, part: str, optimizer: str
+) -> None:
+    without, with_it = variant(**{**TINY, option: 0.0}), variant(**{**TINY, option: 0.1})
+    keys, more = set(without.state_dict()), set(with_it.state_dict())
+    assert keys < more and {key.split(".")[0] for key in more - keys} == {part}
+    assert set(with_it.optimizers) - set(without.optimizers) == ({optimizer} if optimizer else set())
+    trained = {id(p) for o in with_it.optimizers.values() for group in o.param_groups for p in group["params"]}
+    assert trained == {id(p) for p in with_it.parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_weights_of_earlier_versions_load_and_unknown_ones_do_not(variant: type[RestoringModel]) -> None:
+    torch.manual_seed(0)
+    everything, lean = variant(**TINY, lambda_gan=0.1), variant(**TINY, lambda_x=0.0)
+    everything.fit(torch.zeros(0), "flips")
+    everything.threshold.fill_(0.25)
+    everything.training_step(discs(), 0.6)
+    older = everything.state_dict()  # earlier versions saved D and H whatever their weights
+    assert {"discriminator", "heads"} <= {key.split(".")[0] for key in older}
+    lean.load_state_dict(older)
+    assert all(torch.equal(value, older[key]) for key, value in lean.state_dict().items())
+    assert lean.map_threshold() == 0.25 and int(lean.updates) == 1 and len(lean.augmentations) == 4
+    assert torch.equal(lean.anomaly_map(discs()), everything.anomaly_map(discs()))
+    with pytest.raises(RuntimeError, match="Unexpected.*head.weight"):
+        lean.load_state_dict({**older, "head.weight": torch.zeros(1)})
+    with pytest.raises(RuntimeError, match="Missing.*average"):
+        lean.load_state_dict({key: value for key, value in older.items() if not key.startswith("average.")})
+    with pytest.raises(RuntimeError, match="Missing.*discriminator"):  # what is in use must be there
+        everything.load_state_dict(lean.state_dict())
+
+
+def test_anomalies_weigh_more_in_l1() -> None:
+    images, anomaly = torch.zeros(1, 3, 32, 32), torch.zeros(1, 1, 32, 32)
+    anomaly[..., :16] = 1
+    output = torch.zeros(1, 3, 32, 32) + anomaly  # wrong by 1/2 of [0, 1], on the anomalous half
+    assert float(reconstruction_losses(images, output, anomaly, 4.0)["L_1"]) == pytest.approx(0.5 * 5 / 6)
+    same = reconstruction_losses(images, images, anomaly, 4.0)
+    assert all(float(loss) == pytest.approx(0, abs=1e-6) for loss in same.values())
 
 
 def test_the_schedule_is_flat_then_a_cosine_to_zero() -> None:
-    model = CLGANR(**TINY, learning_rate=1.0)
+    model = RestoringModelWithComparator(**TINY, lambda_gan=0.1, learning_rate=1.0)
     rates = []
     for progress in (0.0, 0.5, 0.75, 1.0):
-        model.set_learning_rate(progress)
-        rates.append((model.g_optimizer.param_groups[0]["lr"], model.d_optimizer.param_groups[0]["lr"]))
-    assert rates == [pytest.approx(pair) for pair in ((1, 0.2), (1, 0.2), (0.5, 0.1), (0, 0))]
+        model.set_learning_rates(progress)
+        rates.append([model.optimizers[name].param_groups[0]["lr"] for name in "GDC"])
+    assert rates == [pytest.approx(row) for row in ([1, 0.2, 1], [1, 0.2, 1], [0.5, 0.1, 0.5], [0, 0, 0])]
 
 
 def test_average_moves_towards_the_trained_weights() -> None:
@@ -165,34 +215,33 @@ def test_average_moves_towards_the_trained_weights() -> None:
 @pytest.mark.parametrize("compare", ["color", "gradients", "features"])
 def test_equal_images_score_nothing_and_the_native_threshold_needs_no_label(compare: str) -> None:
     torch.manual_seed(0)
-    model = CLGANR(**TINY, compare=compare)  # type: ignore[arg-type]
+    model = RestoringModel(**TINY, compare=compare)  # type: ignore[arg-type]
     images = discs()
     assert float(model.anomaly_map(images, images).max()) < 1e-5
     with pytest.raises(RuntimeError, match="calibrate"):
         model.detect_native(images)
     model.calibrate(images)
     good = to_uint8(images).permute(0, 2, 3, 1).numpy()
-    painted = [probe(good, seed) for seed in range(4)]
+    pairs = [add_anomalies(good, seed) for seed in range(4)]
     maps = [
-        model.anomaly_map(to_float(torch.from_numpy(damaged).permute(0, 3, 1, 2))).numpy() for damaged, _ in painted
+        model.anomaly_map(to_float(torch.from_numpy(corrupted).permute(0, 3, 1, 2))).numpy() for corrupted, _ in pairs
     ]
-    truths = np.concatenate([truth for _, truth in painted])
-    found_best, _ = best_single(np.concatenate(maps)[truths.any((1, 2))], truths[truths.any((1, 2))])
+    truths = np.concatenate([truth for _, truth in pairs])
+    best, _ = best_single(np.concatenate(maps)[truths.any((1, 2))], truths[truths.any((1, 2))])
     passing = torch.quantile(model.anomaly_map(to_float(to_uint8(images))), 0.99)
-    assert float(model.threshold) == pytest.approx((found_best * float(passing)) ** 0.5, rel=1e-3)
-    found = model.detect_native(images)
-    assert torch.equal(found, model.anomaly_map(images) > model.threshold)
+    assert float(model.threshold) == pytest.approx((best * float(passing)) ** 0.5, rel=1e-3)
+    assert torch.equal(model.detect_native(images), model.anomaly_map(images) > model.threshold)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("options", [{}, {"lambda_gan": 0.1, "lambda_x": 0.5}])
-def test_resumes_exactly(variant: type[CLGANR], options: dict[str, float]) -> None:
+def test_resumes_exactly(variant: type[RestoringModel], options: dict[str, float]) -> None:
     torch.manual_seed(0)
     first, second = variant(**TINY, **options), variant(**TINY, **options)
     first.training_step(discs(), 0.6)
     second.load_state_dict(first.state_dict())
-    kept = {name: part for name, part in first.training_state().items() if part}  # nothing is kept of an idle Adam
-    files = {name: {key: moment.contiguous() for key, moment in part.items()} for name, part in kept.items()}
+    state = first.training_state()
+    files = {name: {key: moment.contiguous() for key, moment in part.items()} for name, part in state.items()}
     second.load_training_state(copy.deepcopy(files))
     for model in (first, second):
         torch.manual_seed(1)
@@ -203,7 +252,7 @@ def test_resumes_exactly(variant: type[CLGANR], options: dict[str, float]) -> No
 
 def test_comparator_learns_without_moving_g() -> None:
     torch.manual_seed(0)
-    learned, plain = CLGANRC(**TINY), CLGANR(**TINY)
+    learned, plain = RestoringModelWithComparator(**TINY), RestoringModel(**TINY)
     plain.load_state_dict(learned.state_dict(), strict=False)
     for model in (learned, plain):
         torch.manual_seed(1)
@@ -214,13 +263,13 @@ def test_comparator_learns_without_moving_g() -> None:
     assert scores.shape == (4, 32, 32) and float(scores.min()) >= 0 and bool(scores.isfinite().all())
 
 
-def test_noise_is_no_damage() -> None:
+def test_noise_is_no_anomaly() -> None:
     torch.manual_seed(0)
     good = discs(40)
-    damaged, where = corrupt(good)
-    wanted = visible_damage(good, damaged, where)
-    assert float(wanted[where == 0].sum()) == 0 and 0.5 < float(wanted[where == 1].mean()) < 1
-    assert float(((damaged - good).abs().amax(1, keepdim=True)[where == 0] > 16 / 255).float().mean()) > 0.01
+    corrupted, anomaly = corrupt(good)
+    wanted = visible_anomaly(good, corrupted, anomaly)
+    assert float(wanted[anomaly == 0].sum()) == 0 and 0.5 < float(wanted[anomaly == 1].mean()) < 1
+    assert float(((corrupted - good).abs().amax(1, keepdim=True)[anomaly == 0] > 16 / 255).float().mean()) > 0.01
 
 
 def test_comparator_sees_differences_only() -> None:
@@ -232,35 +281,36 @@ def test_comparator_sees_differences_only() -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize(("symmetry", "count"), [("none", 1), ("flips", 4), ("quarters", 4), ("any+flips", 8)])
-def test_answers_turn_with_the_image_as_far_as_the_product_may(
-    variant: type[CLGANR], symmetry: str, count: int
+def test_predictions_turn_with_the_image_as_far_as_the_product_s_symmetry_goes(
+    variant: type[RestoringModel], symmetry: str, count: int
 ) -> None:
     torch.manual_seed(0)
     model = variant(**TINY)
-    for average, trained in model.averages():  # batch norm's statistics and an average that is no longer the first draw
-        average.load_state_dict(trained.state_dict())
     model.fit(torch.zeros(0), symmetry)
+    for part in filter(None, (model.average, model.comparator_average)):
+        for weight in part.parameters():  # an untrained network's output hardly depends on its input
+            torch.nn.init.normal_(weight, std=0.3)
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     for angle, mirrored in poses("quarters+flips"):
         allowed = (angle, mirrored) in poses(symmetry, 90.0)
         turned = turn(images, angle, mirrored)
-        for answer in (model.reconstruct, model.anomaly_map):
-            same = torch.allclose(answer(turned), turn(answer(images), angle, mirrored), atol=1e-4)
-            assert same == allowed, (answer, angle, mirrored)
+        for predict in (model.reconstruct, model.anomaly_map):
+            same = torch.allclose(predict(turned), turn(predict(images), angle, mirrored), atol=1e-4)
+            assert same == allowed, (predict, angle, mirrored)
     again = variant(**TINY)
     again.load_state_dict(model.state_dict())
-    assert len(again.poses) == count and torch.equal(again.reconstruct(images), model.reconstruct(images))
+    assert len(again.augmentations) == count and torch.equal(again.reconstruct(images), model.reconstruct(images))
     alone = variant(**TINY, average_poses=False)
     alone.load_state_dict(model.state_dict())
     assert torch.equal(alone.reconstruct(images), model.average(images))
 
 
-def test_damaged_and_whole_image_stand_in_one_light(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_images_get_the_same_lighting(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[torch.Tensor] = []
     monkeypatch.setattr("clgan_lib.restoring.model.corrupt", lambda images: (seen.append(images), corrupt(images))[1])
     for light in (0.05, 0.0):
-        model = CLGANR(**TINY, light=light)
-        monkeypatch.setattr(model, "update_restorer", lambda images, *_, **__: (seen.append(images), {})[1])
+        model = RestoringModel(**TINY, light=light)
+        monkeypatch.setattr(model, "_update_generator", lambda images, *_, **__: (seen.append(images), {})[1])
         model.training_step(discs(), 0.0)
         lit, target = seen[-2:]
         assert torch.equal(lit, target) and torch.equal(lit, discs()) == (light == 0)

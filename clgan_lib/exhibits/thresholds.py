@@ -1,8 +1,7 @@
 """Thresholds that need no label, as a benchmark of their own: what each rule in use makes of the same maps.
 
-A rule sees the maps of held-out good images, and for `synthetic` the model; never a label of the test set. Beside them
-stands the *oracle*, the one threshold that is best on the test labels, and each rule's gap to it. Peaks over threshold:
-Pickands, Annals of Statistics 3 (1975); block maxima: Gumbel, "Statistics of Extremes" (1958).
+A rule (`clgan_lib.calibration`) sees the maps of held-out good images, and for `synthetic` the model; never a label of the
+test set. Beside them stands the *oracle*, the one threshold that is best on the test labels, and each rule's gap to it.
 """
 
 from __future__ import annotations
@@ -16,6 +15,16 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from clgan_lib.calibration import (
+    IMAGE_RATE,
+    PIXEL_RATE,
+    Maps,
+    best_single,
+    image_maxima,
+    mean_and_sigma,
+    peaks_over_threshold,
+    quantile,
+)
 from clgan_lib.data import load_category
 from clgan_lib.exhibits.examples import runs_with_maps
 from clgan_lib.exhibits.run_table import display
@@ -23,7 +32,7 @@ from clgan_lib.exhibits.tables import number, provenance
 from clgan_lib.metrics import counts, metrics_of_counts
 from clgan_lib.ranking import false_alarms
 from clgan_lib.render.table import NOT_APPLICABLE, Cell, Row, Table
-from clgan_lib.restoring.validation_anomalies import Maps, best_single, synthetic_defects
+from clgan_lib.restoring.validation_anomalies import synthetic_anomaly_threshold
 from clgan_lib.runs import execution
 from clgan_lib.runs.evaluation import SIZE, anomaly_maps
 from clgan_lib.runs.maps import read_maps
@@ -31,64 +40,8 @@ from clgan_lib.runs.record import read_record
 
 ORACLE = "oracle"
 QUANTILES = (0.99, 0.995, 0.999)
-TAIL = 0.98  # peaks are what exceeds this quantile of the held-out pixels
-PIXEL_RATE = 1e-4  # of false alarms that the fitted tail should leave
-IMAGE_RATE = 0.05  # of good images that the fitted maxima should leave
 SIGMA = "mean + {k:g}σ per image"
 SYNTHETIC = "synthetic defects"
-
-
-def quantile(holdout: Maps, level: float) -> float:
-    """The score that a share `level` of the held-out good pixels stays below."""
-    return float(np.quantile(holdout, level))
-
-
-def peaks_over_threshold(holdout: Maps, rate: float = PIXEL_RATE, tail: float = TAIL) -> float:
-    r"""The score that good pixels exceed at `rate`, by a generalised Pareto distribution fitted to their tail.
-
-    $$ t = u + \frac{\sigma}{\xi} \left( \left( \frac{rate}{1 - tail} \right)^{-\xi} - 1 \right) $$
-
-    with u the quantile `tail`, and sigma and xi fitted to what exceeds it. Neighbouring pixels depend on each other, which
-    leaves the estimate right on average and its own error larger than their number suggests.
-
-    Args:
-        holdout: maps of held-out good images, ``(H, S, S)``.
-        rate: in (0, 1 - tail).
-        tail: in (0, 1).
-
-    Raises:
-        ValueError: if the rate is no part of the tail, or fewer than 10 pixels exceed it.
-    """
-    if not 0 < rate < 1 - tail:
-        raise ValueError(f"rate: expected a share in (0, {1 - tail:g}), got {rate}")
-    start = float(np.quantile(holdout, tail))
-    excess = holdout[holdout > start].astype(np.float64) - start
-    if len(excess) < 10:
-        raise ValueError(f"holdout: {len(excess)} pixels exceed the quantile {tail}; a tail cannot be fitted to so few")
-    thinned = np.sort(excess)[:: max(1, len(excess) // 5000)]  # a fit to thousands is as good and far faster
-    from scipy.stats import genpareto  # half a second that most who import this module need not pay
-
-    shape, _, scale = genpareto.fit(thinned, floc=0)
-    return start + float(genpareto.isf(rate / (1 - tail), shape, scale=scale))
-
-
-def image_maxima(holdout: Maps, rate: float = IMAGE_RATE) -> float:
-    """The score that a share `rate` of good images exceeds anywhere, by a Gumbel distribution of their maxima.
-
-    Raises:
-        ValueError: with fewer than 3 held-out images.
-    """
-    if len(holdout) < 3:
-        raise ValueError(f"holdout: {len(holdout)} good images; maxima cannot be fitted to fewer than 3")
-    from scipy.stats import gumbel_r  # as above
-
-    return float(gumbel_r.isf(rate, *gumbel_r.fit(holdout.max((1, 2)))))
-
-
-def mean_and_sigma(maps: Maps, k: float) -> NDArray[np.bool_]:
-    """Masks of what exceeds its own image's mean + k sigma."""
-    mean, sigma = (f((1, 2), keepdims=True, dtype=np.float64) for f in (maps.mean, maps.std))
-    return maps > mean + k * sigma
 
 
 def rules(holdout: Maps, synthetic: float | None = None) -> dict[str, float]:
@@ -149,7 +102,7 @@ def _synthetic_threshold(folder: Path) -> float | None:
         """The run's own maps, ``(H, S, S)``."""
         return anomaly_maps(model, torch.from_numpy(images).permute(0, 3, 1, 2))
 
-    return synthetic_defects(held_out.permute(0, 2, 3, 1).numpy(), score)
+    return synthetic_anomaly_threshold(held_out.permute(0, 2, 3, 1).numpy(), score)
 
 
 def measure(results_root: str | Path, frame: pd.DataFrame, *, synthetic: bool = True) -> pd.DataFrame:

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
+from clgan_lib.calibration import IMAGE_RATE, image_maxima
 from clgan_lib.data import SUFFIXES, read_image, resize
-from clgan_lib.exhibits.thresholds import IMAGE_RATE, image_maxima
 from clgan_lib.model import ReconstructionModel
 from clgan_lib.runs.evaluation import SIZE, Answers, answers
 from clgan_lib.runs.folder import first_line, write_json, writing

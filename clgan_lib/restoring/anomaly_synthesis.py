@@ -1,7 +1,7 @@
-"""Made-up damage for training a generator that restores: good images in, damaged images out.
+"""Synthetic anomalies for training a generator that restores: good images in, images with anomalies out.
 
-Drawn from noise and the good images themselves, with no knowledge of any product or real defect, and sharing no code with
-the embedded data's defects, which would otherwise be learnt by heart (a test holds the two apart).
+Made from noise and the good images themselves, with no knowledge of any product or real defect. They share no code with the
+defects of the embedded data, which would otherwise be learnt by heart (a test holds the two apart).
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CLEAN = 0.25  # share of images left whole: what is good must come back as it is
-AREA = (0.001, 0.3)  # of the image, all damage together, log-uniform
+CLEAN = 0.25  # share of images without an anomaly: what is good must come back as it is
+AREA = (0.001, 0.3)  # of the image, all its anomalies together, log-uniform
 NOISE = 0.04  # largest sigma of the noise that every image gets, of [-1, 1]
 
 
 def corrupt(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Damage a batch in 1 to 4 places an image; randomness from torch's global generator.
+    """Add 1 to 4 anomalies to most images of a batch; randomness from torch's global generator.
 
     Args:
         images: good ones, ``(B, 3, S, S)`` in [-1, 1].
 
     Returns:
-        The damaged images, of the same shape and range, and where they were damaged, ``(B, 1, S, S)``, 0 or 1.
+        The corrupted images, of the same shape and range, and 1 where an anomaly is, else 0, ``(B, 1, S, S)``.
     """
-    damaged, where = images.clone(), torch.zeros_like(images[:, :1])
+    corrupted, anomaly = images.clone(), torch.zeros_like(images[:, :1])
     for i in range(len(images)):
         if torch.rand(()) < CLEAN:
             continue
-        places = int(torch.randint(1, 5, ()))
-        area = math.exp(_between(*map(math.log, AREA))) / places
+        count = int(torch.randint(1, 5, ()))
+        area = math.exp(_between(*map(math.log, AREA))) / count
         likely = salience(images[i])
-        for _ in range(places):
+        for _ in range(count):
             opacity = draw_shape(likely, area) * _between(0.3, 1)
             fill = _pick(FILLS)(images, i)
-            damaged[i] = torch.lerp(damaged[i], fill.clamp(-1, 1), opacity)
-            where[i] = torch.maximum(where[i], (opacity > 0.02).float())
+            corrupted[i] = torch.lerp(corrupted[i], fill.clamp(-1, 1), opacity)
+            anomaly[i] = torch.maximum(anomaly[i], (opacity > 0.02).float())
     noise = NOISE * torch.rand(len(images), 1, 1, 1, device=images.device) * torch.randn_like(images)
-    return (damaged + noise).clamp(-1, 1), where
+    return (corrupted + noise).clamp(-1, 1), anomaly
 
 
 def salience(image: Tensor) -> Tensor:
@@ -55,10 +55,10 @@ def salience(image: Tensor) -> Tensor:
 
 
 def draw_shape(likely: Tensor, area: float) -> Tensor:
-    """One patch of damage, ``(1, S, S)`` in [0, 1]: the highest `area` of a random landscape around a likely place.
+    """The opacity of one anomaly, ``(1, S, S)`` in [0, 1]: the highest `area` of a random landscape around a likely place.
 
     Args:
-        likely: weights of the places of its centre, ``(S * S,)``.
+        likely: weights of the pixels as its centre, ``(S * S,)``.
         area: share of the image in (0, 1).
     """
     size, device = math.isqrt(len(likely)), likely.device
@@ -109,7 +109,7 @@ def _other(images: Tensor, i: int) -> Tensor:
 
 
 def _tinted(images: Tensor, i: int) -> Tensor:
-    """What is there, lighter or darker and in another colour: a stain."""
+    """The image itself, lighter or darker and in another colour: a stain."""
     return _recoloured(images[i], 1.0)
 
 

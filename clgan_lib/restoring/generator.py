@@ -1,9 +1,9 @@
 """G of the restoring variant: the paper's encoder, residual blocks and decoder, made to restore on little compute.
 
-Against `clgan_lib.networks.Generator`: convolutions halve the resolution themselves, and three times, so that a block sees
-further at a fraction of the cost; the decoder convolves before it enlarges; batch norm, since instance norm discards an
-image's brightness, and with it some defects (without a comparator, early in training, instance norm does better under the
-calibrated threshold: notebook 23). No skips: they would carry a defect past the bottleneck.
+It differs from `clgan_lib.networks.Generator` in four ways. Strided convolutions halve the resolution, and three times, so
+that a block sees further at a fraction of the cost. The decoder convolves before it enlarges. Batch norm is the default:
+instance norm discards an image's brightness, and with it some defects, though without a comparator and early in training it
+does better under the calibrated threshold (notebook 23). There are no skips, which would carry a defect past the bottleneck.
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from clgan_lib.layers import COMPILE_OPTIONS, Norm
-from clgan_lib.losses import GanLoss, adversarial_loss, generator_loss, patch_nce_losses
+from clgan_lib import compiled
+from clgan_lib.layers import Norm
+from clgan_lib.losses import GanLoss, adversarial_loss, generator_loss, patch_nce_loss
 from clgan_lib.model import ReconstructionModel, load_optimizer_state, optimizer_state
 from clgan_lib.networks import (
     Generator,
@@ -96,12 +97,11 @@ class CLGAN(ReconstructionModel):
 
     def compile_networks(self) -> None:
         """G's passes and D, each whole, for one shape of images: norms, ReLUs and borders join."""
-        how: dict[str, Any] = {"dynamic": False, "options": COMPILE_OPTIONS}
-        whole = self.generator
-        whole.fuse()
-        self.discriminator.fuse()
-        whole.forward_with_taps = torch.compile(whole.forward_with_taps, **how)  # type: ignore[method-assign]
-        whole.encode = torch.compile(whole.encode, **how)  # type: ignore[method-assign]
+        how: dict[str, Any] = {"dynamic": False, "options": compiled.OPTIONS}
+        compiled.fuse(self)
+        g = self.generator
+        g.forward_with_taps = torch.compile(g.forward_with_taps, **how)  # type: ignore[method-assign]
+        g.encode = torch.compile(g.encode, **how)  # type: ignore[method-assign]
         self.discriminator.compile(**how)
 
     def training_step(self, images: Tensor, progress: float) -> dict[str, Tensor]:
@@ -166,8 +166,7 @@ class CLGAN(ReconstructionModel):
         for head, query, key, places in zip(self.heads, self.generator.encode(fake), taps, locations, strict=True):
             with torch.no_grad():
                 target = head(take_locations(key, places))
-            found = head(take_locations(query, places))
-            losses.append(patch_nce_losses(found, target, self.temperature))
+            losses.append(patch_nce_loss(head(take_locations(query, places)), target, self.temperature, reduction="none"))
         return torch.stack(losses).mean(0)
 
     @torch.no_grad()

@@ -59,20 +59,9 @@ def generator_loss(logits: Tensor, *, gan: GanLoss = "log") -> Tensor:
     return adversarial_loss(logits, True, gan=gan)
 
 
-def patch_nce_losses(query: Tensor, key: Tensor, temperature: float) -> Tensor:
-    """`patch_nce_loss` of each image by itself, ``(B,)``, at the price of one call."""
-    if query.ndim != 3 or query.shape != key.shape:
-        raise ValueError(
-            f"query and key: expected one shape (B, S, K), got {tuple(query.shape)} and {tuple(key.shape)}"
-        )
-    if not temperature > 0:
-        raise ValueError(f"temperature: expected a number > 0, got {temperature}")
-    similarity = torch.bmm(query.float(), key.detach().float().transpose(1, 2)) / temperature  # (B, S, S)
-    positives = torch.arange(query.shape[1], device=query.device).repeat(query.shape[0])  # (B * S,): the diagonal
-    return F.cross_entropy(similarity.flatten(0, 1), positives, reduction="none").view(query.shape[:2]).mean(1)
-
-
-def patch_nce_loss(query: Tensor, key: Tensor, temperature: float = 0.07) -> Tensor:
+def patch_nce_loss(
+    query: Tensor, key: Tensor, temperature: float = 0.07, *, reduction: Literal["mean", "none"] = "mean"
+) -> Tensor:
     r"""PatchNCE for one tap, eq. 2 and the mean of eq. 3: each patch must recognise itself among the others.
 
     $$ \ell(v_q, v^+, v^-) = -\log \frac{\exp(v_q \cdot v^+ / \tau)}
@@ -85,11 +74,30 @@ def patch_nce_loss(query: Tensor, key: Tensor, temperature: float = 0.07) -> Ten
         query: $v_q$, features of the reconstruction, ``(B, S, K)``, unit length along K.
         key: $v^+$ and $v^-$, features of the input at the same places, ``(B, S, K)``, unit length along K.
         temperature: $\tau$ > 0; small values look at the hardest negatives only.
+        reduction: ``"mean"`` over B and S; ``"none"`` keeps the images apart.
 
     Returns:
-        A scalar >= 0, the mean over B and S; log S where all similarities are equal.
+        >= 0, a scalar, or ``(B,)`` without reduction; log S where all similarities are equal.
 
     Raises:
-        ValueError: if the shapes differ or are not three-dimensional, or the temperature is not positive.
+        ValueError: naming the argument: shapes that differ or are not three-dimensional, a temperature <= 0, a reduction.
+
+    Two patches with orthogonal features, each like its positive: $-\log(e / (e + 1)) = \log(1 + 1/e)$ at $\tau = 1$.
+
+    >>> features = torch.eye(2)[None]  # (1, 2, 2)
+    >>> round(patch_nce_loss(features, features, temperature=1.0).item(), 4)
+    0.3133
     """
-    return patch_nce_losses(query, key, temperature).mean()
+    if query.ndim != 3 or query.shape != key.shape:
+        raise ValueError(
+            f"query and key: expected one shape (B, S, K), got {tuple(query.shape)} and {tuple(key.shape)}"
+        )
+    if not temperature > 0:
+        raise ValueError(f"temperature: expected a number > 0, got {temperature}")
+    if reduction not in ("mean", "none"):
+        raise ValueError(f"reduction: {reduction!r} is unknown; use 'mean' or 'none'")
+    similarity = torch.bmm(query.float(), key.detach().float().transpose(1, 2)) / temperature  # (B, S, S)
+    positives = torch.arange(query.shape[1], device=query.device).repeat(query.shape[0])  # (B * S,): the diagonal
+    losses = F.cross_entropy(similarity.flatten(0, 1), positives, reduction="none")  # (B * S,): eq. 2 is -log softmax
+    per_image = losses.view(query.shape[:2]).mean(1)
+    return per_image.mean() if reduction == "mean" else per_image

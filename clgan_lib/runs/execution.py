@@ -22,6 +22,7 @@ import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from clgan_lib.checkpoint import Progress, load_checkpoint
 from clgan_lib.data import Category, load_category
 from clgan_lib.data_checks import refuse_odd_files
 from clgan_lib.datasets import arrange
@@ -31,11 +32,11 @@ from clgan_lib.runs import evaluation
 from clgan_lib.runs.config import RunConfig, check_options
 from clgan_lib.runs.folder import FORMAT, claim, first_line, read_metrics, within_memory, write_json, writing
 from clgan_lib.runs.weights import Card, read_model, write_weights
-from clgan_lib.training import Budget, Progress, load_checkpoint, peak_bytes, pick_device, set_threads, train
+from clgan_lib.training import Budget, peak_bytes, pick_device, set_threads, train
 
 EMBEDDED_SIZE = 256
 AGAIN = "free space or make it writable, then run again: it goes on from its checkpoint"
-PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "safetensors")
+PACKAGES = ("torch", "torchvision", "numpy", "pandas", "safetensors")
 
 
 @dataclass

@@ -175,7 +175,9 @@ def _halving(size: int, _: int, device: torch.device) -> tuple[_Neighbours, _Nei
     """
     count = (size + 1) // 2
     middle = 2 * torch.arange(count, device=device, dtype=torch.int32)
-    there: _Neighbours = [(_mirrored(middle + step, size), weight) for step, weight in ((-1, 0.25), (0, 0.5), (1, 0.25))]
+    there: _Neighbours = [
+        (_mirrored(middle + step, size), weight) for step, weight in ((-1, 0.25), (0, 0.5), (1, 0.25))
+    ]
     at = torch.arange(size, device=device, dtype=torch.int32)
     before, after = at >> 1, (at + 1) >> 1
     twice = (at == 1), (at == size - 2) & (size % 2 == 1)

@@ -28,7 +28,7 @@ def adversarial_loss(logits: Tensor, real: bool, *, gan: GanLoss = "log") -> Ten
 
     Args:
         logits: D's raw output before the sigmoid, any shape, such as ``(B, 1, 30, 30)``.
-        real: which answer counts as right.
+        real: whether D should say "real" for every patch, or "not real".
         gan: ``"log"`` the logarithms of eq. 1; ``"log_saturating"`` the same for D, see `generator_loss`;
             ``"lsgan"`` squared distance to 1 or 0, CUT's default.
 
@@ -37,6 +37,11 @@ def adversarial_loss(logits: Tensor, real: bool, *, gan: GanLoss = "log") -> Ten
 
     Raises:
         ValueError: if `gan` is none of the three.
+
+    >>> round(adversarial_loss(torch.tensor([0.0, 0.0]), True).item(), 4)  # -log(1/2)
+    0.6931
+    >>> adversarial_loss(torch.tensor([1.0, 3.0]), True, gan="lsgan").item()  # (0 + 4) / 2
+    2.0
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # a mean of bf16 has two digits
     if gan in ("log", "log_saturating"):  # -log sigmoid(l) and -log(1 - sigmoid(l)), without overflow
@@ -53,6 +58,10 @@ def generator_loss(logits: Tensor, *, gan: GanLoss = "log") -> Tensor:
         logits: D's raw output for G(x), any shape.
         gan: ``"log_saturating"`` minimises E log(1 - D(G(x))), eq. 1 to the letter, a scalar <= 0; the others minimise
             the distance from "real" (see `adversarial_loss`).
+
+    >>> undecided = torch.zeros(2)
+    >>> round(generator_loss(undecided).item(), 4), round(generator_loss(undecided, gan="log_saturating").item(), 4)
+    (0.6931, -0.6931)
     """
     if gan == "log_saturating":
         return -adversarial_loss(logits, False)

@@ -74,7 +74,9 @@ class Generator(nn.Module):
         self.pad = nn.ReflectionPad2d(3)
         self.stem = nn.Sequential(nn.Conv2d(3, width, 7), norm_layer(norm, width), _relu(norm))
         self.down_convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
-        self.down_rests = nn.ModuleList(nn.Sequential(norm_layer(norm, b), _relu(norm), BlurDown(b)) for b in widths[1:])
+        self.down_rests = nn.ModuleList(
+            nn.Sequential(norm_layer(norm, b), _relu(norm), BlurDown(b)) for b in widths[1:]
+        )
         self.blocks = nn.ModuleList(ResidualBlock(widths[-1], norm) for _ in range(blocks))
         self.decoder = nn.Sequential(
             *(

@@ -13,7 +13,9 @@ import inspect
 import json
 import math
 import re
+import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_type_hints
@@ -34,12 +36,12 @@ from clgan_lib.model import MODELS, find_model
 from clgan_lib.paths import RESULTS, ROOT, safe_name
 
 # What every training runs through, beside the model's own module; see `training_code`.
-TRAINING_MODULES = ("augment", "data", "model", "training")
+TRAINING_MODULES = ("clgan_lib.checkpoint", "clgan_lib.synthetic", "clgan_lib.training")
 EMBEDDED = "embedded"
-LONGEST = 100  # bytes of a name: model, category and seed together name a log file, and a file's name has 255 at most
-LARGEST = 2**16  # of a whole number among the options: more layers, channels or patches than fit any machine
-RESERVED = ("tables", "figures", "log")  # folders of an experiment beside its runs
-MODEL_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*)?")  # a name, or package.module:Class
+_LONGEST = 100  # bytes of a name: model, category and seed together name a log file, and a file's name has 255 at most
+_LARGEST = 2**16  # of a whole number among the options: more layers, channels or patches than fit any machine
+_RESERVED = ("tables", "figures", "log")  # folders of an experiment beside its runs
+_MODEL_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*)?")  # a name, or package.module:Class
 
 
 class RunConfig(BaseModel):
@@ -115,17 +117,17 @@ class RunConfig(BaseModel):
         safe_name(self.category, "category")
         if self.experiment == "paper":
             raise ValueError("experiment: 'paper' holds the published numbers; choose another name")
-        if not MODEL_NAME.fullmatch(self.model):
+        if not _MODEL_NAME.fullmatch(self.model):
             raise ValueError(
                 f"model: {self.model!r} is no name; use one of {', '.join(MODELS)}, or package.module:Class"
             )
         for name in ("experiment", "category", "model", "variant"):
             size = len(getattr(self, name).encode())
-            if size > LONGEST:
-                raise ValueError(f"{name}: a name of {size} bytes is too long for a folder; use {LONGEST} at most")
+            if size > _LONGEST:
+                raise ValueError(f"{name}: a name of {size} bytes is too long for a folder; use {_LONGEST} at most")
         if self.variant:
             safe_name(self.variant, "variant")
-            if self.variant.casefold() in (*RESERVED, *(set(MODELS) - {self.model})):
+            if self.variant.casefold() in (*_RESERVED, *(set(MODELS) - {self.model})):
                 raise ValueError(
                     f"variant: {self.variant!r} is the name of another model or of a folder of results; choose another"
                 )
@@ -195,30 +197,65 @@ def model_folder(model: str) -> str:
 
 
 def training_code(model: str) -> str:
-    """SHA-256 over the source of the modules that training runs through: an edit to a figure reruns no training."""
-    files = [ROOT / "clgan_lib" / f"{name}.py" for name in TRAINING_MODULES]
-    found = _with_imports([*files, Path(inspect.getfile(find_model(model)))])
-    digest = hashlib.sha256()
-    for file in sorted(found | set((ROOT / "clgan_lib" / "synthetic").glob("*.py"))):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+    """SHA-256 over the code that training runs through, without comments and docstrings.
+
+    It follows every import of the modules in `TRAINING_MODULES` and of the model's class and its base classes: within this
+    repository and within the folder that holds the model's package. An edit to a figure or to prose reruns no training.
+    """
+    classes = [c for c in find_model(model).__mro__ if _top(c.__module__) not in {"torch", *sys.stdlib_module_names}]
+    sources = _with_imports([*TRAINING_MODULES, *(c.__module__ for c in classes)], sorted({ROOT, *map(_root, classes)}))
+    return hashlib.sha256(json.dumps(sorted(sources.items())).encode()).hexdigest()
 
 
-def _with_imports(files: list[Path]) -> set[Path]:
-    """Source files and all that they import from this repository, directly or not."""
-    found: set[Path] = set()
-    while files:
-        file = files.pop()
-        if file in found:
-            continue
-        found.add(file)
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
-            if isinstance(node, ast.ImportFrom) and node.module:
-                names = [node.module, *(f"{node.module}.{name}" for name in names)]
-            paths = [ROOT / f"{name.replace('.', '/')}.py" for name in names]
-            files += [path for path in paths if path.is_file()]
-    return found
+def _with_imports(modules: list[str], roots: list[Path]) -> dict[str, str]:
+    """The code of modules, of their packages, and of all that these import below the roots, by module name."""
+    sources: dict[str, str] = {}
+    own = {_top(name) for name in modules}
+    while modules:
+        name = modules.pop()
+        if above := name.rpartition(".")[0]:
+            modules.append(above)  # a package runs before its modules
+        places = [root for root in roots if _top(name) in own or root.name not in ("site-packages", "dist-packages")]
+        path = Path(*name.split("."))
+        files = [place / file for place in places for file in (path / "__init__.py", path.with_suffix(".py"))]
+        file = next(filter(Path.is_file, files), None)
+        if file and name not in sources:
+            package = name if file.stem == "__init__" else above
+            sources[name], imported = _code_and_imports(file.read_text(encoding="utf8"), package)
+            modules += imported
+    return sources
+
+
+@lru_cache(maxsize=256)
+def _code_and_imports(source: str, package: str) -> tuple[str, tuple[str, ...]]:
+    """A module's code without comments and docstrings, and the names of all that it may import."""
+    tree, imported = ast.parse(source), list[str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: package.count(".") + 2 - node.level] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            imported += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
+        for field, value in ast.iter_fields(node):
+            if isinstance(value, list):  # of statements: one that is only a text is prose
+                setattr(node, field, [part for part in value if not _is_prose(part)])
+    return ast.unparse(tree), tuple(filter(None, imported))
+
+
+def _is_prose(node: Any) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _top(module: str) -> str:
+    """The name of a module's outermost package."""
+    return module.partition(".")[0]
+
+
+def _root(cls: type) -> Path:
+    """The folder that holds the outermost package of a class."""
+    file = Path(inspect.getfile(cls))
+    return file.parents[cls.__module__.count(".") + (file.stem == "__init__")]
 
 
 def _check_plain(value: Any, name: str) -> None:
@@ -233,8 +270,8 @@ def _check_plain(value: Any, name: str) -> None:
             _check_plain(part, name)
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name}: expected a finite number, got {value}")
-    elif isinstance(value, int) and abs(value) > LARGEST:
-        raise ValueError(f"{name}: expected a whole number up to {LARGEST}, got {value}")
+    elif isinstance(value, int) and abs(value) > _LARGEST:
+        raise ValueError(f"{name}: expected a whole number up to {_LARGEST}, got {value}")
     elif not isinstance(value, str | int | float | None):
         raise ValueError(f"{name}: expected a number, text, a list or nothing, got {type(value).__name__}")
 

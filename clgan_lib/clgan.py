@@ -127,7 +127,7 @@ class CLGAN(ReconstructionModel):
         """
         count = len(images) // self.draws
         self.discriminator.requires_grad_(True)
-        # Two calls: one concatenated batch would share its batch norm, and with it the answer, between real and fake.
+        # Two calls: one concatenated batch would share its batch norm, and with it the logits, between real and fake.
         loss_fake = adversarial_loss(self.discriminator(fake[:count]), False, gan=self.gan)
         loss_real = adversarial_loss(self.discriminator(images[-count:]), True, gan=self.gan)
         self.d_optimizer.zero_grad(set_to_none=True)

@@ -135,7 +135,7 @@ class Generator(nn.Module):
 
 
 class PatchDiscriminator(nn.Module):
-    """D, Table 1: says for each of 30 x 30 overlapping patches (at 256x256) whether it is real.
+    """D, Table 1: classifies each of 30 x 30 overlapping patches (at 256x256) as real or reconstructed.
 
     Each 4x4 convolution loses one pixel (255, 127, 63, 31, 30); the paper prints 256 in the first row and the other
     four as they are. Its batch norm in every row is kept (`norm`, `first_norm`); CUT has instance norm, and none in

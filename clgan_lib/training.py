@@ -1,7 +1,7 @@
 """One trainer for every `ReconstructionModel`: budget, batches, precision, history, checkpoints, exact resume.
 
-What a run draws depends on the seed and on how many images it has seen, never on when it was interrupted: the order of
-images is computed from (seed, epoch), and torch's own random state travels in the checkpoint. On a CPU with the same
+What is random in a run depends on the seed and on how many images it has seen, never on when it was interrupted: the order
+of images is computed from (seed, epoch), and torch's own random state travels in the checkpoint. On a CPU with the same
 versions and thread count a resumed run is therefore bitwise equal to an uninterrupted one.
 """
 
@@ -72,7 +72,7 @@ def train(
         images: good images, uint8 ``(N, 3, S, S)``.
         budget: how much.
         seed: of the order of the images.
-        symmetry, crop: see `clgan_lib.augment.augment`; crops are drawn during the first half.
+        symmetry, crop: see `clgan_lib.augment.augment`; crops are taken during the first half.
         precision: ``"float32"`` or ``"bf16"`` (autocast).
         checkpoint: file to resume from and to write to; None keeps none. One of other settings or code is not used.
         checkpoint_seconds: time between checkpoints; 0 writes one at each logging step.

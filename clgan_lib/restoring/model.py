@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clgan_lib.augment import SYMMETRIES, poses, relight, turn
+from clgan_lib.augment import SYMMETRIES, jitter_brightness_contrast, poses, turn
 from clgan_lib.clgan import CLGAN
 from clgan_lib.data import to_float, to_uint8
 from clgan_lib.losses import generator_loss
@@ -60,7 +60,7 @@ class CLGANR(CLGAN):
         compare: what the score is made of, see `difference`.
         average_poses: redraw and score an image in each mirrored or quarter-turned pose that the product allows, and
             average: what is wrong in one pose only is G's mistake, not the product's.
-        light: how far the light may vary in training, see `clgan_lib.augment.relight`; Real_A and Real_B share it, so that
+        light: how far the light may vary in training, see `clgan_lib.augment.jitter_brightness_contrast`; Real_A and Real_B share it, so that
             another light is no damage. 0 leaves images as they were taken.
         learning_rate: AdamW's, constant for half of the training, then a cosine to 0; D's is a fifth of it.
         ema: decay of the moving averages of the weights, which reconstruct and score.
@@ -142,7 +142,7 @@ class CLGANR(CLGAN):
         """D's update where it has a weight, then G's and H's, on good images ``(B, 3, S, S)``."""
         self.train()
         self.set_learning_rate(progress)
-        images = relight(images, self.light) if self.light else images
+        images = jitter_brightness_contrast(images, self.light) if self.light else images
         damaged, where = corrupt(images) if self.restore else (images, torch.zeros_like(images[:, :1]))
         redrawn, taps = self.generator.forward_with_taps(damaged.contiguous(memory_format=torch.channels_last))
         terms = self.update_discriminator(images, redrawn.detach()) if self.lambda_gan else {}

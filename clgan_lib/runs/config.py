@@ -78,13 +78,13 @@ class RunConfig(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict)
     """The model's own keyword arguments."""
     symmetry: str = "auto"
-    """Poses the product may take (`clgan_lib.augment.SYMMETRIES`); ``auto`` looks the category up."""
+    """Of the product (`clgan_lib.augment.SYMMETRIES`); ``auto`` looks the category up."""
     crop: bool = False
     """Random crops of 256/286 during the first half of training, as CUT does."""
     holdout: int = Field(7, ge=2)
-    """Every `holdout`-th good image is kept from training; the calibrated threshold comes from these."""
+    """Every `holdout`-th good image is held out from training; the calibrated threshold comes from these."""
     quantile: float = Field(0.99, gt=0, lt=1)
-    """Share of the held-out good pixels that the calibrated threshold lets pass."""
+    """Share of the held-out good pixels below the calibrated threshold."""
     k: float = Field(3.0, ge=0, allow_inf_nan=False)
     """Of the paper's first threshold, eq. 8."""
     leave_out: list[str] = Field(default_factory=list)
@@ -162,7 +162,7 @@ class RunConfig(BaseModel):
 
     @property
     def resolved_symmetry(self) -> str:
-        """The poses in force: ``auto`` looked up by category."""
+        """The symmetry in force: ``auto`` looked up by category."""
         return SYMMETRY.get(self.category, "none") if self.symmetry == "auto" else self.symmetry
 
     @property
@@ -284,12 +284,12 @@ def check_options(model: str, options: dict[str, Any]) -> None:
     """
     constructor = find_model(model).__init__
     try:
-        kinds = get_type_hints(constructor)
-    except NameError:  # a reader's own model with annotations of its own kind
-        kinds = {}
+        annotations = get_type_hints(constructor)
+    except NameError:  # a reader's own model with annotations that do not resolve
+        annotations = {}
     for name, value in options.items():
         try:
-            TypeAdapter(kinds.get(name, Any)).validate_json(json.dumps(value), strict=True)
+            TypeAdapter(annotations.get(name, Any)).validate_json(json.dumps(value), strict=True)
         except ValidationError as error:
             message = error.errors()[0]["msg"]
             raise ValueError(f"options.{name}: {message[0].lower()}{message[1:]}, got {value!r}") from None

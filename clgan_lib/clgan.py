@@ -17,13 +17,7 @@ from clgan_lib import compiled
 from clgan_lib.layers import Norm
 from clgan_lib.losses import GanLoss, adversarial_loss, generator_loss, patch_nce_loss
 from clgan_lib.model import ReconstructionModel, load_optimizer_state, optimizer_state
-from clgan_lib.networks import (
-    Generator,
-    PatchDiscriminator,
-    ProjectionHead,
-    draw_locations,
-    take_locations,
-)
+from clgan_lib.networks import Generator, PatchDiscriminator, ProjectionHead, draw_locations, take_locations
 
 
 class CLGAN(ReconstructionModel):

@@ -18,11 +18,7 @@ from torch import Tensor, nn
 from clgan_lib.layers import BlurDown, BlurUp
 
 # So that torch.compile joins a sum over 16 neighbours with what stands before it, and checks no index of ours on the way.
-OPTIONS = {
-    "realize_acc_reads_threshold": 64,
-    "realize_opcount_threshold": 500,
-    "assert_indirect_indexing": False,
-}
+OPTIONS = {"realize_acc_reads_threshold": 64, "realize_opcount_threshold": 500, "assert_indirect_indexing": False}
 
 
 def fuse(network: nn.Module) -> None:

@@ -108,12 +108,7 @@ def detect(
 
 
 def threshold(
-    residual: NDArray[np.float32],
-    k: float = 3.0,
-    *,
-    k2: float = 1.0,
-    closing: int = 3,
-    weights: Sequence[float] = LUMA,
+    residual: NDArray[np.float32], k: float = 3.0, *, k2: float = 1.0, closing: int = 3, weights: Sequence[float] = LUMA
 ) -> Detection:
     """Eq. 8 to 10 on an ID1 that is already there; arguments as for `detect`. A sweep over k pays for eq. 7 only once.
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from clgan_lib.paths import ROOT
-from clgan_lib.runs import config as config_module
 from clgan_lib.runs.config import RunConfig
 from clgan_lib.runs.experiment import Experiment
+from clgan_lib.runs.fingerprint import training_code
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_the_fingerprint_follows_what_decides_the_weights() -> None:
 
 
 def test_the_fingerprint_follows_the_code_that_the_training_imports(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = {name: config_module.training_code(name) for name in ("clgan", "udcae")}
+    before = {name: training_code(name) for name in ("clgan", "udcae")}
     read = Path.read_text
     for edited, changed in {
         "losses": {"clgan"},
@@ -84,7 +84,7 @@ def test_the_fingerprint_follows_the_code_that_the_training_imports(monkeypatch:
                 return read(path, **how) + f"\n{more}" * (path.stem == name)  # type: ignore[arg-type]
 
             monkeypatch.setattr(Path, "read_text", edit)
-            found = {name for name in before if config_module.training_code(name) != before[name]}
+            found = {name for name in before if training_code(name) != before[name]}
             assert found == expected, (edited, more)
 
 
@@ -115,7 +115,7 @@ def test_the_fingerprint_follows_packages_bases_and_relative_imports(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
-    code = partial(config_module.training_code, "outer.inner.model:Mine")
+    code = partial(training_code, "outer.inner.model:Mine")
     before = code()
     for name, text in OUTSIDE.items():
         (tmp_path / name).write_text(text + "\nedited = 1\n")

@@ -32,6 +32,8 @@ def fuse(network: nn.Module) -> None:
             for layer, following in pairwise(module):
                 if type(layer) is nn.Conv2d and isinstance(following, nn.InstanceNorm2d):
                     layer.__class__ = ConvolutionWithoutBias
+        if isinstance(module, nn.ReLU | nn.LeakyReLU):
+            module.inplace = False  # the compiler decides; in place of a view, gradients would be copied once more
         module.__class__ = FUSED.get(type(module), type(module))
 
 
@@ -55,14 +57,14 @@ class _Fused(nn.Module):
         raise NotImplementedError
 
 
-class InstanceNorm(_Fused, nn.InstanceNorm2d):
+class FusedInstanceNorm(_Fused, nn.InstanceNorm2d):
     """`nn.InstanceNorm2d`; compiled, it passes over its input twice each way."""
 
     def fused(self, x: Tensor) -> Tensor:
         return _Normalise.apply(x, self.eps)
 
 
-class ReflectionPad(_Fused, nn.ReflectionPad2d):
+class FusedReflectionPad(_Fused, nn.ReflectionPad2d):
     """`nn.ReflectionPad2d`, as wide on all sides."""
 
     def fused(self, x: Tensor) -> Tensor:
@@ -84,8 +86,8 @@ class FusedBlurUp(_Fused, BlurUp):
 
 
 FUSED: dict[type[nn.Module], type[nn.Module]] = {
-    nn.InstanceNorm2d: InstanceNorm,
-    nn.ReflectionPad2d: ReflectionPad,
+    nn.InstanceNorm2d: FusedInstanceNorm,
+    nn.ReflectionPad2d: FusedReflectionPad,
     BlurDown: FusedBlurDown,
     BlurUp: FusedBlurUp,
 }

@@ -52,19 +52,10 @@ class Budget:
 
 
 def train(
-    model: ReconstructionModel,
-    images: Tensor,
-    *,
-    budget: Budget,
-    seed: int = 0,
-    symmetry: str = "none",
-    crop: bool = False,
-    precision: str = "float32",
-    checkpoint: Path | None = None,
-    checkpoint_seconds: float = 60.0,
-    fingerprint: str = "",
-    on_log: Callable[[dict[str, float]], None] | None = None,
-) -> Progress:
+    model: ReconstructionModel, images: Tensor, *, budget: Budget, seed: int = 0, symmetry: str = "none",
+    crop: bool = False, precision: str = "float32", checkpoint: Path | None = None, checkpoint_seconds: float = 60.0,
+    fingerprint: str = "", on_log: Callable[[dict[str, float]], None] | None = None,
+) -> Progress:  # fmt: skip
     """Train a model in place until its budget is spent, resuming from `checkpoint` if that is of the same run.
 
     Args:

@@ -91,7 +91,7 @@ def test_fusing_keeps_parameters_keys_and_every_layer_that_has_a_fused_form() ->
             before in compiled.FUSED or isinstance(layer, compiled.ConvolutionWithoutBias)
         )
     compiled.fuse(network)  # twice is once
-    assert isinstance(network.pad, compiled.ReflectionPad)
+    assert isinstance(network.pad, compiled.FusedReflectionPad)
 
 
 def test_only_a_fused_network_has_the_other_form_and_only_inside_torch_compile() -> None:

@@ -48,8 +48,7 @@ def begin(arguments: argparse.Namespace) -> torch.device:
 def machine(device: torch.device) -> str:
     """Where a table comes from: device, versions, and what else ran on the machine."""
     found = environment(device)
-    names = ("torch", "numpy", "opencv", "scikit-learn")
-    versions = ", ".join(f"{name} {found[name]}" for name in names if name in found)
+    versions = ", ".join(f"{name} {found[name]}" for name in ("torch", "numpy", "opencv"))
     load = f", load {os.getloadavg()[0]:.1f} at the start" if hasattr(os, "getloadavg") else ""
     return (
         f"{_processor() if device.type == 'cpu' else found['device_name']}, {found['threads']} of {os.cpu_count()} CPU "

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import common
-from clgan_lib.batched import detect_batch
+from benchmarks.batched import detect_batch
 from clgan_lib.data import to_float, to_uint8
 from clgan_lib.detection import LUMA, detect
 from clgan_lib.runs.config import RunConfig

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import sklearn
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -108,7 +109,7 @@ def ranking(cells: list[tuple[int, int]], repeats: int, threads: int, anomalib: 
     for count, size in cells:
         scores, truths = maps(count, size)
         sides: dict[str, Callable[[], dict[str, float]]] = {"this project": lambda s=scores, t=truths: ours(s, t)}
-        sides["scikit-learn, no AUPRO"] = lambda s=scores, t=truths: plain(s, t)
+        sides[f"scikit-learn {sklearn.__version__}, no AUPRO"] = lambda s=scores, t=truths: plain(s, t)
         with tempfile.TemporaryDirectory() as folder:
             peer = None
             if anomalib:

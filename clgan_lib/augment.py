@@ -1,6 +1,6 @@
-"""Random poses, brightness and contrast for training. Poses only as the product allows, which its user knows.
+"""Augmentation: random orientations that the product's symmetry allows, crops, and brightness and contrast jitter.
 
-A pose that the product never takes would teach the model that a defect is normal: a metal nut turned over is one.
+An orientation that the product never has would teach the model that a defect is normal: a metal nut turned over is one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-# The poses a product may take. "flips": mirrored left-right and up-down (so also half a turn); "quarters": quarter turns.
+# The symmetries of a product. "flips": mirrored left-right and up-down (so also half a turn); "quarters": quarter turns.
 SYMMETRIES = ("none", "flips", "quarters", "quarters+flips", "any", "any+flips")
 
 # What MVTec AD's products allow; anything else is "none" until the user says more. Metal nuts and screws lie at any angle
@@ -32,7 +32,7 @@ SYMMETRY = {
 
 
 def poses(symmetry: str, angle_step: float = 10.0) -> list[tuple[float, bool]]:
-    """The poses of a symmetry as (angle in degrees, mirrored); "any" in steps of `angle_step`.
+    """The orientations of a symmetry as (angle in degrees, mirrored); "any" in steps of `angle_step`.
 
     Raises:
         ValueError: if the symmetry is unknown.
@@ -47,7 +47,7 @@ def poses(symmetry: str, angle_step: float = 10.0) -> list[tuple[float, bool]]:
 
 
 def turn(images: Tensor, angle: float, mirrored: bool) -> Tensor:
-    """Images mirrored left-right (or not), then turned counter-clockwise; what comes in at the corners is reflected.
+    """Images mirrored left-right (or not), then turned counter-clockwise; beyond its borders an image is reflected.
 
     ``(..., C, S, S)`` float in and out; quarter turns are exact.
     """
@@ -80,7 +80,7 @@ def mean_over_augmentations(
 
 
 def augment(images: Tensor, symmetry: str, *, crop: bool = False) -> Tensor:
-    """Each image in a random pose of its product, and cropped if asked; randomness from torch's global generator.
+    """Each image in a random orientation of its symmetry, and cropped if asked; randomness from torch's global generator.
 
     Args:
         images: float ``(B, 3, S, S)``.
@@ -103,11 +103,11 @@ def _augment_one(image: Tensor, symmetry: str, crop: bool) -> Tensor:
     return image
 
 
-def jitter_lighting(images: Tensor, share: float) -> Tensor:
-    """Brightness and contrast jitter, uniform and for each image by itself; randomness from torch's global generator.
+def jitter_brightness_contrast(images: Tensor, share: float) -> Tensor:
+    """Each image with another contrast and brightness, both uniform; randomness from torch's global generator.
 
     Args:
-        images: ``(B, 3, S, S)`` in [-1, 1]; the result is clamped to it.
+        images: ``(B, 3, S, S)`` in [-1, 1]; the result too, clamped.
         share: contrast changes by a factor of 1 - share to 1 + share, brightness by as much of half the range.
     """
     contrast, brightness = images.new_empty(2, len(images), 1, 1, 1).uniform_(-share, share)

@@ -13,16 +13,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from clgan_lib.layers import COMPILE_OPTIONS, Norm
-from clgan_lib.losses import GanLoss, adversarial_loss, generator_loss, patch_nce_losses
+from clgan_lib import compiled
+from clgan_lib.layers import Norm
+from clgan_lib.losses import GanLoss, adversarial_loss, generator_loss, patch_nce_loss
 from clgan_lib.model import ReconstructionModel, load_optimizer_state, optimizer_state
-from clgan_lib.networks import (
-    Generator,
-    PatchDiscriminator,
-    ProjectionHead,
-    draw_locations,
-    take_locations,
-)
+from clgan_lib.networks import Generator, PatchDiscriminator, ProjectionHead, draw_locations, take_locations
 
 
 class CLGAN(ReconstructionModel):
@@ -96,12 +91,11 @@ class CLGAN(ReconstructionModel):
 
     def compile_networks(self) -> None:
         """G's passes and D, each whole, for one shape of images: norms, ReLUs and borders join."""
-        how: dict[str, Any] = {"dynamic": False, "options": COMPILE_OPTIONS}
-        whole = self.generator
-        whole.fuse()
-        self.discriminator.fuse()
-        whole.forward_with_taps = torch.compile(whole.forward_with_taps, **how)  # type: ignore[method-assign]
-        whole.encode = torch.compile(whole.encode, **how)  # type: ignore[method-assign]
+        how: dict[str, Any] = {"dynamic": False, "options": compiled.OPTIONS}
+        compiled.fuse(self)
+        g = self.generator
+        g.forward_with_taps = torch.compile(g.forward_with_taps, **how)  # type: ignore[method-assign]
+        g.encode = torch.compile(g.encode, **how)  # type: ignore[method-assign]
         self.discriminator.compile(**how)
 
     def training_step(self, images: Tensor, progress: float) -> dict[str, Tensor]:
@@ -127,7 +121,7 @@ class CLGAN(ReconstructionModel):
         """
         count = len(images) // self.draws
         self.discriminator.requires_grad_(True)
-        # Two calls: one concatenated batch would share its batch norm, and with it the answer, between real and fake.
+        # Two calls: one concatenated batch would share its batch norm, and with it the logits, between real and fake.
         loss_fake = adversarial_loss(self.discriminator(fake[:count]), False, gan=self.gan)
         loss_real = adversarial_loss(self.discriminator(images[-count:]), True, gan=self.gan)
         self.d_optimizer.zero_grad(set_to_none=True)
@@ -166,8 +160,9 @@ class CLGAN(ReconstructionModel):
         for head, query, key, places in zip(self.heads, self.generator.encode(fake), taps, locations, strict=True):
             with torch.no_grad():
                 target = head(take_locations(key, places))
-            found = head(take_locations(query, places))
-            losses.append(patch_nce_losses(found, target, self.temperature))
+            losses.append(
+                patch_nce_loss(head(take_locations(query, places)), target, self.temperature, reduction="none")
+            )
         return torch.stack(losses).mean(0)
 
     @torch.no_grad()

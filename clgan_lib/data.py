@@ -31,7 +31,7 @@ from torch import Tensor
 from clgan_lib.paths import CACHE, replacing, safe_name
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
-CACHE_FORMAT = 1  # raise when the decoding below changes
+_CACHE_FORMAT = 1  # raise when the decoding below changes
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ def find_files(root: str | Path, category: str) -> Files:
         else []
     )
     test: list[tuple[Path, str, Path | None]] = []
-    for kind in types:
-        masks = {p.stem: p for p in _images(folder / "ground_truth" / kind)}
-        test += [(p, kind, masks.get(f"{p.stem}_mask")) for p in _images(folder / "test" / kind)]
+    for defect in types:
+        masks = {p.stem: p for p in _images(folder / "ground_truth" / defect)}
+        test += [(p, defect, masks.get(f"{p.stem}_mask")) for p in _images(folder / "test" / defect)]
     if not train:
         raise FileNotFoundError(f"category {category!r}: no image in {folder / 'train' / 'good'}; good images go there")
     if not test:
@@ -136,12 +136,12 @@ def load_category(root: str | Path, category: str, image_size: int) -> Category:
         raise ValueError(f"image_size: expected a whole number of pixels from 8 to 4096, got {image_size!r}")
     root = Path(root).resolve()
     files = find_files(root, category)
-    for image, kind, mask in files.test:
-        if kind != "good" and mask is None:
-            wanted = root / category / "ground_truth" / kind / f"{image.stem}_mask.png"
+    for image, defect, mask in files.test:
+        if defect != "good" and mask is None:
+            wanted = root / category / "ground_truth" / defect / f"{image.stem}_mask.png"
             raise ValueError(f"category {category!r}: {image} has no mask; add {wanted} or remove the image")
     stamps = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files.all()]
-    key = hashlib.sha256(json.dumps([CACHE_FORMAT, image_size, stamps]).encode()).hexdigest()[:24]
+    key = hashlib.sha256(json.dumps([_CACHE_FORMAT, image_size, stamps]).encode()).hexdigest()[:24]
     cached = CACHE / "decoded" / f"{category}-{image_size}-{key}.safetensors"
     cached.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{cached}.lock"):  # two runs that start together decode once
@@ -156,7 +156,7 @@ def load_category(root: str | Path, category: str, image_size: int) -> Category:
         root=root,
         image_size=image_size,
         **tensors,
-        defects=tuple(kind for _, kind, _ in files.test),
+        defects=tuple(defect for _, defect, _ in files.test),
         train_names=tuple(p.relative_to(base / "train").as_posix() for p in files.train),
         test_names=tuple(p.relative_to(base / "test").as_posix() for p, _, _ in files.test),
     )
@@ -193,8 +193,8 @@ def read_mask(path: Path, size: tuple[int, int]) -> Image.Image:
     """
     values = np.asarray(read_image(path)).max(2) > 0
     if values.shape[::-1] != size:
-        found, wanted = (f"{w}x{h}" for w, h in (values.shape[::-1], size))
-        raise ValueError(f"{path} is {found} but its image is {wanted}; a mask must have its image's size")
+        actual, wanted = (f"{w}x{h}" for w, h in (values.shape[::-1], size))
+        raise ValueError(f"{path} is {actual} but its image is {wanted}; a mask must have its image's size")
     if not values.any():
         raise ValueError(f"{path} marks no pixel; a defective image needs a mask, a good one belongs in test/good")
     return Image.fromarray(values.astype(np.uint8) * 255)
@@ -212,7 +212,7 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Float [-1, 1] to uint8, rounded; the reconstruction becomes a picture like its input."""
+    """Float [-1, 1] to uint8, rounded; the reconstruction becomes an image like its input."""
     return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
@@ -228,9 +228,9 @@ def _decode(files: Files, image_size: int) -> dict[str, Tensor]:
 
     def decode_test(entry: tuple[Path, str, Path | None]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """A test image and its mask, empty for a good one."""
-        path, kind, mask_path = entry
+        path, defect, mask_path = entry
         image = read_image(path)
-        if kind == "good" or mask_path is None:
+        if defect == "good" or mask_path is None:
             return resize(image, image_size), np.zeros((image_size, image_size), bool)
         mask = read_mask(mask_path, image.size).resize((image_size,) * 2, Image.Resampling.NEAREST)
         return resize(image, image_size), np.asarray(mask) > 0

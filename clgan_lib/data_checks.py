@@ -15,56 +15,32 @@ from clgan_lib.data import SUFFIXES, Files, find_files
 from clgan_lib.datasets import arrange
 from clgan_lib.datasets import categories as list_categories
 
-WHERE = (
+_WHERE = (
     "MVTec AD can be had from https://www.mvtec.com/company/research/datasets/mvtec-ad (CC BY-NC-SA 4.0, not for commercial "
     "use); unpack it so that data_root/bottle/train/good holds images. Without it, leave data_root empty: the embedded data "
-    "is drawn instead."
+    "is used instead."
 )
 
 # train good, test good, test defective
 OFFICIAL = {
-    "bottle": (209, 20, 63),
-    "cable": (224, 58, 92),
-    "capsule": (219, 23, 109),
-    "carpet": (280, 28, 89),
-    "grid": (264, 21, 57),
-    "hazelnut": (391, 40, 70),
-    "leather": (245, 32, 92),
-    "metal_nut": (220, 22, 93),
-    "pill": (267, 26, 141),
-    "screw": (320, 41, 119),
-    "tile": (230, 33, 84),
-    "toothbrush": (60, 12, 30),
-    "transistor": (213, 60, 40),
-    "wood": (247, 19, 60),
-    "zipper": (240, 32, 119),
-}
-
-
+    "bottle": (209, 20, 63), "cable": (224, 58, 92), "capsule": (219, 23, 109),
+    "carpet": (280, 28, 89), "grid": (264, 21, 57), "hazelnut": (391, 40, 70),
+    "leather": (245, 32, 92), "metal_nut": (220, 22, 93), "pill": (267, 26, 141),
+    "screw": (320, 41, 119), "tile": (230, 33, 84), "toothbrush": (60, 12, 30),
+    "transistor": (213, 60, 40), "wood": (247, 19, 60), "zipper": (240, 32, 119),
+}  # fmt: skip
 # VisA's one-class split, as in its split_csv/1cls.csv (Zou et al., ECCV 2022).
 VISA = {
-    "candle": (900, 100, 100),
-    "capsules": (542, 60, 100),
-    "cashew": (450, 50, 100),
-    "chewinggum": (453, 50, 100),
-    "fryum": (450, 50, 100),
-    "macaroni1": (900, 100, 100),
-    "macaroni2": (900, 100, 100),
-    "pcb1": (904, 100, 100),
-    "pcb2": (901, 100, 100),
-    "pcb3": (905, 101, 100),
-    "pcb4": (904, 101, 100),
-    "pipe_fryum": (450, 50, 100),
-}
+    "candle": (900, 100, 100), "capsules": (542, 60, 100), "cashew": (450, 50, 100),
+    "chewinggum": (453, 50, 100), "fryum": (450, 50, 100), "macaroni1": (900, 100, 100),
+    "macaroni2": (900, 100, 100), "pcb1": (904, 100, 100), "pcb2": (901, 100, 100),
+    "pcb3": (905, 101, 100), "pcb4": (904, 101, 100), "pipe_fryum": (450, 50, 100),
+}  # fmt: skip
 # MPDD's Table (Jezek et al., ICUMT 2021).
 MPDD = {
-    "bracket_black": (289, 32, 47),
-    "bracket_brown": (185, 26, 51),
-    "bracket_white": (110, 30, 30),
-    "connector": (128, 30, 14),
-    "metal_plate": (54, 26, 71),
-    "tubes": (122, 32, 69),
-}
+    "bracket_black": (289, 32, 47), "bracket_brown": (185, 26, 51), "bracket_white": (110, 30, 30),
+    "connector": (128, 30, 14), "metal_plate": (54, 26, 71), "tubes": (122, 32, 69),
+}  # fmt: skip
 EXPECTED = OFFICIAL | VISA | MPDD
 
 
@@ -86,9 +62,9 @@ def check_dataset(root: str | Path, categories: Sequence[str] | None = None) -> 
     try:
         names = list(categories) if categories is not None else list_categories(root)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error}. {WHERE}") from None
+        raise FileNotFoundError(f"{error}. {_WHERE}") from None
     if not names:
-        raise FileNotFoundError(f"{root} holds no category (a folder with train/good in it). {WHERE}")
+        raise FileNotFoundError(f"{root} holds no category (a folder with train/good in it). {_WHERE}")
     return pd.DataFrame([_check_category(Path(root), name) for name in names]).set_index("category")
 
 
@@ -98,10 +74,10 @@ def _check_category(root: Path, name: str) -> dict[str, object]:
         files = find_files(root, name)
     except (FileNotFoundError, ValueError) as error:
         return {"category": name, "advice": str(error)}
-    good = sum(kind == "good" for _, kind, _ in files.test)
-    found = (len(files.train), good, len(files.test) - good)
+    good = sum(defect == "good" for _, defect, _ in files.test)
+    counts = (len(files.train), good, len(files.test) - good)
     expected = EXPECTED.get(name)
-    missing = [str(image.relative_to(root)) for image, kind, mask in files.test if kind != "good" and mask is None]
+    missing = [str(image.relative_to(root)) for image, defect, mask in files.test if defect != "good" and mask is None]
     broken = [str(path.relative_to(root)) for path in files.all() if not _readable(path)]
     advice = []
     if missing:
@@ -109,12 +85,12 @@ def _check_category(root: Path, name: str) -> dict[str, object]:
     if broken:
         advice.append(f"replace {_some(broken)}")
     advice += _left_over(root / name, files)
-    if expected and found != expected and not _embedded(root):
+    if expected and counts != expected and not _embedded(root):
         advice.append("other counts than published: not comparable with published numbers")
     columns = {
         column: f"{count} / {wanted}" if expected and not _embedded(root) else str(count)
         for column, count, wanted in zip(
-            ("train good", "test good", "defective"), found, expected or found, strict=True
+            ("train good", "test good", "defective"), counts, expected or counts, strict=True
         )
     }
     numbers = {"missing masks": len(missing), "unreadable": len(broken), "advice": "; ".join(advice) or "ready"}
@@ -145,7 +121,7 @@ def refuse_odd_files(root: str | Path, category: str) -> None:
 
 
 def _left_over(folder: Path, files: Files) -> list[str]:
-    """Advice on files that nothing reads: masks without an image, and images of a kind that is not read."""
+    """Advice on files that nothing reads: masks without an image, and images in a format that is not read."""
     used = set(files.all())
     places = [folder / "train" / "good", *(folder / "test").glob("*/"), *(folder / "ground_truth").glob("*/")]
     present = {p for place in places if place.is_dir() for p in place.iterdir() if not p.name.startswith(".")}
@@ -153,12 +129,12 @@ def _left_over(folder: Path, files: Files) -> list[str]:
     masks = [name for name in unused if "/ground_truth/" in name]
     other = [name for name in unused if name not in masks]
     advice = [f"no image has the mask {_some(masks)}"] if masks else []
-    kinds = ", ".join(sorted(SUFFIXES))
-    return advice + ([f"not read, convert to one of {kinds} or ignore: {_some(other)}"] if other else [])
+    formats = ", ".join(sorted(SUFFIXES))
+    return advice + ([f"not read, convert to one of {formats} or ignore: {_some(other)}"] if other else [])
 
 
 def _embedded(root: Path) -> bool:
-    """Whether the suite drew this data itself; its counts are a choice."""
+    """Whether this is the embedded data; its counts are a choice."""
     return any(root.glob("clgan_synthetic.json"))
 
 

@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from clgan_lib.data import SUFFIXES, list_categories
 from clgan_lib.paths import CACHE, safe_name
 
-SPLIT = PurePosixPath("split_csv/1cls.csv")
+_SPLIT = PurePosixPath("split_csv/1cls.csv")
 
 
 def categories(root: str | Path) -> list[str]:
@@ -82,36 +82,36 @@ def _images(folder: Path) -> list[Path]:
 def _mvtec_ad_2(root: Path, category: str) -> dict[str, Path]:
     """Where each file stands in MVTec AD's layout; ``validation`` is not used, private images have no truth."""
     folder = root / category
-    found = {f"train/good/{p.name}": p for p in _images(folder / "train" / "good")}
-    for kind in ("good", "bad"):
-        found |= {f"test/{kind}/{p.name}": p for p in _images(folder / "test_public" / kind)}
+    files = {f"train/good/{p.name}": p for p in _images(folder / "train" / "good")}
+    for defect in ("good", "bad"):
+        files |= {f"test/{defect}/{p.name}": p for p in _images(folder / "test_public" / defect)}
     masks = _images(folder / "test_public" / "ground_truth" / "bad")
-    return found | {f"ground_truth/bad/{p.name}": p for p in masks}
+    return files | {f"ground_truth/bad/{p.name}": p for p in masks}
 
 
 def _visa(root: Path, category: str) -> dict[str, Path]:
     """Where each file of VisA's one-class split stands in MVTec AD's layout."""
-    split = root / SPLIT
+    split = root / _SPLIT
     if not split.is_file():
         raise FileNotFoundError(f"{split} does not exist; VisA's split is in it, unpack the data set whole")
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     with split.open(encoding="utf-8", newline="") as file:
         for number, row in enumerate(csv.DictReader(file), start=2):
             if row.get("object") != category:
                 continue
-            kind = {"normal": "good", "anomaly": "bad"}.get(str(row.get("label")))
-            if row.get("split") not in ("train", "test") or kind is None or not row.get("image"):
+            defect = {"normal": "good", "anomaly": "bad"}.get(str(row.get("label")))
+            if row.get("split") not in ("train", "test") or defect is None or not row.get("image"):
                 raise ValueError(
                     f"{split}, line {number}: expected object,split,label,image,mask, got {list(row.values())}"
                 )
             image = _inside(root, str(row["image"]), f"{split}, line {number}")
-            found[f"{row['split']}/{kind}/{image.name}"] = image
+            files[f"{row['split']}/{defect}/{image.name}"] = image
             if row.get("mask"):
                 mask = _inside(root, str(row["mask"]), f"{split}, line {number}")
-                found[f"ground_truth/{kind}/{image.stem}_mask{mask.suffix}"] = mask
-    if not found:
+                files[f"ground_truth/{defect}/{image.stem}_mask{mask.suffix}"] = mask
+    if not files:
         raise FileNotFoundError(f"{split} names no image of {category!r}; choose one of its objects")
-    return found
+    return files
 
 
 def _inside(root: Path, name: str, where: str) -> Path:

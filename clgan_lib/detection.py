@@ -28,7 +28,7 @@ class Detection:
         channels: ID2, uint8 0 or 1, ``(H, W, 3)``.
         gray: ID3, float32 in [0, 1], ``(H, W)``.
         binary: ID4, bool ``(H, W)``.
-        mask: ID5, the answer, bool ``(H, W)``.
+        mask: ID5, the prediction, bool ``(H, W)``.
     """
 
     residual: NDArray[np.float32]
@@ -55,6 +55,10 @@ def residual(image: NDArray, reconstruction: NDArray, blur: int = 5) -> NDArray[
 
     Raises:
         ValueError: if the shapes differ, are not ``(H, W, 3)``, hold NaN, or `blur` is not odd and positive.
+
+    >>> light, dark = np.full((8, 8, 3), 0.75), np.full((8, 8, 3), 0.25)
+    >>> residual(dark, light)[0, 0].tolist()  # what is darker than expected counts as much as what is lighter
+    [0.5, 0.5, 0.5]
     """
     image, reconstruction = _as_float(image, "image"), _as_float(reconstruction, "reconstruction")
     if image.shape != reconstruction.shape:
@@ -92,19 +96,28 @@ def detect(
 
     Raises:
         ValueError: naming the argument that cannot be.
+
+    >>> good = np.full((32, 32, 3), 0.5)
+    >>> image = good.copy()
+    >>> image[12:16, 12:16] = 0.0  # a dark defect
+    >>> mask = detect(image, good).mask
+    >>> bool(mask[14, 14]), bool(mask[0, 0]), bool(detect(good, good).mask.any())
+    (True, False, False)
     """
     return threshold(residual(image, reconstruction, blur), k, k2=k2, closing=closing, weights=weights)
 
 
 def threshold(
-    residual: NDArray[np.float32],
-    k: float = 3.0,
-    *,
-    k2: float = 1.0,
-    closing: int = 3,
-    weights: Sequence[float] = LUMA,
+    residual: NDArray[np.float32], k: float = 3.0, *, k2: float = 1.0, closing: int = 3, weights: Sequence[float] = LUMA
 ) -> Detection:
-    """Eq. 8 to 10 on an ID1 that is already there; arguments as for `detect`. A sweep over k pays for eq. 7 only once."""
+    """Eq. 8 to 10 on an ID1 that is already there; arguments as for `detect`. A sweep over k pays for eq. 7 only once.
+
+    >>> id1 = np.zeros((8, 8, 3), np.float32)
+    >>> id1[2:4, 2:4] = 1  # 4 of 64 pixels: mu = 1/16, sigma^2 = 1/16 - 1/16^2
+    >>> detection = threshold(id1, k=3)
+    >>> round(float(detection.thresholds[0]), 4), int(detection.mask.sum())  # T = 0.0625 + 3 * 0.2421
+    (0.7887, 4)
+    """
     for name, value in {"k": k, "k2": k2}.items():
         if not (np.isfinite(value) and value >= 0):
             raise ValueError(f"{name}: expected a finite number >= 0, got {value}")
@@ -112,7 +125,7 @@ def threshold(
         raise ValueError(f"closing: expected an odd number of pixels >= 1, got {closing}")
     if len(weights) != 3 or min(weights) < 0 or not np.isclose(sum(weights), 1, atol=1e-3):
         raise ValueError(f"weights: expected three numbers >= 0 that sum to 1, got {tuple(weights)}")
-    mean, std = statistics(residual)
+    mean, std = channel_statistics(residual)
     thresholds = np.where(std < FLAT, np.inf, mean + k * std)
     channels = (residual >= thresholds.astype(np.float32)).view(np.uint8)  # ID2, eq. 8
     gray = channels.astype(np.float32) @ np.asarray(weights, np.float32)  # ID3, eq. 9
@@ -120,8 +133,13 @@ def threshold(
     return Detection(residual, mean, std, thresholds, channels, gray, binary, _close(binary, closing))
 
 
-def statistics(residual: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and population sigma of each channel of ``(H, W, 3)``, ``(3,)`` each, in float64; all that k needs of it."""
+def channel_statistics(residual: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and population sigma of each channel of ``(H, W, 3)``, ``(3,)`` each, in float64; all that k needs of it.
+
+    >>> mean, std = channel_statistics(np.array([[[0, 1, 2], [2, 1, 4]]], np.float32))
+    >>> mean.tolist(), std.tolist()
+    ([1.0, 1.0, 3.0], [1.0, 0.0, 1.0])
+    """
     mean, std = cv2.meanStdDev(residual)  # NumPy takes forty times as long over the first two axes
     return np.asarray(mean[:, 0], np.float64), np.asarray(std[:, 0], np.float64)
 
@@ -129,7 +147,12 @@ def statistics(residual: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDAr
 def detect_map(scores: NDArray[np.floating], k: float = 3.0) -> NDArray[np.bool_]:
     """The paper's detector on a score map in place of ID1, for a method that shows no reconstruction: bool ``(H, W)``.
 
-    One channel instead of three, stretched to [0, 1], which the rule does not feel; a constant map marks nothing.
+    One channel instead of three, stretched to [0, 1], which changes no mask; a constant map marks nothing.
+
+    >>> scores = np.zeros((8, 8))
+    >>> scores[2:4, 2:4] = 7
+    >>> int(detect_map(scores).sum()), int(detect_map(np.ones((8, 8))).sum())
+    (4, 0)
     """
     span = float(np.ptp(scores)) or 1.0
     stretched = ((scores - scores.min()) / span).astype(np.float32)

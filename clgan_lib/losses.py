@@ -28,7 +28,7 @@ def adversarial_loss(logits: Tensor, real: bool, *, gan: GanLoss = "log") -> Ten
 
     Args:
         logits: D's raw output before the sigmoid, any shape, such as ``(B, 1, 30, 30)``.
-        real: which answer counts as right.
+        real: whether D should say "real" for every patch, or "not real".
         gan: ``"log"`` the logarithms of eq. 1; ``"log_saturating"`` the same for D, see `generator_loss`;
             ``"lsgan"`` squared distance to 1 or 0, CUT's default.
 
@@ -37,6 +37,11 @@ def adversarial_loss(logits: Tensor, real: bool, *, gan: GanLoss = "log") -> Ten
 
     Raises:
         ValueError: if `gan` is none of the three.
+
+    >>> round(adversarial_loss(torch.tensor([0.0, 0.0]), True).item(), 4)  # -log(1/2)
+    0.6931
+    >>> adversarial_loss(torch.tensor([1.0, 3.0]), True, gan="lsgan").item()  # (0 + 4) / 2
+    2.0
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # a mean of bf16 has two digits
     if gan in ("log", "log_saturating"):  # -log sigmoid(l) and -log(1 - sigmoid(l)), without overflow
@@ -53,26 +58,19 @@ def generator_loss(logits: Tensor, *, gan: GanLoss = "log") -> Tensor:
         logits: D's raw output for G(x), any shape.
         gan: ``"log_saturating"`` minimises E log(1 - D(G(x))), eq. 1 to the letter, a scalar <= 0; the others minimise
             the distance from "real" (see `adversarial_loss`).
+
+    >>> undecided = torch.zeros(2)
+    >>> round(generator_loss(undecided).item(), 4), round(generator_loss(undecided, gan="log_saturating").item(), 4)
+    (0.6931, -0.6931)
     """
     if gan == "log_saturating":
         return -adversarial_loss(logits, False)
     return adversarial_loss(logits, True, gan=gan)
 
 
-def patch_nce_losses(query: Tensor, key: Tensor, temperature: float) -> Tensor:
-    """`patch_nce_loss` of each image by itself, ``(B,)``, at the price of one call."""
-    if query.ndim != 3 or query.shape != key.shape:
-        raise ValueError(
-            f"query and key: expected one shape (B, S, K), got {tuple(query.shape)} and {tuple(key.shape)}"
-        )
-    if not temperature > 0:
-        raise ValueError(f"temperature: expected a number > 0, got {temperature}")
-    similarity = torch.bmm(query.float(), key.detach().float().transpose(1, 2)) / temperature  # (B, S, S)
-    positives = torch.arange(query.shape[1], device=query.device).repeat(query.shape[0])  # (B * S,): the diagonal
-    return F.cross_entropy(similarity.flatten(0, 1), positives, reduction="none").view(query.shape[:2]).mean(1)
-
-
-def patch_nce_loss(query: Tensor, key: Tensor, temperature: float = 0.07) -> Tensor:
+def patch_nce_loss(
+    query: Tensor, key: Tensor, temperature: float = 0.07, *, reduction: Literal["mean", "none"] = "mean"
+) -> Tensor:
     r"""PatchNCE for one tap, eq. 2 and the mean of eq. 3: each patch must recognise itself among the others.
 
     $$ \ell(v_q, v^+, v^-) = -\log \frac{\exp(v_q \cdot v^+ / \tau)}
@@ -85,11 +83,30 @@ def patch_nce_loss(query: Tensor, key: Tensor, temperature: float = 0.07) -> Ten
         query: $v_q$, features of the reconstruction, ``(B, S, K)``, unit length along K.
         key: $v^+$ and $v^-$, features of the input at the same places, ``(B, S, K)``, unit length along K.
         temperature: $\tau$ > 0; small values look at the hardest negatives only.
+        reduction: ``"mean"`` over B and S; ``"none"`` keeps the images apart.
 
     Returns:
-        A scalar >= 0, the mean over B and S; log S where all similarities are equal.
+        >= 0, a scalar, or ``(B,)`` without reduction; log S where all similarities are equal.
 
     Raises:
-        ValueError: if the shapes differ or are not three-dimensional, or the temperature is not positive.
+        ValueError: naming the argument: shapes that differ or are not three-dimensional, a temperature <= 0, a reduction.
+
+    Two patches with orthogonal features, each like its positive: $-\log(e / (e + 1)) = \log(1 + 1/e)$ at $\tau = 1$.
+
+    >>> features = torch.eye(2)[None]  # (1, 2, 2)
+    >>> round(patch_nce_loss(features, features, temperature=1.0).item(), 4)
+    0.3133
     """
-    return patch_nce_losses(query, key, temperature).mean()
+    if query.ndim != 3 or query.shape != key.shape:
+        raise ValueError(
+            f"query and key: expected one shape (B, S, K), got {tuple(query.shape)} and {tuple(key.shape)}"
+        )
+    if not temperature > 0:
+        raise ValueError(f"temperature: expected a number > 0, got {temperature}")
+    if reduction not in ("mean", "none"):
+        raise ValueError(f"reduction: {reduction!r} is unknown; use 'mean' or 'none'")
+    similarity = torch.bmm(query.float(), key.detach().float().transpose(1, 2)) / temperature  # (B, S, S)
+    positives = torch.arange(query.shape[1], device=query.device).repeat(query.shape[0])  # (B * S,): the diagonal
+    losses = F.cross_entropy(similarity.flatten(0, 1), positives, reduction="none")  # (B * S,): eq. 2 is -log softmax
+    per_image = losses.view(query.shape[:2]).mean(1)
+    return per_image.mean() if reduction == "mean" else per_image

@@ -1,6 +1,6 @@
 """The contract that every method keeps: ours, a rival's, a control's, or a reader's own.
 
-A method redraws an image as it would look without a defect. Everything else (devices, seeds, checkpoints, detection,
+A method reconstructs an image as it would look without a defect. Everything else (devices, seeds, checkpoints, detection,
 metrics, tables) belongs to the suite, so that methods differ in nothing but themselves.
 """
 
@@ -63,7 +63,7 @@ class ReconstructionModel(nn.Module):
 
         Args:
             images: ``(N, 3, S, S)``, uint8, on any device.
-            symmetry: the poses the product allows (`clgan_lib.augment.SYMMETRIES`).
+            symmetry: of the product, one of `clgan_lib.augment.SYMMETRIES`.
         """
 
     def compile_networks(self) -> None:
@@ -87,7 +87,7 @@ class ReconstructionModel(nn.Module):
 
     @torch.no_grad()
     def anomaly_map(self, images: Tensor, reconstructions: Tensor | None = None) -> Tensor:
-        """How strange each pixel is: the score behind AUROC, AP and the calibrated threshold.
+        """The anomaly score of each pixel: what AUROC, AP and the calibrated threshold are taken from.
 
         By default the channel mean of ID1 (eq. 7): |blur(I) - blur(Ir)|, blurred again, with a 5x5 Gaussian.
 
@@ -169,12 +169,12 @@ def find_model(name: str) -> type[ReconstructionModel]:
     if not separator:
         raise ValueError(f"model: {name!r} is unknown; {known}")
     try:
-        found = getattr(importlib.import_module(module_name), class_name)
+        method = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"model: {name!r} cannot be imported ({error}); {known}") from error
-    if not (isinstance(found, type) and issubclass(found, ReconstructionModel)):
+    if not (isinstance(method, type) and issubclass(method, ReconstructionModel)):
         raise ValueError(f"model: {name!r} is not a subclass of clgan_lib.model.ReconstructionModel")
-    return found
+    return method
 
 
 def build_model(name: str, *, image_size: int, options: dict[str, Any]) -> ReconstructionModel:
@@ -188,9 +188,9 @@ def build_model(name: str, *, image_size: int, options: dict[str, Any]) -> Recon
     Raises:
         ValueError: from `find_model`, or naming the model and the option it does not take.
     """
-    found = find_model(name)
+    method = find_model(name)
     try:
-        return found(image_size=image_size, **options)
+        return method(image_size=image_size, **options)
     except TypeError as error:
         raise ValueError(f"options of model {name!r}: {error}") from error
 

@@ -7,14 +7,16 @@ shift-invariant again", ICML 2019) and reflecting borders. Where the two differ 
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clgan_lib.layers import BlurDown, BlurUp, Conv2d, Fusable, ImageTanh, Norm, ReflectionPad, norm_layer, relu
+from clgan_lib.layers import BlurDown, BlurUp, ImageTanh, Norm, norm_layer
 
 
-def initialise(module: nn.Module) -> None:
+def _initialise(module: nn.Module) -> None:
     """CUT's start: convolutions Xavier-normal with gain 0.02, no bias, batch norm scales around 1."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
@@ -26,10 +28,9 @@ def initialise(module: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def _under(norm: Norm, convolution: Conv2d) -> Conv2d:
-    """The convolution, told which norm follows it."""
-    convolution.centred = norm == "instance"
-    return convolution
+def _relu(norm: Norm) -> nn.Module:
+    """The ReLU after a norm, in place; without a norm it would overwrite the convolution's output, which may be a tap."""
+    return nn.ReLU(inplace=norm != "none")
 
 
 class ResidualBlock(nn.Module):
@@ -38,12 +39,12 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, norm: Norm) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            ReflectionPad(1),
-            _under(norm, Conv2d(channels, channels, 3)),
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3),
             norm_layer(norm, channels),
-            relu(norm),
-            ReflectionPad(1),
-            _under(norm, Conv2d(channels, channels, 3)),
+            _relu(norm),
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3),
             norm_layer(norm, channels),
         )
 
@@ -51,8 +52,8 @@ class ResidualBlock(nn.Module):
         return x + self.body(x)
 
 
-class Generator(Fusable):
-    """G = G_dec o G_enc: redraws an image; its encoder's features feed the contrastive loss (eq. 4 and 5).
+class Generator(nn.Module):
+    """G = G_dec o G_enc: reconstructs an image; its encoder's features feed the contrastive loss (eq. 4 and 5).
 
     Args:
         width: channels after the first convolution; doubled by each halving of the resolution.
@@ -70,40 +71,42 @@ class Generator(Fusable):
         if width < 1 or blocks < 1 or downs not in (2, 3):
             raise ValueError(f"expected width >= 1, blocks >= 1, downs 2 or 3; got {width}, {blocks}, {downs}")
         widths = [width * 2**i for i in range(downs + 1)]  # 64, 128, 256
-        self.pad = ReflectionPad(3)
-        self.stem = nn.Sequential(_under(norm, Conv2d(3, width, 7)), norm_layer(norm, width), relu(norm))
-        self.down_convs = nn.ModuleList(Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False))
-        self.down_rests = nn.ModuleList(nn.Sequential(norm_layer(norm, b), relu(norm), BlurDown(b)) for b in widths[1:])
+        self.pad = nn.ReflectionPad2d(3)
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 7), norm_layer(norm, width), _relu(norm))
+        self.down_convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
+        self.down_rests = nn.ModuleList(
+            nn.Sequential(norm_layer(norm, b), _relu(norm), BlurDown(b)) for b in widths[1:]
+        )
         self.blocks = nn.ModuleList(ResidualBlock(widths[-1], norm) for _ in range(blocks))
         self.decoder = nn.Sequential(
             *(
-                nn.Sequential(BlurUp(), _under(norm, Conv2d(b, a, 3, padding=1)), norm_layer(norm, a), relu(norm))
-                for a, b in reversed(list(zip(widths, widths[1:], strict=False)))
+                nn.Sequential(BlurUp(), nn.Conv2d(b, a, 3, padding=1), norm_layer(norm, a), _relu(norm))
+                for a, b in reversed(list(pairwise(widths)))
             ),
-            ReflectionPad(3),
-            Conv2d(width, 3, 7),
+            nn.ReflectionPad2d(3),
+            nn.Conv2d(width, 3, 7),
             ImageTanh(),
         )
         self.tapped_blocks = (0, min(5, blocks) - 1)  # CUT taps blocks 1 and 5
         self.channels = (3, widths[1], widths[2], widths[-1], widths[-1])
-        initialise(self)
+        _initialise(self)
 
     def encode_until(self, x: Tensor, last_block: int) -> tuple[Tensor, list[Tensor]]:
-        """The features after `last_block` blocks, as layers pass them on, and the taps met on the way."""
+        """The features after `last_block` residual blocks, and the taps met on the way."""
         multiple = 2 ** len(self.down_convs)
         if x.ndim != 4 or x.shape[1] != 3 or x.shape[2] % multiple or x.shape[3] % multiple:
             raise ValueError(f"images: expected (B, 3, H, W), H and W multiples of {multiple}, got {tuple(x.shape)}")
-        x = self.pad(self.inner(x))  # (B, 3, H+6, W+6): the first tap is the picture itself
-        taps = [self.outer(x)]
+        x = self.pad(x)  # (B, 3, H+6, W+6): the first tap is the image itself
+        taps = [x]
         x = self.stem(x)
         for number, (conv, rest) in enumerate(zip(self.down_convs, self.down_rests, strict=True)):
             x = conv(x)
             if number < 2:
-                taps.append(self.outer(x))  # before the norm, which would take away what sets an image apart
+                taps.append(x)  # before the norm, which would take away what sets an image apart
             x = rest(x)
         for number, block in enumerate(self.blocks[:last_block]):
             x = block(x)
-            taps.extend([self.outer(x)] * self.tapped_blocks.count(number))
+            taps.extend([x] * self.tapped_blocks.count(number))
         return x, taps
 
     def encode(self, x: Tensor) -> list[Tensor]:
@@ -124,15 +127,15 @@ class Generator(Fusable):
         The taps are without their graph: as keys of the contrastive loss they get no gradient.
         """
         features, taps = self.encode_until(x, len(self.blocks))
-        return self.outer(self.decoder(features)), [tap.detach() for tap in taps]
+        return self.decoder(features), [tap.detach() for tap in taps]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Redraw ``(B, 3, H, W)`` in [-1, 1]; same shape and range. H and W must be multiples of ``2**downs``."""
+        """Reconstruct ``(B, 3, H, W)`` in [-1, 1]; same shape and range. H and W must be multiples of ``2**downs``."""
         return self.forward_with_taps(x)[0]
 
 
-class PatchDiscriminator(Fusable):
-    """D, Table 1: says for each of 30 x 30 overlapping patches (at 256x256) whether it is real.
+class PatchDiscriminator(nn.Module):
+    """D, Table 1: classifies each of 30 x 30 overlapping patches (at 256x256) as real or reconstructed.
 
     Each 4x4 convolution loses one pixel (255, 127, 63, 31, 30); the paper prints 256 in the first row and the other
     four as they are. Its batch norm in every row is kept (`norm`, `first_norm`); CUT has instance norm, and none in
@@ -148,21 +151,18 @@ class PatchDiscriminator(Fusable):
         super().__init__()
         widths = [3, width, 2 * width, 4 * width, 8 * width]
         layers: list[nn.Module] = []
-        for number, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
-            kind: Norm = norm if number or first_norm else "none"
-            layers += [
-                Conv2d(a, b, 4, padding=1, bias=kind != "batch"),
-                norm_layer(kind, b),
-                nn.LeakyReLU(0.2, inplace=True),
-            ]
+        for number, (a, b) in enumerate(pairwise(widths)):
+            row_norm: Norm = norm if number or first_norm else "none"
+            convolution = nn.Conv2d(a, b, 4, padding=1, bias=row_norm != "batch")
+            layers += [convolution, norm_layer(row_norm, b), nn.LeakyReLU(0.2, inplace=True)]
             if number < 3:
                 layers.append(BlurDown(b))
-        self.body = nn.Sequential(*layers, Conv2d(widths[-1], 1, 4, padding=1))
-        initialise(self)
+        self.body = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, padding=1))
+        _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits for ``(B, 3, H, W)`` in [-1, 1]: ``(B, 1, 30, 30)`` at 256x256; H, W >= 32."""
-        return self.outer(self.body(self.inner(x)))
+        return self.body(x)
 
 
 class ProjectionHead(nn.Module):

@@ -1,4 +1,4 @@
-"""Where things live: the repository, its results, and a cache that can be thrown away; and how a file is written."""
+"""The repository, its results, and a cache that can be deleted at any time; and how a file is written."""
 
 from __future__ import annotations
 

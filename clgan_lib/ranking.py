@@ -1,8 +1,8 @@
 r"""How good a score is without any threshold: AUROC, AP, AUPRO, and the best that any one threshold could do.
 
-As one threshold falls over all maps, good pixels begin to raise false alarms and defective ones to be found. All measures
-are read off that one curve, and it needs a point only where a defective pixel is found: between two of these, false alarms
-rise and nothing else does. So the good pixels are sorted once, and the few defective ones looked up among them.
+As one threshold falls over all maps, good pixels become false positives and defective ones true positives. All measures are
+read off that one curve. It needs a point only where a true positive comes in: between two of these, only false positives
+rise. So the good pixels are sorted once, and the few defective ones looked up among them.
 
 AUPRO: Bergmann, Batzner, Fauser, Sattlegger, Steger, "The MVTec Anomaly Detection Dataset", IJCV 129 (2021), section 5.1.
 """
@@ -23,54 +23,55 @@ RANKING = ("image_AUROC", "AUROC", "AP", *(f"AUPRO_{limit:g}" for limit in AUPRO
 
 @dataclass(frozen=True)
 class Curve:
-    """What passes a falling threshold, at each of the L distinct scores that defective pixels have, highest first.
+    """Counts at a falling threshold, at each of the L distinct scores that defective pixels have, highest first.
 
     Attributes:
-        levels: the scores, ``(L,)``.
-        above: good pixels that score strictly more, ``(L,)``.
-        alarms: good pixels that score as much or more, ``(L,)``.
-        hits: defective pixels that do, ``(L,)``; the last is all of them.
+        thresholds: the scores, ``(L,)``; a pixel is positive from its threshold on.
+        false_positives_above: good pixels that score strictly more, ``(L,)``.
+        false_positives: good pixels that score as much or more, ``(L,)``.
+        true_positives: defective pixels that do, ``(L,)``; the last is all of them.
         overlap: the mean over defect regions of the share of the region that does, ``(L,)``; the last is 1.
         good: good pixels in all.
     """
 
-    levels: NDArray[np.floating]
-    above: NDArray[np.int64]
-    alarms: NDArray[np.int64]
-    hits: NDArray[np.int64]
+    thresholds: NDArray[np.floating]
+    false_positives_above: NDArray[np.int64]
+    false_positives: NDArray[np.int64]
+    true_positives: NDArray[np.int64]
     overlap: NDArray[np.float64]
     good: int
 
     def auroc(self) -> float:
         """The chance that a defective pixel scores more than a good one, a tie counting half."""
-        below = self.good - (self.above + self.alarms) / 2
-        return float(np.diff(self.hits, prepend=0) @ below / self.hits[-1] / self.good)
+        below = self.good - (self.false_positives_above + self.false_positives) / 2
+        return float(np.diff(self.true_positives, prepend=0) @ below / self.true_positives[-1] / self.good)
 
     def average_precision(self) -> float:
-        """The mean over defective pixels of the precision at the threshold that just finds them (a sum of steps)."""
-        return float(np.diff(self.hits, prepend=0) @ (self.hits / (self.hits + self.alarms)) / self.hits[-1])
+        """The mean over defective pixels of the precision at their own score as the threshold (a sum of steps)."""
+        precision = self.true_positives / (self.true_positives + self.false_positives)
+        return float(np.diff(self.true_positives, prepend=0) @ precision / self.true_positives[-1])
 
     def oracle(self) -> tuple[float, float, float]:
         """The highest F1 and IoU of all pixels pooled, percent, and the threshold that gives both (``score >= it``).
 
-        Chosen on the test labels, hence the name; nobody has these labels when it counts.
+        Chosen on the test labels, hence the name: in use nobody has them.
         """
-        iou = self.hits / (self.alarms + self.hits[-1])
+        iou = self.true_positives / (self.false_positives + self.true_positives[-1])
         best = int(np.argmax(iou))  # F1 = 2 IoU / (1 + IoU) is highest at the same place
-        return 100 * 2 * iou[best] / (1 + iou[best]), 100 * float(iou[best]), float(self.levels[best])
+        return 100 * 2 * iou[best] / (1 + iou[best]), 100 * float(iou[best]), float(self.thresholds[best])
 
     def aupro(self, limit: float = AUPRO_LIMITS[0]) -> float:
-        """The area under the per-region overlap over the false alarm rate of all good pixels, from 0 to `limit`, over it.
+        """The area under the per-region overlap over the false-positive rate of all good pixels, from 0 to `limit`, over it.
 
-        MVTec's convention: the curve is linear between thresholds, also where `limit` cuts it.
+        As MVTec computes it: the curve is linear between thresholds, also where `limit` cuts it.
 
         Raises:
             ValueError: if `limit` is not in (0, 1].
         """
         if not 0 < limit <= 1:
-            raise ValueError(f"limit: expected a false alarm rate in (0, 1], got {limit}")
+            raise ValueError(f"limit: expected a false-positive rate in (0, 1], got {limit}")
         before = np.append(0.0, self.overlap[:-1])
-        rate = np.append(np.stack([self.above, self.alarms], 1).ravel(), self.good) / self.good
+        rate = np.append(np.stack([self.false_positives_above, self.false_positives], 1).ravel(), self.good) / self.good
         overlap = np.append(np.stack([before, self.overlap], 1).ravel(), 1.0)
         rate, overlap = np.append(0.0, rate), np.append(0.0, overlap)
         end = int(np.searchsorted(rate, limit, side="right"))
@@ -90,7 +91,7 @@ def curve(scores: NDArray[np.floating], truths: NDArray[np.bool_]) -> Curve:
     """The curve of all maps together, exact.
 
     Args:
-        scores: finite, larger is stranger, ``(N, H, W)``.
+        scores: finite, larger is more anomalous, ``(N, H, W)``.
         truths: bool, of the same shape, with both defective and good pixels.
 
     Raises:
@@ -108,9 +109,9 @@ def curve(scores: NDArray[np.floating], truths: NDArray[np.bool_]) -> Curve:
     order = np.argsort(-inside, kind="stable")
     ranked = inside[order]
     last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # equal scores pass together
-    levels, overlap = ranked[last], np.cumsum(weights[order])[last]
-    above, alarms = (len(outside) - np.searchsorted(outside, levels, side) for side in ("right", "left"))
-    return Curve(levels, above, alarms, last + 1, overlap / overlap[-1], len(outside))
+    thresholds, overlap = ranked[last], np.cumsum(weights[order])[last]
+    above, from_it = (len(outside) - np.searchsorted(outside, thresholds, side) for side in ("right", "left"))
+    return Curve(thresholds, above, from_it, last + 1, overlap / overlap[-1], len(outside))
 
 
 def region_weights(truth: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -136,7 +137,7 @@ def ranking_metrics(
     """Every measure without a threshold: AUROC and AP over pixels, AUPRO at 0.3 and 0.05, F1 and IoU oracle, image AUROC.
 
     Args:
-        scores: finite, larger is stranger, ``(N, H, W)``.
+        scores: finite, larger is more anomalous, ``(N, H, W)``.
         truths: bool, of the same shape.
         defective: which images are, ``(N,)``; by default those with a defective pixel.
         image_scores: of the images, ``(N,)``; by default the largest of each map.
@@ -147,11 +148,14 @@ def ranking_metrics(
     Raises:
         ValueError: from `curve`.
     """
-    found = curve(scores, truths).measures()
-    kinds = np.array(truths.any((1, 2)) if defective is None else defective, bool)
-    return {**found, "image_AUROC": image_auroc(scores.max((1, 2)) if image_scores is None else image_scores, kinds)}
+    measures = curve(scores, truths).measures()
+    labels = np.array(truths.any((1, 2)) if defective is None else defective, bool)
+    return {
+        **measures,
+        "image_AUROC": image_auroc(scores.max((1, 2)) if image_scores is None else image_scores, labels),
+    }
 
 
 def false_alarms(masks: NDArray[np.bool_]) -> dict[str, float]:
-    """What is marked on good images, bool ``(N, H, W)``, N >= 1: percent of images with any mark, percent of pixels."""
+    """False positives on good images, bool ``(N, H, W)``, N >= 1: percent of images with any, percent of pixels."""
     return {"images": 100 * float(masks.any((1, 2)).mean()), "pixels": 100 * float(masks.mean())}

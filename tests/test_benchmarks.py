@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import common, data, detection, metrics, pilot, train_step
-from clgan_lib.batched import detect_batch
+from benchmarks.batched import detect_batch
 from clgan_lib.data import to_float
 from clgan_lib.detection import detect
 from clgan_lib.runs.config import RunConfig

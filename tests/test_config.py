@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from clgan_lib.paths import ROOT
-from clgan_lib.runs import config as config_module
 from clgan_lib.runs.config import RunConfig
 from clgan_lib.runs.experiment import Experiment
+from clgan_lib.runs.fingerprint import training_code
 
 
 @pytest.mark.parametrize(
@@ -66,16 +68,69 @@ def test_the_fingerprint_follows_what_decides_the_weights() -> None:
 
 
 def test_the_fingerprint_follows_the_code_that_the_training_imports(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = {name: config_module.training_code(name) for name in ("clgan", "udcae")}
-    read = Path.read_bytes
+    before = {name: training_code(name) for name in ("clgan", "udcae")}
+    read = Path.read_text
     for edited, changed in {
         "losses": {"clgan"},
         "common": {"udcae"},
         "training": {"clgan", "udcae"},
+        "checkpoint": {"clgan", "udcae"},
+        "objects": {"clgan", "udcae"},  # of the embedded data, imported through its package
         "figures": set(),
     }.items():
-        monkeypatch.setattr(Path, "read_bytes", lambda path, name=edited: read(path) + b"#" * (path.stem == name))
-        assert {name for name in before if config_module.training_code(name) != before[name]} == changed, edited
+        for more, expected in {"edited = 1": changed, "# edited": set(), "'edited'": set()}.items():
+
+            def edit(path: Path, name: str = edited, more: str = more, **how: str) -> str:
+                return read(path, **how) + f"\n{more}" * (path.stem == name)  # type: ignore[arg-type]
+
+            monkeypatch.setattr(Path, "read_text", edit)
+            found = {name for name in before if training_code(name) != before[name]}
+            assert found == expected, (edited, more)
+
+
+MODEL = """
+from outer.bases import Base
+from . import helpers
+from .. import tools
+class Mine(Base):
+    pass
+"""
+OUTSIDE = {  # a reader's own model and what it is made of: each line of it counts
+    "outer/__init__.py": "import outer.settings",
+    "outer/settings.py": "rate = 1",
+    "outer/tools.py": "import neighbour",
+    "outer/bases.py": "from clgan_lib.model import ReconstructionModel\nclass Base(ReconstructionModel):\n    pass",
+    "outer/inner/__init__.py": "from outer.inner.deep import thing",
+    "outer/inner/deep.py": "thing = 1",
+    "outer/inner/helpers.py": '"""Prose."""\n\ndef helper():\n    """Prose."""\n    return 1  # prose',
+    "outer/inner/model.py": MODEL,
+    "neighbour.py": "from clgan_lib.losses import patch_nce_loss",
+}
+
+
+def test_the_fingerprint_follows_packages_bases_and_relative_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in {**OUTSIDE, "outer/unrelated.py": "x = 1"}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    code = partial(training_code, "outer.inner.model:Mine")
+    before = code()
+    for name, text in OUTSIDE.items():
+        (tmp_path / name).write_text(text + "\nedited = 1\n")
+        assert code() != before, name
+        (tmp_path / name).write_text(text + "\n# edited\n")
+        assert code() == before, name
+    (tmp_path / "outer/unrelated.py").write_text("y = 2")
+    assert code() == before
+    helpers = tmp_path / "outer/inner/helpers.py"
+    helpers.write_text(helpers.read_text().replace("Prose", "Other words").replace("# prose", "# another comment"))
+    assert code() == before
+    helpers.write_text(helpers.read_text().replace("return 1", "return 2"))
+    assert code() != before
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("outer", "neighbour")]:
+        del sys.modules[name]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda p: p.stem)

@@ -14,7 +14,7 @@ from conftest import save
 from PIL import Image
 
 from clgan_lib import data
-from clgan_lib.augment import augment, jitter_lighting, poses, turn
+from clgan_lib.augment import augment, jitter_brightness_contrast, poses, turn
 from clgan_lib.data import load_category, to_float, to_uint8
 from clgan_lib.data_checks import OFFICIAL, check_dataset
 
@@ -233,7 +233,7 @@ def test_turning_is_counter_clockwise_and_small_turns_stay_small() -> None:
 def test_another_light_is_a_contrast_and_a_brightness_an_image() -> None:
     torch.manual_seed(0)
     images = torch.rand(40, 3, 8, 8) * 1.6 - 0.8
-    lit = jitter_lighting(images, 0.1)
+    lit = jitter_brightness_contrast(images, 0.1)
     before, after = images.flatten(1).numpy(), lit.flatten(1).numpy()
     lines = np.array([np.polyfit(x, y, 1) for x, y in zip(before, after, strict=True)])
     slopes, offsets = lines.T
@@ -241,7 +241,7 @@ def test_another_light_is_a_contrast_and_a_brightness_an_image() -> None:
     assert 0.9 <= slopes.min() < 0.92 and 1.08 < slopes.max() <= 1.1
     assert -0.1 <= offsets.min() < -0.08 and 0.08 < offsets.max() <= 0.1
     assert abs(np.corrcoef(slopes, offsets)[0, 1]) < 0.4
-    assert float(jitter_lighting(torch.ones(9, 3, 2, 2), 0.1).max()) == 1
+    assert float(jitter_brightness_contrast(torch.ones(9, 3, 2, 2), 0.1).max()) == 1
 
 
 def test_augmentation_is_random_per_image_and_seeded() -> None:

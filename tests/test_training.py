@@ -14,10 +14,11 @@ from test_determinism import SMALL
 from torch import Tensor, nn
 
 from clgan_lib import training
+from clgan_lib.checkpoint import Progress, load_checkpoint, save_checkpoint
 from clgan_lib.clgan import CLGAN
 from clgan_lib.model import ReconstructionModel, build_model
 from clgan_lib.paths import replacing
-from clgan_lib.training import Budget, NonFiniteLoss, Progress, load_checkpoint, save_checkpoint, train
+from clgan_lib.training import Budget, NonFiniteLoss, train
 
 OPTIONS = {"image_size": 32, "width": 4, "blocks": 1, "patches": 8, "batch_size": 2}
 

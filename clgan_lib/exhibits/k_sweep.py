@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from clgan_lib.detection import FLAT, LUMA, residual, statistics
+from clgan_lib.detection import FLAT, LUMA, channel_statistics, residual
 from clgan_lib.exhibits.examples import runs_with_maps
 from clgan_lib.exhibits.run_table import display, is_mvtec
 from clgan_lib.exhibits.tables import number, provenance
@@ -89,7 +89,7 @@ def counts_over_k(residual: NDArray[np.float32], truth: NDArray[np.bool_], ks: S
 
 def _ranks(residual: NDArray[np.float32], ks: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Where any channel passes the lowest k, ``(n,)``, and how many k leave ID3 at each of GRAYS or above, ``(7, n)``."""
-    mean, std = statistics(residual)
+    mean, std = channel_statistics(residual)
     thresholds = np.where(std < FLAT, np.inf, mean + ks[:, None] * std).astype(np.float32)  # (K, 3)
     planes = [plane.ravel() for plane in cv2.split(residual)]
     places = np.flatnonzero(np.logical_or.reduce([p >= t for p, t in zip(planes, thresholds[0], strict=True)]))

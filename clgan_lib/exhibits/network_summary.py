@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from clgan_lib.clgan import CLGAN
-from clgan_lib.layers import BlurDown, BlurUp, ImageTanh, InstanceNorm
+from clgan_lib.layers import BlurDown, BlurUp, ImageTanh
 from clgan_lib.networks import Generator, PatchDiscriminator, ResidualBlock
 
 # What the paper prints: Table 1's outputs, the last of them in its text only ("5 convolution layers, 30 x 30 x 1").
@@ -28,7 +28,7 @@ NAMES: dict[type[nn.Module], str] = {
     nn.Conv2d: "Conv",
     nn.Linear: "FC",
     nn.BatchNorm2d: "BN",
-    InstanceNorm: "IN",
+    nn.InstanceNorm2d: "IN",
     nn.ReLU: "ReLU",
     nn.LeakyReLU: "LeakyReLU",
     ImageTanh: "Tanh",

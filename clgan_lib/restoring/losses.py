@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from clgan_lib.losses import patch_nce_losses
+from clgan_lib.losses import patch_nce_loss
 from clgan_lib.networks import draw_locations, take_locations
 from clgan_lib.similarity import gradient_similarity, ssim_map
 
@@ -44,5 +44,5 @@ def patch_nce_of_taps(
     for head, query, key, places in zip(heads, queries, keys, draw_locations(keys, patches), strict=True):
         with torch.no_grad():
             target = head(take_locations(key, places))
-        losses.append(patch_nce_losses(head(take_locations(query, places)), target, temperature))
+        losses.append(patch_nce_loss(head(take_locations(query, places)), target, temperature, reduction="none"))
     return torch.stack(losses).mean(0).mean()  # (taps, B): over the taps first

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clgan_lib.augment import SYMMETRIES, jitter_lighting, mean_over_augmentations, poses
+from clgan_lib.augment import SYMMETRIES, jitter_brightness_contrast, mean_over_augmentations, poses
 from clgan_lib.calibration import quantile
 from clgan_lib.data import to_float, to_uint8
 from clgan_lib.layers import Norm
@@ -60,7 +60,7 @@ class RestoringModel(ReconstructionModel):
         compare: what the anomaly map compares, see `clgan_lib.restoring.comparator.fixed_difference`.
         average_poses: average reconstruction and map over the mirrored and quarter-turned images that the product's symmetry
             allows (test-time augmentation): an error in one of them only is G's, not the product's.
-        light: strength of the brightness and contrast jitter in training (`clgan_lib.augment.jitter_lighting`), the same for
+        light: strength of the brightness and contrast jitter in training (`clgan_lib.augment.jitter_brightness_contrast`), the same for
             Real_A and Real_B, so that a lighting change is no anomaly; 0 for none.
         learning_rate: AdamW's, constant for half of the training, then a cosine to 0; a fifth of it for D's Adam.
         ema: decay of the moving averages of the weights, which are used for inference.
@@ -156,7 +156,7 @@ class RestoringModel(ReconstructionModel):
         """D's update, then G's and H's, then the comparator's, on good images ``(B, 3, S, S)``."""
         self.train()
         self.set_learning_rates(progress)
-        images = jitter_lighting(images, self.light) if self.light else images
+        images = jitter_brightness_contrast(images, self.light) if self.light else images
         corrupted, anomaly = corrupt(images) if self.restore else (images, torch.zeros_like(images[:, :1]))
         output, taps = self.generator.forward_with_taps(corrupted.contiguous(memory_format=torch.channels_last))
         fixed = output.detach()

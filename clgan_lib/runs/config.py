@@ -6,10 +6,8 @@ only warn, and the run would be another than was asked for.
 
 from __future__ import annotations
 
-import ast
 import difflib
 import hashlib
-import inspect
 import json
 import math
 import re
@@ -31,15 +29,14 @@ from pydantic import (
 
 from clgan_lib.augment import SYMMETRIES, SYMMETRY
 from clgan_lib.model import MODELS, find_model
-from clgan_lib.paths import RESULTS, ROOT, safe_name
+from clgan_lib.paths import RESULTS, safe_name
+from clgan_lib.runs.fingerprint import training_code
 
-# What every training runs through, beside the model's own module; see `training_code`.
-TRAINING_MODULES = ("augment", "data", "model", "training")
 EMBEDDED = "embedded"
-LONGEST = 100  # bytes of a name: model, category and seed together name a log file, and a file's name has 255 at most
-LARGEST = 2**16  # of a whole number among the options: more layers, channels or patches than fit any machine
-RESERVED = ("tables", "figures", "log")  # folders of an experiment beside its runs
-MODEL_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*)?")  # a name, or package.module:Class
+_LONGEST = 100  # bytes of a name: model, category and seed together name a log file, and a file's name has 255 at most
+_LARGEST = 2**16  # of a whole number among the options: more layers, channels or patches than fit any machine
+_RESERVED = ("tables", "figures", "log")  # folders of an experiment beside its runs
+_MODEL_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*)?")  # a name, or package.module:Class
 
 
 class RunConfig(BaseModel):
@@ -76,13 +73,13 @@ class RunConfig(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict)
     """The model's own keyword arguments."""
     symmetry: str = "auto"
-    """Poses the product may take (`clgan_lib.augment.SYMMETRIES`); ``auto`` looks the category up."""
+    """Of the product (`clgan_lib.augment.SYMMETRIES`); ``auto`` looks the category up."""
     crop: bool = False
     """Random crops of 256/286 during the first half of training, as CUT does."""
     holdout: int = Field(7, ge=2)
-    """Every `holdout`-th good image is kept from training; the calibrated threshold comes from these."""
+    """Every `holdout`-th good image is held out from training; the calibrated threshold comes from these."""
     quantile: float = Field(0.99, gt=0, lt=1)
-    """Share of the held-out good pixels that the calibrated threshold lets pass."""
+    """Share of the held-out good pixels below the calibrated threshold."""
     k: float = Field(3.0, ge=0, allow_inf_nan=False)
     """Of the paper's first threshold, eq. 8."""
     leave_out: list[str] = Field(default_factory=list)
@@ -115,17 +112,17 @@ class RunConfig(BaseModel):
         safe_name(self.category, "category")
         if self.experiment == "paper":
             raise ValueError("experiment: 'paper' holds the published numbers; choose another name")
-        if not MODEL_NAME.fullmatch(self.model):
+        if not _MODEL_NAME.fullmatch(self.model):
             raise ValueError(
                 f"model: {self.model!r} is no name; use one of {', '.join(MODELS)}, or package.module:Class"
             )
         for name in ("experiment", "category", "model", "variant"):
             size = len(getattr(self, name).encode())
-            if size > LONGEST:
-                raise ValueError(f"{name}: a name of {size} bytes is too long for a folder; use {LONGEST} at most")
+            if size > _LONGEST:
+                raise ValueError(f"{name}: a name of {size} bytes is too long for a folder; use {_LONGEST} at most")
         if self.variant:
             safe_name(self.variant, "variant")
-            if self.variant.casefold() in (*RESERVED, *(set(MODELS) - {self.model})):
+            if self.variant.casefold() in (*_RESERVED, *(set(MODELS) - {self.model})):
                 raise ValueError(
                     f"variant: {self.variant!r} is the name of another model or of a folder of results; choose another"
                 )
@@ -160,7 +157,7 @@ class RunConfig(BaseModel):
 
     @property
     def resolved_symmetry(self) -> str:
-        """The poses in force: ``auto`` looked up by category."""
+        """The symmetry in force: ``auto`` looked up by category."""
         return SYMMETRY.get(self.category, "none") if self.symmetry == "auto" else self.symmetry
 
     @property
@@ -194,33 +191,6 @@ def model_folder(model: str) -> str:
     return model.replace(":", ".")
 
 
-def training_code(model: str) -> str:
-    """SHA-256 over the source of the modules that training runs through: an edit to a figure reruns no training."""
-    files = [ROOT / "clgan_lib" / f"{name}.py" for name in TRAINING_MODULES]
-    found = _with_imports([*files, Path(inspect.getfile(find_model(model)))])
-    digest = hashlib.sha256()
-    for file in sorted(found | set((ROOT / "clgan_lib" / "synthetic").glob("*.py"))):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-def _with_imports(files: list[Path]) -> set[Path]:
-    """Source files and all that they import from this repository, directly or not."""
-    found: set[Path] = set()
-    while files:
-        file = files.pop()
-        if file in found:
-            continue
-        found.add(file)
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
-            if isinstance(node, ast.ImportFrom) and node.module:
-                names = [node.module, *(f"{node.module}.{name}" for name in names)]
-            paths = [ROOT / f"{name.replace('.', '/')}.py" for name in names]
-            files += [path for path in paths if path.is_file()]
-    return found
-
-
 def _check_plain(value: Any, name: str) -> None:
     """Refuse an option that JSON cannot hold, by name: what is not plain could not be written into `metrics.json`."""
     if isinstance(value, dict):
@@ -233,8 +203,8 @@ def _check_plain(value: Any, name: str) -> None:
             _check_plain(part, name)
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name}: expected a finite number, got {value}")
-    elif isinstance(value, int) and abs(value) > LARGEST:
-        raise ValueError(f"{name}: expected a whole number up to {LARGEST}, got {value}")
+    elif isinstance(value, int) and abs(value) > _LARGEST:
+        raise ValueError(f"{name}: expected a whole number up to {_LARGEST}, got {value}")
     elif not isinstance(value, str | int | float | None):
         raise ValueError(f"{name}: expected a number, text, a list or nothing, got {type(value).__name__}")
 
@@ -247,12 +217,12 @@ def check_options(model: str, options: dict[str, Any]) -> None:
     """
     constructor = find_model(model).__init__
     try:
-        kinds = get_type_hints(constructor)
-    except NameError:  # a reader's own model with annotations of its own kind
-        kinds = {}
+        annotations = get_type_hints(constructor)
+    except NameError:  # a reader's own model with annotations that do not resolve
+        annotations = {}
     for name, value in options.items():
         try:
-            TypeAdapter(kinds.get(name, Any)).validate_json(json.dumps(value), strict=True)
+            TypeAdapter(annotations.get(name, Any)).validate_json(json.dumps(value), strict=True)
         except ValidationError as error:
             message = error.errors()[0]["msg"]
             raise ValueError(f"options.{name}: {message[0].lower()}{message[1:]}, got {value!r}") from None

@@ -18,6 +18,7 @@ import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from clgan_lib.checkpoint import Progress, load_checkpoint
 from clgan_lib.data import Category, load_category
 from clgan_lib.data_checks import refuse_odd_files
 from clgan_lib.datasets import arrange
@@ -30,7 +31,7 @@ from clgan_lib.runs.maps import write_maps
 from clgan_lib.runs.provenance import environment
 from clgan_lib.runs.record import Record, make_record, read_record, write_record
 from clgan_lib.runs.weights import Card, read_model, write_weights
-from clgan_lib.training import Budget, Progress, load_checkpoint, peak_bytes, pick_device, set_threads, train
+from clgan_lib.training import Budget, peak_bytes, pick_device, set_threads, train
 
 EMBEDDED_SIZE = 256
 AGAIN = "free space or make it writable, then run again: it goes on from its checkpoint"

@@ -12,7 +12,7 @@ import torch
 
 from clgan_lib.paths import ROOT
 
-PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "safetensors")
+PACKAGES = ("torch", "torchvision", "numpy", "pandas", "safetensors")
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from PIL import Image
 from clgan_lib import data
 from clgan_lib.data import load_category
 from clgan_lib.data_checks import check_dataset
-from clgan_lib.exhibits import examples, run_table, tables
+from clgan_lib.exhibits import examples, registry, run_table, tables
 from clgan_lib.interop.learning import learn_folder
 from clgan_lib.model import MODELS, find_model
 from clgan_lib.paths import safe_name
@@ -322,7 +322,7 @@ def test_folders_that_cannot_be_written_are_named(tiny_root: Path) -> None:
     fake_run(tiny_root, maps=False)
     (tiny_root / "fake").chmod(0o555)
     frame = tables.collect(tiny_root, "fake")
-    ended = in_child(as_nobody(lambda: tables.write_tables(frame, tiny_root / "fake/tables")))
+    ended = in_child(as_nobody(lambda: registry.write_tables(frame, tiny_root / "fake/tables")))
     assert ended.code == 1 and str(tiny_root / "fake/tables") in ended.error and "\n" not in ended.error
 
 
@@ -475,7 +475,7 @@ def test_edited_metrics_are_refused_and_the_others_still_count(how: str, tmp_pat
         frame = tables.collect(tmp_path, "fake")
     (note,) = frame.attrs["notes"]
     assert words in note and "\n" not in note and str(tmp_path) not in note
-    assert frame.loc[frame["found"], "model"].unique().tolist() == ["template"]
+    assert frame.loc[frame["finished"], "model"].unique().tolist() == ["template"]
 
 
 @pytest.fixture(scope="module")
@@ -497,7 +497,7 @@ def test_half_of_a_run_folder_serves_for_what_it_can(lost: str, own: Path) -> No
     folder, root = own, own.parents[3]
     (folder / lost).unlink()
     frame = tables.collect(root, "scratch", [("template", "nut", 0)])
-    assert bool(frame["found"].all()) == (lost != "metrics.json")
+    assert bool(frame["finished"].all()) == (lost != "metrics.json")
     assert tables.table3(frame).markdown()
     needs = {"maps.npz": lambda: read_maps(folder), "weights.safetensors": lambda: execution.load_model(folder),
              "metrics.json": lambda: execution.load_model(folder)}  # fmt: skip

@@ -14,7 +14,7 @@ import pytest
 from fake_runs import fake_run
 
 from clgan_lib import paths
-from clgan_lib.exhibits import committed, tables, threshold_free, verify
+from clgan_lib.exhibits import committed, registry, tables, verify
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = "restore"  # the committed experiment that stands here for all
@@ -50,9 +50,8 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (root / KEPT / "mine/bottle/seed0").mkdir(parents=True)
     for model in ("clgan", "template"):  # whole, with tables, one of them edited
         fake_run(root, model, experiment="quick", maps=False)
-    frame = tables.collect(root, "quick", verify.tidy.expected_runs("quick"))
-    tables.write_tables(frame, root / "quick/tables", tables.published("table3"))
-    threshold_free.table(frame).write(root / "quick/tables")
+    frame = tables.collect(root, "quick", tables.expected_runs("quick"))
+    registry.write_tables(frame, root / "quick/tables")
     (root / "quick/tables/summary.md").write_text("| best of all | 99.9 |\n")
     (root / "smoke/tables").mkdir(parents=True)  # tables and no runs, neither of them ours
     (root / "smoke/tables/table4.csv").write_bytes(b"\xff\x00")
@@ -89,7 +88,7 @@ def test_what_is_named_counts_with_all_its_runs(disturbed: Path, capsys: Capture
     assert "counted" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("file", ["tables/table3.md", "clgan_rc/bottle/seed0/metrics.json", "tables/modern.md"])
+@pytest.mark.parametrize("file", ["tables/table3.md", "clgan_rc/bottle/seed0/metrics.json", "tables/threshold_free.md"])
 def test_what_git_tracks_counts_as_it_lies_there(
     disturbed: Path, file: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,7 +98,7 @@ def test_what_git_tracks_counts_as_it_lies_there(
     try:
         if path.suffix == ".json":
             edit_json(path, residual={"inside": 1.0, "outside": 0.0})
-        elif "modern" in file:
+        elif "threshold_free" in file:
             path.unlink()
         else:
             path.write_text(kept + "| CLGAN | 99.9 |\n")

@@ -22,13 +22,13 @@ def made(models: Numbers, *, seeds: int = 1, data: str = "embedded", missing: st
     rows = []
     for model, numbers in models.items():
         base = {"experiment": "made", "data": data, "model": model, "average": "image", "subset": "every type"}
-        base |= {"scored": True, "found": True, "AUROC": 0.9, "images_seen": 120.0, "inside": 0.09, "outside": 0.02}
+        base |= {"scored": True, "finished": True, "AUROC": 0.9, "images_seen": 120.0, "inside": 0.09, "outside": 0.02}
         base |= {name: value for name, value in numbers.items() if name in base}
         for seed in range(seeds):
             for category in ("bottle", "wood"):
                 key = {"category": category, "seed": seed}
                 if category == "wood" and model == missing:
-                    rows.append({"experiment": "made", "model": model, "scored": True, "found": False, **key})
+                    rows.append({"experiment": "made", "model": model, "scored": True, "finished": False, **key})
                     continue
                 shift = 5.0 if category == "wood" else -5.0
                 for rule in ("dual_threshold", "calibrated", "native"):
@@ -110,7 +110,7 @@ def test_one_model_alone_is_not_ranked(models: Numbers) -> None:
 
 def test_without_any_run_nothing_is_claimed() -> None:
     frame = made({"clgan": CLGAN, "template": TEMPLATE})
-    blank = frame[["experiment", "model", "category", "seed"]].drop_duplicates().assign(found=False, scored=True)
+    blank = frame[["experiment", "model", "category", "seed"]].drop_duplicates().assign(finished=False, scored=True)
     said = " ".join(findings(blank.reindex(columns=frame.columns)))
     assert "no method has a mean F1 yet" in said and "nan" not in said and "CLGAN is" not in said
 

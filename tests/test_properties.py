@@ -332,7 +332,7 @@ def test_any_metrics_file_is_counted_or_noted(run_folder: Path, data: st.DataObj
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             frame = tables.collect(run_folder.parents[3], "fake", [("clgan", "bottle", 0)])
-        assert frame["found"].all() or len(frame.attrs["notes"]) == 1
+        assert frame["finished"].all() or len(frame.attrs["notes"]) == 1
         assert all("\n" not in note for note in frame.attrs["notes"])
         tables.table3(frame).markdown(), tables.summary(frame).latex()
     finally:

@@ -12,7 +12,7 @@ import pytest
 from fake_runs import fake_run
 from matplotlib import pyplot as plt
 
-from clgan_lib.exhibits import figures, report, tables
+from clgan_lib.exhibits import report, tables
 from clgan_lib.paths import ROOT
 
 matplotlib.use("agg")
@@ -59,8 +59,7 @@ def test_names_from_files_are_text_not_tags(root: Path) -> None:
     frame.attrs["notes"] = [f"{EVIL} is not used"]
     (root / "e" / "tables").mkdir()
     (root / "e" / "tables" / "<script>alert(2)<script> & '\".csv").write_text("")
-    written = tables.write_tables(frame, root / "e" / "tables")
-    page = report.write_experiment(root / "e", frame, written, [], {"scores": figures.scores(frame)})
+    page = report.write_experiment(root / "e", frame)
     text = page.read_text()
     parsed = Page(text)
     assert "script" not in parsed.tags
@@ -70,13 +69,12 @@ def test_names_from_files_are_text_not_tags(root: Path) -> None:
 
 def test_one_file_without_network(root: Path) -> None:
     frame = tables.collect(root, "e")
-    written = tables.write_tables(frame, root / "e" / "tables", tables.published())
-    page = report.write_experiment(root / "e", frame, written, [], {"scores": figures.scores(frame)})
+    page = report.write_experiment(root / "e", frame)
     parsed = Page(page.read_text())
     assert all(link.startswith(("data:image/", "#", "tables/", "figures/")) for link in parsed.links), parsed.links
     assert not re.search(r"@import|url\(|<link|<iframe", page.read_text())
     assert {"tables/table3.csv", "tables/table3.tex"} <= set(parsed.links)
-    assert [link for link in parsed.links if link.startswith("#")] == [f"#s{i}" for i in range(1, 12)]
+    assert [link for link in parsed.links if link.startswith("#")] == [f"#s{i}" for i in range(1, 11)]
     heads = [
         parsed.words.index(title) for title in ("What you see", "Pictures: Fig. 4 and Fig. 5", "Summary", "Table 3")
     ]
@@ -123,7 +121,7 @@ def test_the_two_notebooks_make_the_report(tmp_path: Path) -> None:
         "tables/table4.csv",
         "tables/table4.tex",
     } <= made
-    assert {"tables/differences_clgan.md", "tables/conventions.csv", "figures/fig4.png", "figures/fig5.png"} <= made
+    assert {"tables/differences_clgan.md", "tables/protocols.csv", "figures/fig4.png", "figures/fig5.png"} <= made
     words = Page((results / "e" / "report.html").read_text()).words
     assert {"Table 3", "Table 4", "One set of maps, many numbers", "Model", "—"} <= set(words)
     assert any("2 of 6 runs missing" in word for word in words)

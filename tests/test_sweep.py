@@ -1,4 +1,4 @@
-"""The bootstrap, Table 4 and the table of conventions, against brute force, closed forms and the runs' own numbers."""
+"""The bootstrap, Table 4 and the table of protocols, against brute force, closed forms and the runs' own numbers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_differences_pair_the_same_images(root: Path) -> None:
     assert [row.cells[0].text for row in printed.rows] == ["UDCAE", "CLGAN"] and printed.header[-1] == "mean"
 
 
-# --- Table 4 and the conventions ------------------------------------------------------------------------------------
+# --- Table 4 and the protocols --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -160,8 +160,8 @@ def test_sweep_without_maps_says_so(tmp_path: Path) -> None:
         k_sweep.sweep_experiment(tmp_path, tables.collect(tmp_path, "fake"))
 
 
-def test_conventions_agree_with_the_run_where_they_meet(root: Path) -> None:
-    numbers = protocols.measure(root, tables.collect(root, "fake"), "clgan").set_index(["category", "convention"])["F1"]
+def test_protocols_agree_with_the_run_where_they_meet(root: Path) -> None:
+    numbers = protocols.measure(root, tables.collect(root, "fake"), "clgan").set_index(["category", "protocol"])["F1"]
     stored = json.loads((root / "fake/clgan/metal_nut/seed0/metrics.json").read_text())
     dual, calibrated = stored["scores"]["dual_threshold"], stored["scores"]["calibrated"]
     expected = {
@@ -176,7 +176,7 @@ def test_conventions_agree_with_the_run_where_they_meet(root: Path) -> None:
     assert numbers["metal_nut", "oracle, exact, pooled"] >= numbers["metal_nut", "oracle among 21 thresholds, pooled"]
 
 
-def test_conventions_table_shares_rows_between_categories(root: Path) -> None:
+def test_protocols_table_shares_rows_between_categories(root: Path) -> None:
     frame = tables.collect(root, "fake")
     numbers = protocols.measure(root, frame, "clgan")
     table = protocols.table(frame, numbers)

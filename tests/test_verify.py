@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from fake_runs import fake_run
 
-from clgan_lib.exhibits import bootstrap, figures, k_sweep, protocols, report, run_table, tables, threshold_free, verify
+from clgan_lib.exhibits import bootstrap, k_sweep, report, run_table, tables, verify
+from clgan_lib.exhibits.registry import EXHIBITS, write
 from clgan_lib.paths import RESULTS
 
 matplotlib.use("agg")
@@ -24,20 +25,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for model in ("clgan", "template"):
         for category, left_out in {"bottle": [], "metal_nut": ["flip"]}.items():
             fake_run(root, model, category, experiment="e", left_out=left_out)
-    folder, frame = root / "e" / "tables", tables.collect(root, "e")
-    written = tables.write_tables(frame, folder, tables.published("table3"))
-    threshold_free.table(frame).write(folder)
-    compared = bootstrap.differences(root, frame, "template")
-    found, numbers = k_sweep.sweep_experiment(root, frame), protocols.measure(root, frame, "clgan")
-    for name, rows, table in (
-        ("differences_template", compared, bootstrap.difference_table(frame, compared)),
-        ("table4", found, k_sweep.table4(frame, found, tables.published("table4"))),
-        ("conventions", numbers, protocols.table(frame, numbers)),
-    ):
-        table.write(folder)
-        run_table.write_csv(rows, folder / f"{name}.csv")
-    difference_table = bootstrap.difference_table(frame, compared)
-    report.write_experiment(root / "e", frame, written, [difference_table], {"scores": figures.scores(frame)})
+    frame = tables.collect(root, "e")
+    for name in ("differences_template", "variance_template", "table4", "protocols", "thresholds"):
+        exhibit = EXHIBITS[name]
+        assert exhibit.measure is not None
+        rows = exhibit.measure(root, frame, *["clgan"] * (name in ("table4", "protocols")))
+        assert write(exhibit, root / "e", frame, rows), name
+    report.write_experiment(root / "e", frame)
     return root
 
 
@@ -74,11 +68,11 @@ def test_an_edited_cell_is_named_with_its_line(own: Path, name: str, capsys: pyt
     assert f"e/tables/{name}, line {number + 1}: there is" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["table3", "conventions", "differences_template", "table4"])
+@pytest.mark.parametrize("name", ["table3", "protocols", "differences_template", "table4"])
 def test_an_edited_number_in_a_csv_is_named(own: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     path = own / "e/tables" / f"{name}.csv"
     if name == "table4":  # the row of this run's own k
-        frame = verify._read(path)
+        frame = run_table.read_csv(path)
         row = frame[(frame["source"] == k_sweep.OURS) & (frame["rule"] == k_sweep.GRID) & (frame["k"] == 3.0)].index[0]
         frame.loc[row, "F1"] += 1
         frame.to_csv(path, index=False)
@@ -95,7 +89,7 @@ def test_a_run_edited_after_its_tables_were_made_is_noticed(own: Path) -> None:
     content["scores"]["dual_threshold"]["image"]["F1"] += 0.5
     path.write_text(json.dumps(content))
     problems = list(verify.check_experiment(own, "e"))
-    for name in ("table3.csv", "table3.md", "summary.md", "table4.csv", "conventions.csv", "report.html"):
+    for name in ("table3.csv", "table3.md", "summary.md", "table4.csv", "protocols.csv", "report.html"):
         assert any(name in problem for problem in problems), name
     assert all("\n" not in problem for problem in problems)
     content["thresholds"]["calibrated"] *= 2

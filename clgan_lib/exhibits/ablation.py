@@ -139,7 +139,7 @@ def _interval(gaps: pd.Series, pairs: int) -> tuple[float, float]:
 
 def _changes(results_root: str | Path, frame: pd.DataFrame, variant: str, base: str) -> str:
     """The settings that differ, as the variant has them, such as ``"lambda_x=1.0"``."""
-    runs = frame[frame["found"].astype(bool)].drop_duplicates("model").set_index("model")["folder"]
+    runs = frame[frame["finished"].astype(bool)].drop_duplicates("model").set_index("model")["folder"]
     mine, theirs = (read_record(Path(results_root) / runs[name]).content()["config"] for name in (variant, base))
     flat = [
         {**{name: value for name, value in config.items() if name not in IDENTITY}, **config.get("options", {})}

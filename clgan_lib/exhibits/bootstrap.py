@@ -20,7 +20,8 @@ from clgan_lib.exhibits.tables import number, provenance
 from clgan_lib.render.table import NOT_APPLICABLE, Cell, Row, Table
 
 MEAN = "mean"  # the pseudo-category of the mean over categories
-HEADLINE = "dual_threshold"  # the paper's post-processing; differences are told of it
+_HEADLINE = "dual_threshold"  # the paper's post-processing; differences are told of it
+_DIFFERENCE = ("difference", "low", "high")
 
 
 def paired_bootstrap(
@@ -29,7 +30,7 @@ def paired_bootstrap(
     """The mean difference between two models, and an interval that holds the true one with probability `level`.
 
     Args:
-        pairs: per category the differences model - reference, one per image, ``(N,)`` each. Images are drawn again
+        pairs: per category the differences model - reference, one per image, ``(N,)`` each. Images are resampled
             within their category; the mean is over categories, each counting the same.
         resamples: how often.
         level: in (0, 1).
@@ -37,7 +38,7 @@ def paired_bootstrap(
 
     Returns:
         Difference, lower and upper bound, in the unit of the differences. With one image in every category there is
-        nothing to draw, and the bounds equal the difference.
+        nothing to resample, and the bounds equal the difference.
 
     Raises:
         ValueError: if there is no category, or one without images.
@@ -70,8 +71,8 @@ def differences(results_root: str | Path, frame: pd.DataFrame, reference: str) -
     """
     scores = read_scores(results_root, frame)
     if scores.empty:
-        return pd.DataFrame(columns=["reference", "model", "category", "images", "difference", "low", "high"])
-    scores = scores[scores["postprocess"] == HEADLINE]
+        return pd.DataFrame(columns=["reference", "model", "category", "images", *_DIFFERENCE])
+    scores = scores[scores["postprocess"] == _HEADLINE]
     wide = scores.pivot_table(index=["category", "name"], columns="model", values="F1", aggfunc="mean")
     rows = []
     for model in frame["model"].unique():
@@ -83,7 +84,7 @@ def differences(results_root: str | Path, frame: pd.DataFrame, reference: str) -
         if set(parts) == set(frame["category"]):
             groups[MEAN] = list(parts.values())
         for category, group in groups.items():
-            estimate = dict(zip(("difference", "low", "high"), paired_bootstrap(group), strict=True))
+            estimate = dict(zip(_DIFFERENCE, paired_bootstrap(group), strict=True))
             images = sum(map(len, group))
             rows.append({"reference": reference, "model": model, "category": category, "images": images, **estimate})
     return pd.DataFrame(rows).assign(provenance=provenance(frame))
@@ -101,41 +102,42 @@ def variance(results_root: str | Path, frame: pd.DataFrame, reference: str) -> p
         reference: a model.
 
     Returns:
-        reference, model, postprocess, categories, images, seeds, difference, low, high (95 %, by drawing the images again),
-        image_error (standard error by these draws), seed_error (standard error of the mean over seeds; NaN with one
+        reference, model, postprocess, categories, images, seeds, difference, low, high (95 %, by resampling the images),
+        image_error (standard error of the mean over images), seed_error (standard error of the mean over seeds; NaN with one
         seed, where it is unknown), image_share (of the two errors' squares, percent), lowest and highest difference
         over the thresholds that both have, thresholds (their names). In points of F1; no row where the two have no seed
         in common.
     """
     scores = read_scores(results_root, frame)
-    rows: list[dict[str, Any]] = []
     if scores.empty:
-        return pd.DataFrame(rows)
+        return pd.DataFrame()
     wide = scores.pivot_table(index=["postprocess", "seed", "category", "name"], columns="model", values="F1")
+    rows = []
     for model in [m for m in frame["model"].unique() if m != reference and m in wide and reference in wide]:
         gaps = (wide[model] - wide[reference]).dropna()
-        if HEADLINE not in gaps.index.get_level_values("postprocess"):
-            continue
-        means = gaps.groupby(["postprocess", "seed", "category"]).mean()
-        per_level = means.groupby(["postprocess", "category"]).mean().groupby("postprocess").mean()
-        here = gaps.loc[HEADLINE]
-        images = here.groupby(["category", "name"]).mean()
-        groups = [part.to_numpy() for _, part in images.groupby("category")]
-        difference, low, high = paired_bootstrap(groups)
-        per_seed = means.loc[HEADLINE].groupby("seed").mean()
-        image_error = float(np.sqrt(sum(g.var(ddof=1) / len(g) for g in groups if len(g) > 1)) / len(groups))
-        seed_error = float(per_seed.std(ddof=1) / np.sqrt(len(per_seed))) if len(per_seed) > 1 else float("nan")
-        share = (
-            100 * image_error**2 / (image_error**2 + seed_error**2) if image_error + seed_error > 0 else float("nan")
-        )
-        rows.append({
-            "reference": reference, "model": model, "postprocess": HEADLINE, "images": len(images),
-            "categories": ", ".join(sorted({str(c) for c, _ in images.index})), "seeds": len(per_seed),
-            "difference": difference,
-            "low": low, "high": high, "image_error": image_error, "seed_error": seed_error, "image_share": share,
-            "lowest": float(per_level.min()), "highest": float(per_level.max()), "thresholds": ", ".join(per_level.index),
-        })  # fmt: skip
+        if _HEADLINE in gaps.index.get_level_values("postprocess"):
+            rows.append({"reference": reference, "model": model, "postprocess": _HEADLINE, **_decomposed(gaps)})
     return pd.DataFrame(rows).assign(provenance=provenance(frame))
+
+
+def _decomposed(gaps: pd.Series) -> dict[str, Any]:
+    """What `variance` tells of one model, from its per-image differences by postprocess, seed, category and name."""
+    means = gaps.groupby(["postprocess", "seed", "category"]).mean()
+    by_threshold = means.groupby(["postprocess", "category"]).mean().groupby("postprocess").mean()
+    per_seed = means.loc[_HEADLINE].groupby("seed").mean()
+    images = gaps.loc[_HEADLINE].groupby(["category", "name"]).mean()
+    groups = {str(category): part.to_numpy() for category, part in images.groupby("category")}
+    image_error = float(np.sqrt(sum(g.var(ddof=1) / len(g) for g in groups.values() if len(g) > 1)) / len(groups))
+    seed_error = float(per_seed.std(ddof=1) / np.sqrt(len(per_seed))) if len(per_seed) > 1 else float("nan")
+    total = image_error**2 + seed_error**2
+    return {
+        "images": len(images), "categories": ", ".join(sorted(groups)), "seeds": len(per_seed),
+        **dict(zip(_DIFFERENCE, paired_bootstrap(list(groups.values())), strict=True)),
+        "image_error": image_error, "seed_error": seed_error,
+        "image_share": 100 * image_error**2 / total if total > 0 else float("nan"),
+        "lowest": float(by_threshold.min()), "highest": float(by_threshold.max()),
+        "thresholds": ", ".join(by_threshold.index),
+    }  # fmt: skip
 
 
 def sentence(row: Mapping[Any, Any]) -> str:
@@ -148,7 +150,7 @@ def sentence(row: Mapping[Any, Any]) -> str:
     )
     verdict = "does not tell the two apart" if row["low"] <= 0 <= row["high"] else "excludes zero"
     names = row["thresholds"].replace("_", " ").split(", ")
-    levels = (
+    thresholds = (
         f"between {number(row['lowest'], 1, True)} and {number(row['highest'], 1, True)} under {len(names)} thresholds "
         f"({', '.join(names)})"
         if len(names) > 1
@@ -158,58 +160,58 @@ def sentence(row: Mapping[Any, Any]) -> str:
         f"{display(str(row['model']))} minus {display(str(row['reference']))} on {row['categories']}: "
         f"{number(row['difference'], 1, True)} points of F1 ({row['postprocess'].replace('_', ' ')}); 95 % interval "
         f"{number(row['low'], 1, True)} to {number(row['high'], 1, True)} over the choice of {row['images']} test images, "
-        f"which {verdict}; {seeds}; {levels}."
+        f"which {verdict}; {seeds}; {thresholds}."
     )
 
 
-def variance_table(frame: pd.DataFrame, found: pd.DataFrame) -> Table:
+def variance_table(frame: pd.DataFrame, rows: pd.DataFrame) -> Table:
     """`variance` in print, with a sentence to quote per model below.
 
     Args:
         frame: from `collect`, for the provenance.
-        found: from `variance`, not empty.
+        rows: from `variance`, not empty.
     """
-    reference = str(found["reference"].iloc[0])
+    reference = str(rows["reference"].iloc[0])
     lines = []
-    for row in found.to_dict("records"):
+    for row in rows.to_dict("records"):
         seed = number(row["seed_error"], 1) if row["seeds"] > 1 else NOT_APPLICABLE
-        levels = f"{number(row['lowest'], 1, True)} to {number(row['highest'], 1, True)}"
-        texts = [number(row["difference"], 1, True), number(row["image_error"], 1), seed, levels]
+        over = f"{number(row['lowest'], 1, True)} to {number(row['highest'], 1, True)}"
+        texts = [number(row["difference"], 1, True), number(row["image_error"], 1), seed, over]
         lines.append(Row([Cell(display(str(row["model"])), "label"), *map(Cell, texts)]))
     caption = f"F1 minus that of {display(reference)}, in points: how sure, and by what."
     header = ["model", "difference", "error by images", "error by seeds", "over thresholds"]
-    notes = [sentence(row) for row in found.to_dict("records")]
+    notes = [sentence(row) for row in rows.to_dict("records")]
     return Table(f"variance_{reference}", caption, header, lines, notes=notes, source=provenance(frame))
 
 
-def difference_table(frame: pd.DataFrame, found: pd.DataFrame) -> Table:
+def difference_table(frame: pd.DataFrame, rows: pd.DataFrame) -> Table:
     """The differences in print: a row per model, a column per category; bold where the interval excludes zero.
 
     Args:
         frame: from `collect`, for what to expect and the provenance.
-        found: from `differences`, not empty.
+        rows: from `differences`, not empty.
     """
-    reference = str(found["reference"].iloc[0])
-    columns = [*sorted(frame["category"].unique()), MEAN]
-    cells = {(r["model"], r["category"]): r for r in found.to_dict("records")}
-    lines = []
-    for model in frame["model"].unique():
-        if model != reference:
-            line = [
-                Cell(NOT_APPLICABLE, "hole") if (model, c) not in cells else _cell(cells[model, c]) for c in columns
-            ]
-            lines.append(Row([Cell(display(model), "label"), *line]))
-    images = found.groupby("category")["images"].max()
+    reference, missing = str(rows["reference"].iloc[0]), Cell(NOT_APPLICABLE, "hole")
+    categories = [*sorted(frame["category"].unique()), MEAN]
+    cells = {(row["model"], row["category"]): _cell(row) for row in rows.to_dict("records")}
+    lines = [
+        Row([Cell(display(model), "label"), *(cells.get((model, category), missing) for category in categories)])
+        for model in frame["model"].unique()
+        if model != reference
+    ]
+    images = rows.groupby("category")["images"].max()
     counts = ", ".join(f"{category} {count}" for category, count in images.items() if category != MEAN)
     caption = (
         f"F1 minus that of {display(reference)}, in points, with the 95 % interval of a paired bootstrap over the defective "
         "images; bold where it excludes zero."
     )
     notes = [f"Images: {counts}. {NOT_APPLICABLE}: a run or its scores.csv is missing."]
-    return Table(f"differences_{reference}", caption, ["model", *columns], lines, notes=notes, source=provenance(frame))
+    return Table(
+        f"differences_{reference}", caption, ["model", *categories], lines, notes=notes, source=provenance(frame)
+    )
 
 
-def _cell(row: dict[object, float]) -> Cell:
+def _cell(row: Mapping[Any, Any]) -> Cell:
     low, high = row["low"], row["high"]
     text = f"{number(row['difference'], 1, True)} [{number(low, 1)}, {number(high, 1)}]"
     return Cell(text, "best" if low > 0 or high < 0 else "plain")

@@ -1,4 +1,4 @@
-"""The report's chapters that do not come from scores: the networks, the data, the pipeline, and the paper's own numbers."""
+"""What the report shows beside scores: the networks, the data, the detection step by step, and the paper's own numbers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from clgan_lib.runs.evaluation import SIZE
 from clgan_lib.runs.execution import data_root
 from clgan_lib.runs.record import read_record
 
-DRAWN = 5  # pipelines shown at most
+_PIPELINES = 5  # shown at most
 
 
 @dataclass(frozen=True)
@@ -44,18 +44,9 @@ class Section:
     folded: bool = False
 
 
-def networks(folder: Path, frame: pd.DataFrame) -> Section:
-    """Fig. 1, Tables 1 and 2 at the paper's size, read from the live modules; the files go into `folder`."""
-    drawing = network_diagram.architecture(_at_paper_size())
-    figures.save(drawing, folder / "figures" / "fig1")
-    tables = network_tables(frame)
-    for table in tables:
-        table.write(folder / "tables")
-    prose = [
-        "Counted on the modules at the paper's size, 256x256 and width 64. The runs of this experiment may be smaller: "
-        "their settings are in config.json.",
-    ]
-    return Section("The networks: Fig. 1, Tables 1 and 2", prose, [drawing, *tables], folded=True)
+def network_figure() -> Figure:
+    """Fig. 1 at the paper's size, read from the live modules."""
+    return network_diagram.architecture(_at_paper_size())
 
 
 def network_tables(frame: pd.DataFrame) -> list[Table]:
@@ -78,16 +69,14 @@ def _at_paper_size() -> CLGAN:
 
 def samples(root: Path, frame: pd.DataFrame, folder: Path) -> Section | None:
     """Fig. 3, a row per category: good, and each defect type with its mask outlined; None where the data is not here."""
-    runs = frame[frame["found"].astype(bool)].drop_duplicates("category").to_dict("records")
-    drawn = []
-    for run in runs:
+    drawn: list[Figure] = []
+    for run in frame[frame["finished"].astype(bool)].drop_duplicates("category").to_dict("records"):
         config = read_record(root / run["folder"]).run_config()
-        if config.data_root and not Path(config.data_root).is_dir():
-            continue
-        category = load_category(data_root(config), config.category, SIZE)
-        title = f"Fig. 3: {config.category}. {credit([config.data_name])}"
-        drawn.append(image_panels.samples(category, title))
-        figures.save(drawn[-1], folder / "figures" / f"fig3_{config.category}", ["png"])
+        if not config.data_root or Path(config.data_root).is_dir():
+            category = load_category(data_root(config), config.category, SIZE)
+            title = f"Fig. 3: {config.category}. {credit([config.data_name])}"
+            drawn.append(image_panels.samples(category, title))
+            figures.save(drawn[-1], folder / "figures" / f"fig3_{config.category}", ["png"])
     return Section("The data: Fig. 3", ["The masks are outlined."], drawn, folded=True) if drawn else None
 
 
@@ -95,11 +84,11 @@ def pipelines(chosen: Sequence[Example], folder: Path, model: str = "clgan") -> 
     """Fig. 2 on the images of Fig. 4: the stages of the detection after `model`; None without its maps."""
     drawn: list[Figure] = []
     for example in chosen:
-        picture = example.reconstructions.get(model)
-        if picture is not None and len(drawn) < DRAWN:
+        reconstruction = example.reconstructions.get(model)
+        if reconstruction is not None and len(drawn) < _PIPELINES:
             which = f"{display(model)}, {example.category}, {example.name}, seed {example.seed}, k = {example.k:g}"
             title = f"Fig. 2: {which}. {credit([example.data])}"
-            drawn.append(image_panels.pipeline(example.image, picture, example.k, example.truth, title))
+            drawn.append(image_panels.pipeline(example.image, reconstruction, example.k, example.truth, title))
             figures.save(drawn[-1], folder / "figures" / f"fig2_{example.category}", ["png"])
     prose = [
         "Eq. 7 to 10 on the images of Fig. 4. ID1: residual. ID2: mask of each channel at mean + kσ, dashed in the "

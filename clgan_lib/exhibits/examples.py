@@ -20,7 +20,7 @@ from clgan_lib.runs.maps import map_names, read_maps
 
 
 def runs_with_maps(
-    results_root: str | Path, frame: pd.DataFrame, model: str, *, redrawn: bool = False
+    results_root: str | Path, frame: pd.DataFrame, model: str, *, reconstructed: bool = False
 ) -> list[dict[Any, Any]]:
     """Per category the finished run of `model` that kept its maps, the lowest seed's: rows of the tidy table.
 
@@ -28,7 +28,7 @@ def runs_with_maps(
         results_root: the folder that holds experiments.
         frame: from `collect`.
         model: of the runs.
-        redrawn: only runs with reconstructions, which maps of another program lack.
+        reconstructed: only runs with reconstructions, which maps of another program lack.
 
     Raises:
         ValueError: if there is none.
@@ -37,9 +37,9 @@ def runs_with_maps(
     runs = runs[(runs["model"] == model)].sort_values(["category", "seed"])
     there = pd.DataFrame([run for run in runs.to_dict("records") if _has_maps(Path(results_root), run)])
     if there.empty:
-        finished = ", ".join(frame.loc[frame["found"].astype(bool), "model"].unique()) or "none"
+        finished = ", ".join(frame.loc[frame["finished"].astype(bool), "model"].unique()) or "none"
         raise ValueError(f"model: no finished run of {model!r} has maps.npz; models with finished runs: {finished}")
-    if redrawn:
+    if reconstructed:
         there = there[["reconstructions" in map_names(Path(results_root) / folder) for folder in there["folder"]]]
         if there.empty:
             raise ValueError(f"model: the maps of {model!r} have no reconstructions, so the paper's k cannot be varied")
@@ -90,19 +90,19 @@ def examples(
     runs = select(frame)
     runs = runs[runs["seed"] == runs["seed"].min()]
     scores = read_scores(root, runs)
-    found = []
+    chosen = []
     for category, part in runs.groupby("category"):
         records = sorted(part.to_dict("records"), key=lambda run: run["model"] != reference)
         for run in records:
             rows = scores[(scores["category"] == category) & (scores["model"] == run["model"])]
             if _has_maps(root, run) and len(rows):
-                name = median_image(rows[rows["postprocess"] == "dual_threshold"])
-                found.append(_example(root, run, part.to_dict("records"), name, postprocess))
+                name = _median_image(rows[rows["postprocess"] == "dual_threshold"])
+                chosen.append(_example(root, run, part.to_dict("records"), name, postprocess))
                 break
-    return found
+    return chosen
 
 
-def median_image(scores: pd.DataFrame) -> str:
+def _median_image(scores: pd.DataFrame) -> str:
     """The name of the image of median F1, the lower one of two; ties go by name."""
     ordered = scores.sort_values(["F1", "name"], ignore_index=True)
     return str(ordered["name"][(len(ordered) - 1) // 2])
@@ -111,7 +111,7 @@ def median_image(scores: pd.DataFrame) -> str:
 def _has_maps(root: Path, run: dict[Any, Any]) -> bool:
     """Whether a run is finished and has its maps here; damaged ones count as missing, with a warning."""
     folder = root / str(run["folder"])
-    if not run["found"] or not (folder / "maps.npz").is_file():
+    if not run["finished"] or not (folder / "maps.npz").is_file():
         return False
     try:
         map_names(folder)
@@ -128,26 +128,26 @@ def _example(root: Path, first: dict[Any, Any], runs: list[dict[Any, Any]], name
     reconstructions: dict[str, NDArray[np.uint8] | None] = {}
     masks: dict[str, NDArray[np.bool_] | None] = {}
     for run in runs:
-        picture, mask = _answer(root, run, name, postprocess) if _has_maps(root, run) else (None, None)
+        picture, mask = _prediction(root, run, name, postprocess) if _has_maps(root, run) else (None, None)
         reconstructions[run["model"]], masks[run["model"]] = picture, mask
     image, truth = maps["images"][index], maps["masks"][index]
     which = (first["data"], first["category"], name, int(first["seed"]), float(first["k"]), first["model"])
     return Example(*which, image, truth, reconstructions, masks)
 
 
-def _answer(
+def _prediction(
     root: Path, run: dict[Any, Any], name: str, postprocess: str
 ) -> tuple[NDArray[np.uint8] | None, NDArray[np.bool_] | None]:
     """One run's reconstruction and mask of one image; None for what this method does not give."""
     there = map_names(root / run["folder"])
     wanted = {"dual_threshold": ["images"], "calibrated": ["scores"]}.get(postprocess, [])
-    redrawn = ["reconstructions"] if "reconstructions" in there else []
+    pictures = ["reconstructions"] if "reconstructions" in there else []
     stored = [postprocess] if postprocess in there else []
-    maps = read_maps(root / run["folder"], ["names", *redrawn, *wanted, *stored])
+    maps = read_maps(root / run["folder"], ["names", *pictures, *wanted, *stored])
     index = list(maps["names"]).index(name) if name in maps["names"] else None
     if index is None:  # maps from elsewhere may lack an image
         return None, None
-    picture = maps["reconstructions"][index] if redrawn else None
+    picture = maps["reconstructions"][index] if pictures else None
     if stored:
         return picture, maps[postprocess][index]
     if postprocess == "dual_threshold":

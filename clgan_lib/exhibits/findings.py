@@ -36,7 +36,7 @@ def own_threshold(frame: pd.DataFrame) -> pd.DataFrame:
         chosen.append(parts[rule].assign(rule=rule))
     rows = pd.concat(chosen, ignore_index=True)
     rows["rule"] = rows["rule"].where(rows["F1"].notna().groupby(rows["model"]).transform("any"), "")
-    return with_gain(rows.assign(postprocess="own", found=rows["found"].astype(bool)))
+    return with_gain(rows.assign(postprocess="own", finished=rows["finished"].astype(bool)))
 
 
 def means(rows: pd.DataFrame, column: str) -> pd.Series:
@@ -69,7 +69,7 @@ def _setting(paper: pd.DataFrame) -> str:
         f"{_count(seeds, 'seed')} each. A method sees good images only, reconstructs a test image, and marks as defective "
         "what it reconstructs differently."
     )
-    missing = int((~paper["found"].astype(bool)).sum())
+    missing = int((~paper["finished"].astype(bool)).sum())
     verb = "is" if missing == 1 else "are"
     lacks = f" {missing} of {len(paper)} runs {verb} missing; a method that lacks one is not ranked."
     return text + lacks * (missing > 0)
@@ -135,7 +135,7 @@ def _next(paper: pd.DataFrame) -> str:
     models, outside = set(paper["model"]), 100 * means(paper, "outside").get("clgan", np.nan)
     embedded = set(paper["data"].dropna()) == {EMBEDDED}
     proposals = {
-        "run it again to finish the missing runs": not paper["found"].astype(bool).all(),
+        "run it again to finish the missing runs": not paper["finished"].astype(bool).all(),
         "add the control template, without which no gain can be told": "template" not in models,
         "train CLGAN on more images (budget)": outside > UNLIKE,
         "add clgan_rc, the variant that is trained to restore": "template" in models and "clgan_rc" not in models,

@@ -172,7 +172,7 @@ def sweep_experiment(results_root: str | Path, frame: pd.DataFrame, model: str =
         ValueError: if none of its runs has maps with reconstructions.
     """
     rows: list[dict[str, Any]] = []
-    for run in runs_with_maps(results_root, frame, model, redrawn=True):
+    for run in runs_with_maps(results_root, frame, model, reconstructed=True):
         rows += sweep_run(Path(results_root) / run["folder"], run)
     return pd.DataFrame(rows).assign(provenance=provenance(frame))
 

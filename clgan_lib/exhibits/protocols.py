@@ -1,8 +1,8 @@
-"""One set of maps, many numbers: the same run under every convention in use.
+"""One set of maps, many numbers: the same run by every protocol in use.
 
 Published results differ in how they average, at which size they compare, how they choose a threshold and which images
 count. None of this touches the model. Here the maps of one finished run are scored under each, so that a reader sees how
-far convention alone moves a result. A threshold or k chosen on the test labels is called *oracle*.
+far the protocol alone moves a result. A threshold or k chosen on the test labels is called *oracle*.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ def measure(results_root: str | Path, frame: pd.DataFrame, model: str) -> pd.Dat
     Raises:
         ValueError: if none of its runs has maps with reconstructions.
     """
-    runs = runs_with_maps(results_root, frame, model, redrawn=True)
+    runs = runs_with_maps(results_root, frame, model, reconstructed=True)
     found = pd.DataFrame([row for run in runs for row in rows(Path(results_root) / run["folder"], run)])
     return found.assign(provenance=provenance(frame))
 
 
 def rows(folder: Path, run: Mapping[Any, Any]) -> Iterator[dict[str, Any]]:
-    """Every convention on one run's maps.
+    """Every protocol on one run's maps.
 
     Args:
         folder: of the run.
         run: its row of the tidy table.
 
     Yields:
-        model, category, seed, group (what is varied), convention, F1, IoU, P, R, ACC (percent).
+        model, category, seed, group (what is varied), protocol, F1, IoU, P, R, ACC (percent).
     """
     maps = read_maps(folder, ["images", "reconstructions", "scores", "masks", "defects", "holdout"])
     pairs = zip(maps["images"], maps["reconstructions"], strict=True)
@@ -67,8 +67,8 @@ def rows(folder: Path, run: Mapping[Any, Any]) -> Iterator[dict[str, Any]]:
         "defect types": _types(dual, maps["masks"], kept, ", ".join(run["left_out"])),
     }
     for group, found in groups.items():
-        for convention, values in found:
-            yield {**key, "group": group, "convention": convention, **values}
+        for protocol, values in found:
+            yield {**key, "group": group, "protocol": protocol, **values}
 
 
 Numbers = Iterator[tuple[str, dict[str, float]]]
@@ -146,7 +146,7 @@ def table(frame: pd.DataFrame, found: pd.DataFrame) -> Table:
     keys = categories if several else list(METRICS)
     lines = []
     for group, block in _common_names(found, several).groupby("group", sort=False):
-        for i, (name, part) in enumerate(block.groupby("convention", sort=False)):
+        for i, (name, part) in enumerate(block.groupby("protocol", sort=False)):
             values = dict(zip(part["category"], part["F1"], strict=True)) if several else part.iloc[0].to_dict()
             cells = [Cell(number(values[k])) if k in values else Cell(NOT_APPLICABLE, "hole") for k in keys]
             lines.append(
@@ -154,19 +154,17 @@ def table(frame: pd.DataFrame, found: pd.DataFrame) -> Table:
             )
     model, seed = display(str(found["model"].iloc[0])), found["seed"].iloc[0]
     where = "" if several else f" on {categories[0]}"
-    caption = (
-        f"One set of maps, many numbers: {model}{where}, seed {seed}, the same run under every convention, percent."
-    )
-    return Table("conventions", caption, ["varied", "convention", *keys], lines, labels=2, source=provenance(frame))
+    caption = f"One set of maps, many numbers: {model}{where}, seed {seed}, the same run by every protocol, percent."
+    return Table("protocols", caption, ["varied", "protocol", *keys], lines, labels=2, source=provenance(frame))
 
 
 def _common_names(found: pd.DataFrame, several: bool) -> pd.DataFrame:
-    """Conventions without what is a category's own (its k, its types left out), so that categories share a row."""
+    """Protocols without what is a category's own (its k, its types left out), so that categories share a row."""
     if not several:
         return found
-    names = found["convention"].str.replace(r", k = [\d.]+", "", regex=True)
+    names = found["protocol"].str.replace(r", k = [\d.]+", "", regex=True)
     own = (found["group"] == "defect types") & (names != "every type")
     has_own = found.loc[own, "category"].unique()
-    renamed = found.assign(convention=names.mask(own, "as scored here"))
+    renamed = found.assign(protocol=names.mask(own, "as scored here"))
     same = renamed[(renamed["group"] == "defect types") & ~renamed["category"].isin(has_own)]
-    return pd.concat([renamed, same.assign(convention="as scored here")], ignore_index=True)
+    return pd.concat([renamed, same.assign(protocol="as scored here")], ignore_index=True)

@@ -1,8 +1,7 @@
-"""Do drawn images rank? Kendall's tau between the order of models on the embedded data and on real images."""
+"""Does the embedded data rank models as real images do? Kendall's tau between the two orders of the models."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +51,9 @@ def ranks(results_root: str | Path, embedded: str, real: str) -> pd.DataFrame:
     both = pd.DataFrame(sides).dropna().reset_index()
     whole = both[both.groupby(["measure", "model"])["category"].transform("size") == both["category"].nunique()]
     mean = whole.groupby(["measure", "model"], as_index=False)[list(SIDES)].mean().assign(category=MEAN)
-    found = pd.concat([both, mean], ignore_index=True)
-    found = found[found.groupby(["measure", "category"])["model"].transform("size") > 1].reset_index(drop=True)
-    return found.assign(embedded_experiment=embedded, real_experiment=real, provenance=source)
+    rows = pd.concat([both, mean], ignore_index=True)
+    rows = rows[rows.groupby(["measure", "category"])["model"].transform("size") > 1].reset_index(drop=True)
+    return rows.assign(embedded_experiment=embedded, real_experiment=real, provenance=source)
 
 
 def agreement(part: pd.DataFrame) -> dict[str, float]:
@@ -77,29 +76,31 @@ def agreement(part: pd.DataFrame) -> dict[str, float]:
     return {"tau": float(tau), "p": float(p), "pairs": len(alike), "agree": int(alike.sum())}
 
 
-def table(found: pd.DataFrame) -> Table:
+def table(rows: pd.DataFrame) -> Table:
     """Kendall's tau, a row per measure, a column per category that both have and one for the mean over them.
 
     Args:
-        found: from `ranks`, not empty.
+        rows: from `ranks`, not empty.
     """
-    categories = list(dict.fromkeys(found["category"]))
+    categories = list(dict.fromkeys(rows["category"]))
     lines = []
-    for measure in dict.fromkeys([m for m in MEASURES if m in set(found["measure"])]):
-        parts = dict(list(found[found["measure"] == measure].groupby("category")))
-        cells = [_tau(agreement(parts[c])) if c in parts else Cell(HOLE, "hole") for c in categories]
+    for measure in dict.fromkeys([m for m in MEASURES if m in set(rows["measure"])]):
+        parts = dict(list(rows[rows["measure"] == measure].groupby("category")))
+        cells = [_tau(parts[c]) if c in parts else Cell(HOLE, "hole") for c in categories]
         lines.append(Row([Cell(measure, "label"), *cells]))
-    models = ", ".join(display(str(model)) for model in dict.fromkeys(found["model"]))
-    names = [found[f"{side}_experiment"].iloc[0] for side in SIDES]
+    models = ", ".join(display(str(model)) for model in dict.fromkeys(rows["model"]))
+    names = [rows[f"{side}_experiment"].iloc[0] for side in SIDES]
     caption = f"Does {names[0]} rank as {names[1]} does? Kendall's tau between the two orders of the models."
     notes = [
         f"Models: {models}. In brackets how many of all pairs of models are ranked alike, and the two-sided p-value of "
         "tau = 0. +1: the same order; 0: no relation; −1: reversed. The models were not trained alike in both."
     ]
-    return Table("ranks", caption, ["measure", *categories], lines, notes=notes, source=found["provenance"].iloc[0])
+    return Table("ranks", caption, ["measure", *categories], lines, notes=notes, source=rows["provenance"].iloc[0])
 
 
-def _tau(found: Mapping[str, float]) -> Cell:
-    if np.isnan(found["tau"]):
+def _tau(part: pd.DataFrame) -> Cell:
+    ranking = agreement(part)
+    if np.isnan(ranking["tau"]):
         return Cell(NOT_APPLICABLE, "hole")
-    return Cell(f"{number(found['tau'], 2, True)} ({found['agree']}/{found['pairs']}, p = {number(found['p'], 3)})")
+    pairs = f"{ranking['agree']}/{ranking['pairs']}"
+    return Cell(f"{number(ranking['tau'], 2, True)} ({pairs}, p = {number(ranking['p'], 3)})")

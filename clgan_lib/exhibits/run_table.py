@@ -1,4 +1,4 @@
-"""From the `metrics.json` of every run to one tidy table: a row per run and convention, a hole per missing run.
+"""From the `metrics.json` of every run to one tidy table: a row per run and protocol, a hole per missing run.
 
 Nothing else is read: maps and weights may be on another machine. `clgan_lib.exhibits.tables` lays the rows out as the
 paper does.
@@ -34,33 +34,17 @@ MODEL_NAMES = {
     "template": "template",
 }
 CONTROLS = ("blur", "template")  # methods without learning
-MVTEC = {
-    "mvtec",
-    "mvtecad",
-    "mvtecanomalydetection",
-}  # names of a data root, without punctuation, that hold the real one
+_MVTEC = {"mvtec", "mvtecad", "mvtecanomalydetection"}  # a data root of MVTec AD, its name without punctuation
+FALSE_POSITIVES = ("false_images", "false_pixels")  # percent of the good test images, and of their pixels
+_COSTS = ("train_s", "images_seen", "steps", "images_per_s", "evaluate_s", "peak_bytes")
+_ENVIRONMENT = ("device", "device_name", "python", "torch", "torchvision", "numpy", "opencv", "commit", "dirty")
+_KEYS = ("experiment", "data", "model", "category", "seed", "postprocess", "average", "subset", "scored", "finished")
+_SETTINGS = ("inside", "outside", "image_size", "left_out")
+_COLUMNS = (
+    *_KEYS, *METRICS, *RANKING, *FALSE_POSITIVES, *_SETTINGS, *_COSTS, *_ENVIRONMENT, "fingerprint", "folder", "imported",
+)  # fmt: skip
 
-FALSE_ALARMS = ("false_images", "false_pixels")  # percent of the good test images, and of their pixels
-COSTS = ("train_s", "images_seen", "steps", "images_per_s", "evaluate_s", "peak_bytes")
-ENVIRONMENT = ("device", "device_name", "python", "torch", "torchvision", "numpy", "opencv", "commit", "dirty")
-KEYS = ("experiment", "data", "model", "category", "seed", "postprocess", "average", "subset", "scored", "found")
-COLUMNS = (
-    *KEYS,
-    *METRICS,
-    *RANKING,
-    *FALSE_ALARMS,
-    "inside",
-    "outside",
-    "image_size",
-    "left_out",
-    *COSTS,
-    *ENVIRONMENT,
-    "fingerprint",
-    "folder",
-    "imported",
-)
-
-Expected = Sequence[tuple[str, str, int]]
+_Keys = Sequence[tuple[str, str, int]]
 
 
 def display(model: str) -> str:
@@ -75,18 +59,18 @@ def expected_runs(experiment: str) -> list[tuple[str, str, int]]:
     return [(run.row, run.category, run.seed) for run in Experiment.load(experiment).runs()]
 
 
-def collect(results_root: str | Path, experiment: str, expected: Expected = ()) -> pd.DataFrame:
+def collect(results_root: str | Path, experiment: str, expected: _Keys = ()) -> pd.DataFrame:
     """One tidy row per run, subset, post-processing and averaging; one row per missing run.
 
     Args:
         results_root: the folder that holds experiments.
         experiment: the one to read.
-        expected: (model, category, seed) of the runs that should be there. A model found beyond these should have every
+        expected: (model, category, seed) of the runs that should be there. A model beyond these should have every
             category and seed, too. Without the list, what is missing is told from what is there.
 
     Returns:
         Columns: experiment, data, model, category, seed, postprocess, average, subset, scored (False for a subset that
-        is shown beside the run's own), found, P, R, ACC, F1, IoU (percent), gain (F1 over the template's, points),
+        is shown beside the run's own), finished, P, R, ACC, F1, IoU (percent), gain (F1 over the template's, points),
         the measures of `clgan_lib.ranking`, false_images and false_pixels (percent of the good test images, and of their
         pixels, that this post-processing marks), inside, outside, and the run's provenance. A run of an older version
         has holes where it lacks a measure. Models are in the paper's order, controls last.
@@ -107,12 +91,12 @@ def collect(results_root: str | Path, experiment: str, expected: Expected = ()) 
         except ValueError as error:
             reason = str(error).removeprefix(f"{path}: ").replace(str(path), "it")
             notes.append(f"{path.relative_to(folder).as_posix()} is not used: {reason}")
-    found = {(row["model"], row["category"], row["seed"]): True for row in rows}
-    known = list(expected) or list(found)
-    extra = [model for model in _nth(found, 0) if model not in _nth(known, 0)] if expected else _nth(found, 0)
+    finished = {(row["model"], row["category"], row["seed"]) for row in rows}
+    known = list(expected) or list(finished)
+    extra = [model for model in _nth(finished, 0) if not expected or model not in _nth(known, 0)]
     wanted = [*expected, *itertools.product(extra, _nth(known, 1), _nth(known, 2))]
-    blank = {"experiment": experiment, "found": False, "scored": True, "left_out": (), "imported": ""}
-    rows += [blank | {"model": m, "category": c, "seed": s} for m, c, s in wanted if (m, c, s) not in found]
+    blank = {"experiment": experiment, "finished": False, "scored": True, "left_out": (), "imported": ""}
+    rows += [blank | {"model": m, "category": c, "seed": s} for m, c, s in wanted if (m, c, s) not in finished]
     frame = with_gain(_in_order(pd.DataFrame(rows), wanted))
     frame.attrs["notes"] = notes
     for note in notes:
@@ -127,50 +111,55 @@ def read_run(folder: Path) -> list[dict[str, Any]]:
         FileNotFoundError: if the run did not finish.
         ValueError: if its `metrics.json` is damaged, of another format, or of another run.
     """
-    return list(_rows(read_record(folder), folder))
-
-
-def _rows(record: Record, folder: Path) -> Iterator[dict[str, Any]]:
-    """The tidy rows of one run."""
+    record = read_record(folder)
     config, place = record.config, folder.parts[-4:]
     if place != (config.experiment, model_folder(record.row), config.category, f"seed{config.seed}"):
         owner = f"{config.experiment}, {record.row}, {config.category}, seed {config.seed}"
         raise ValueError(f"it belongs to {owner}; move it back")
-    imported = record.imported
-    base = {
+    base = _run(record) | {"folder": "/".join(place)}
+    return [base | scores for scores in _scores(record)]
+
+
+def _run(record: Record) -> dict[str, Any]:
+    """What all rows of one run share."""
+    config, imported = record.config, record.imported
+    return {
         **{name: getattr(config, name) for name in ("experiment", "category", "seed", "image_size", "k")},
         "model": record.row,
         "data": Path(config.data_root).name or EMBEDDED,
         "left_out": tuple(record.left_out),
         "threshold": record.thresholds.calibrated,
         "quantile": record.thresholds.quantile,
-        "found": True,
+        "finished": True,
         "inside": record.residual.inside,
         "outside": record.residual.outside,
         **{f"{name}_images": count for name, count in record.images},
-        **{name: getattr(record.time, name) for name in COSTS},
-        **{name: record.env.get(name) for name in ENVIRONMENT},
+        **{name: getattr(record.time, name) for name in _COSTS},
+        **{name: record.env.get(name) for name in _ENVIRONMENT},
         "fingerprint": record.fingerprint,
-        "folder": "/".join(place),
         "imported": f"{imported.source}; {imported.scored} of {imported.of} test images" if imported else "",
     }
+
+
+def _scores(record: Record) -> Iterator[dict[str, Any]]:
+    """A row per subset, post-processing and averaging of one run."""
     for subset, block in record.blocks().items():
         for postprocess, averages in block.scores.items():
-            alarms = record.false_alarms.get(postprocess)  # absent in runs of older versions
-            marked = {} if alarms is None else {"false_images": alarms.images, "false_pixels": alarms.pixels}
+            wrong = record.false_alarms.get(postprocess)  # absent in runs of older versions
+            marked = {} if wrong is None else {"false_images": wrong.images, "false_pixels": wrong.pixels}
             for average, scores in averages.items():
                 key = {"subset": subset, "scored": block is record, "postprocess": postprocess, "average": average}
                 ranking = {name: block.ranking.get(name) for name in RANKING}
-                yield base | key | marked | ranking | {name: getattr(scores, name) for name in METRICS}
+                yield key | marked | ranking | {name: getattr(scores, name) for name in METRICS}
 
 
 def _nth(keys: Iterable[tuple[str, str, int]], index: int) -> list[Any]:
     return sorted({key[index] for key in keys})
 
 
-def _in_order(frame: pd.DataFrame, wanted: Expected) -> pd.DataFrame:
+def _in_order(frame: pd.DataFrame, wanted: _Keys) -> pd.DataFrame:
     """Models as in the paper, then a reader's own, then controls; categories and seeds by name."""
-    frame = frame.reindex(columns=[*COLUMNS, *(name for name in frame.columns if name not in COLUMNS)])
+    frame = frame.reindex(columns=[*_COLUMNS, *(name for name in frame.columns if name not in _COLUMNS)])
     learned = [name for name in MODEL_NAMES if name not in CONTROLS]
     rank = {name: i for i, name in enumerate(learned)} | {name: 1000 + i for i, name in enumerate(CONTROLS)}
     first = {model: len(learned) + i for i, model in enumerate(dict.fromkeys(m for m, _, _ in wanted))}
@@ -180,9 +169,9 @@ def _in_order(frame: pd.DataFrame, wanted: Expected) -> pd.DataFrame:
 
 
 def with_gain(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add `gain`: F1 minus the template's, same category, convention and seed (its mean where it has not that seed)."""
+    """Add `gain`: F1 minus the template's, same category, protocol and seed (its mean where it has not that seed)."""
     key = ["category", "postprocess", "average", "subset"]
-    floor = frame.loc[(frame["model"] == "template") & frame["found"], [*key, "seed", "F1"]]
+    floor = frame.loc[(frame["model"] == "template") & frame["finished"], [*key, "seed", "F1"]]
     same = frame.merge(floor, on=[*key, "seed"], how="left", suffixes=("", "_floor"))["F1_floor"]
     mean = frame.merge(floor.groupby(key)["F1"].mean().reset_index(), on=key, how="left", suffixes=("", "_floor"))
     frame["gain"] = frame["F1"].astype(float) - same.fillna(mean["F1_floor"]).astype(float)
@@ -192,7 +181,7 @@ def with_gain(frame: pd.DataFrame) -> pd.DataFrame:
 def select(
     frame: pd.DataFrame, postprocess: str = "dual_threshold", average: str = "image", subset: str | None = None
 ) -> pd.DataFrame:
-    """The rows of one convention: at most one per model, category and seed, a hole where there is none.
+    """The rows of one protocol: at most one per model, category and seed, a hole where there is none.
 
     Args:
         frame: from `collect`.
@@ -200,10 +189,10 @@ def select(
         average: ``"image"``, ``"pooled"`` or ``"all"``.
         subset: ``"every type"``, or None for what each run's settings score.
     """
-    runs = frame[["experiment", "model", "category", "seed", "found"]].drop_duplicates()
+    runs = frame[["experiment", "model", "category", "seed", "finished"]].drop_duplicates()
     rows = frame[(frame["postprocess"] == postprocess) & (frame["average"] == average)]
     rows = rows[rows["scored"].astype(bool)] if subset is None else rows[rows["subset"] == subset]
-    rest = rows.drop(columns=["experiment", "found"])
+    rest = rows.drop(columns=["experiment", "finished"])
     return runs.merge(rest, on=["model", "category", "seed"], how="left")
 
 
@@ -221,19 +210,19 @@ def published(table: str = "table3") -> pd.DataFrame:
 
 def is_mvtec(data: str) -> bool:
     """Whether a data root of this name should hold the real MVTec AD, so that published numbers speak of the same."""
-    return "".join(filter(str.isalpha, str(data).lower())) in MVTEC and not is_mvtec_2(data)
+    return "".join(filter(str.isalpha, str(data).lower())) in _MVTEC and not _is_mvtec_2(data)
 
 
-def is_mvtec_2(data: str) -> bool:
+def _is_mvtec_2(data: str) -> bool:
     """Whether a data root of this name should hold MVTec AD 2, which is another data set."""
-    return "".join(filter(str.isalnum, str(data).lower())) in {name + "2" for name in MVTEC}
+    return "".join(filter(str.isalnum, str(data).lower())) in {name + "2" for name in _MVTEC}
 
 
 def credit(data: Iterable[str]) -> str:
     """How a figure names its images: the data roots, and for MVTec AD and MVTec AD 2 what their licence asks for."""
     names = list(dict.fromkeys(data))
     papers = {False: "MVTec AD, Bergmann et al., CVPR 2019", True: "MVTec AD 2, Heckler-Kram et al., arXiv:2503.21622"}
-    theirs = {papers[is_mvtec_2(name)] for name in names if "mvtec" in name.lower()}
+    theirs = {papers[_is_mvtec_2(name)] for name in names if "mvtec" in name.lower()}
     owner = f" ({'; '.join(sorted(theirs))}; MVTec Software GmbH, CC BY-NC-SA 4.0; at 256 x 256)" if theirs else ""
     return f"Data: {', '.join(names)}{owner}."
 
@@ -253,6 +242,20 @@ def write_csv(frame: pd.DataFrame, path: Path) -> Path:
     return path
 
 
+def read_csv(path: Path) -> pd.DataFrame:
+    """A table from `write_csv`: numbers where a column holds nothing else, NaN for a missing one; empty text stays text.
+
+    Raises:
+        ValueError: if it is no table.
+    """
+    frame = pd.read_csv(path, keep_default_na=False)
+    for name in frame.select_dtypes(exclude="number"):
+        values = pd.to_numeric(frame[name], errors="coerce")
+        if values.notna().any() and (values.notna() == (frame[name] != "")).all():
+            frame[name] = values
+    return frame
+
+
 def read_scores(results_root: str | Path, frame: pd.DataFrame) -> pd.DataFrame:
     """The `scores.csv` of every run in `frame`, under each other: one row per image and post-processing.
 
@@ -261,7 +264,7 @@ def read_scores(results_root: str | Path, frame: pd.DataFrame) -> pd.DataFrame:
         without the file is skipped.
     """
     parts = []
-    for run in frame[frame["found"].astype(bool)].drop_duplicates("folder").to_dict("records"):
+    for run in frame[frame["finished"].astype(bool)].drop_duplicates("folder").to_dict("records"):
         path = Path(results_root) / run["folder"] / "scores.csv"
         if path.is_file():
             try:

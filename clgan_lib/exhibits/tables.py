@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,35 +23,48 @@ from clgan_lib.exhibits.run_table import (
     is_mvtec,
     published,
     select,
-    write_csv,
 )
 from clgan_lib.render.table import HOLE, NOT_APPLICABLE, Cell, Row, Table
 
-__all__ = ["collect", "expected_runs", "number", "provenance", "published", "select", "summary", "summary_by_category"]
-__all__ += ["table3", "write_tables"]
+__all__ = ["collect", "columns", "expected_runs", "number", "provenance", "published", "select", "spread", "summary"]
+__all__ += ["summary_by_category", "table3", "table3_by_protocol"]
 
 POSTPROCESS_NAMES = {
     "dual_threshold": "the paper's dual threshold",
     "calibrated": "one threshold, calibrated on held-out good images",
     "native": "each method's own detector",
 }
-AVERAGE_NAMES = {
+_AVERAGE_NAMES = {
     "image": "mean over the images with a defect",
     "pooled": "pixels of all images pooled",
     "all": "mean over all images, good ones too",
 }
-PAPER = ("dual_threshold", "image")  # the convention of the paper's Table 3, as we read it
-BLOCKS = {**{name: name for name in METRICS}, "gain": "F1 − template"}
-# Columns of the summaries: of the tidy table, head, unit, decimals, and whether it is a quality: those get a ±.
-F1, GAIN = ("F1", "F1 %", 1.0, 1, True), ("gain", "F1 − template", 1.0, 1, True)
-OWN = ("own_F1", "own F1 %", 1.0, 1, True), ("own_gain", "own F1 − template", 1.0, 1, True)
-IOU, AUROC, AP = ("IoU", "IoU %", 1.0, 1, True), ("AUROC", "AUROC", 1.0, 3, True), ("AP", "AP", 1.0, 3, True)
-RESIDUAL = ("inside", "residual in %", 0.01, 2, True), ("outside", "residual out %", 0.01, 2, True)
-COST = ("train_s", "training s", 1.0, 1, False), ("images_seen", "images seen", 1.0, 0, False)
-MORE_COST = ("steps", "steps", 1.0, 0, False), ("peak_bytes", "memory MiB", 2.0**20, 0, False)
-SUMMARY = (F1, GAIN, *OWN, AUROC, *RESIDUAL, *COST)
-BY_CATEGORY = (F1, IOU, GAIN, AUROC, AP, *RESIDUAL, *COST, *MORE_COST)
-EXPLAINED = (
+_PAPER = ("dual_threshold", "image")  # the protocol of the paper's Table 3, as we read it
+_BLOCKS = {**{name: name for name in METRICS}, "gain": "F1 − template"}
+
+
+class Column(NamedTuple):
+    """A column of a summary: of the tidy table, head, what one unit of print is, decimals, whether it has a ±."""
+
+    name: str
+    head: str
+    unit: float = 1.0
+    decimals: int = 1
+    deviation: bool = True
+
+
+_F1, _GAIN = Column("F1", "F1 %"), Column("gain", "F1 − template")
+_OWN = Column("own_F1", "own F1 %"), Column("own_gain", "own F1 − template")
+_IOU, _AUROC, _AP = Column("IoU", "IoU %"), Column("AUROC", "AUROC", 1.0, 3), Column("AP", "AP", 1.0, 3)
+_RESIDUAL = Column("inside", "residual in %", 0.01, 2), Column("outside", "residual out %", 0.01, 2)
+_COST = (
+    Column("train_s", "training s", deviation=False),
+    Column("images_seen", "images seen", decimals=0, deviation=False),
+)
+_MORE_COST = Column("steps", "steps", 1.0, 0, False), Column("peak_bytes", "memory MiB", 2.0**20, 0, False)
+_SUMMARY = (_F1, _GAIN, *_OWN, _AUROC, *_RESIDUAL, *_COST)
+_BY_CATEGORY = (_F1, _IOU, _GAIN, _AUROC, _AP, *_RESIDUAL, *_COST, *_MORE_COST)
+_EXPLAINED = (
     "Residual: mean ID1 (eq. 7) inside and outside the defects of defective images, percent of the full range; a model "
     "that restores has much inside and little outside. Training time, images seen, steps: per run."
 )
@@ -81,25 +94,25 @@ def table3(
     rows = select(frame, postprocess, average, subset)
     categories = sorted(rows["category"].unique())
     lines: list[Row] = []
-    for metric, head in BLOCKS.items():
+    for metric, head in _BLOCKS.items():
         block = _block(rows, metric, categories, paper)
         lines += [Row([Cell(head if i == 0 else "", "label"), *cells], opens=i == 0) for i, cells in enumerate(block)]
     experiment = frame["experiment"].iloc[0]
     caption = (
         f"Table 3 from experiment {experiment}: {POSTPROCESS_NAMES.get(postprocess, postprocess)}, "
-        f"{AVERAGE_NAMES.get(average, average)}{f', {subset}' if subset else ''}. Percent; best of ours in bold."
+        f"{_AVERAGE_NAMES.get(average, average)}{f', {subset}' if subset else ''}. Percent; best of ours in bold."
     )
-    convention = [*([] if (postprocess, average) == PAPER else [postprocess, average]), *(subset or "").split()]
-    name = "_".join(["table3", *convention])
-    return Table(
-        name,
-        caption,
-        ["metric", "model", *categories, "mean"],
-        lines,
-        labels=2,
-        notes=_notes(rows, frame, paper),
-        source=provenance(frame),
-    )
+    protocol = [*([] if (postprocess, average) == _PAPER else [postprocess, average]), *(subset or "").split()]
+    name, header = "_".join(["table3", *protocol]), ["metric", "model", *categories, "mean"]
+    notes = _notes(rows, frame, paper)
+    return Table(name, caption, header, lines, labels=2, notes=notes, source=provenance(frame))
+
+
+def table3_by_protocol(frame: pd.DataFrame) -> list[Table]:
+    """Table 3 by every other protocol that there are numbers for: post-processing, averaging, and with every type."""
+    others = [protocol for protocol in available(frame) if protocol != _PAPER]
+    made = [table3(frame, postprocess=postprocess, average=average) for postprocess, average in others]
+    return made + ([table3(frame, subset="every type")] if frame["left_out"].astype(bool).any() else [])
 
 
 def _block(rows: pd.DataFrame, metric: str, categories: list[str], paper: pd.DataFrame | None) -> list[list[Cell]]:
@@ -160,7 +173,7 @@ def spread(
     column = values[metric].to_numpy(float, na_value=np.nan)
     there = np.isfinite(column)
     if not there.any():
-        return Cell(NOT_APPLICABLE if values["found"].any() else HOLE, "hole"), float("nan")
+        return Cell(NOT_APPLICABLE if values["finished"].any() else HOLE, "hole"), float("nan")
     mean = float(np.mean(_group_means(column[there], values["category"].to_numpy()[there])))
     text = number(mean, decimals, signed)
     if not there.all():
@@ -180,52 +193,56 @@ def number(value: float, decimals: int = 2, signed: bool = False) -> str:
 
 
 def summary(frame: pd.DataFrame) -> Table:
-    """A row per model, means over categories and seeds, under the paper's detector and the model's own threshold."""
+    """A row per model, means over categories and seeds, by the paper's detector and by the model's own threshold."""
     key = ["model", "category", "seed"]
     own = own_threshold(frame)[[*key, "F1", "gain", "rule"]].rename(columns={"F1": "own_F1", "gain": "own_gain"})
-    rows = select(frame, *PAPER).merge(own, on=key, how="left")
-    columns = _summary_columns(rows, SUMMARY, best=("F1", "own_F1", "AUROC"))
-    columns.insert(4, [Cell(rule) for rule in rows.drop_duplicates("model")["rule"]])
-    heads = ["model", *(head for _, head, *_ in SUMMARY)]
+    rows = select(frame, *_PAPER).merge(own, on=key, how="left")
+    cells = columns(rows, _SUMMARY, best=("F1", "own_F1", "AUROC"))
+    cells.insert(4, [Cell(rule) for rule in rows.drop_duplicates("model")["rule"]])
+    heads = ["model", *(column.head for column in _SUMMARY)]
     heads.insert(4, "own threshold")
     over = "categories and seeds, ± over seeds" if rows["seed"].nunique() > 1 else "categories"
     caption = f"Summary of experiment {frame['experiment'].iloc[0]}: a row per model, means over {over}; best in bold."
     notes = [
-        f"F1: {POSTPROCESS_NAMES[PAPER[0]]}. Own F1: the model's own threshold, native where its method has one, else "
+        f"F1: {POSTPROCESS_NAMES[_PAPER[0]]}. Own F1: the model's own threshold, native where its method has one, else "
         "calibrated on held-out good images. − template: the gain over that control, under its own threshold in turn.",
-        EXPLAINED,
+        _EXPLAINED,
         *_notes(rows, frame, None),
     ]
-    lines = [Row(cells) for cells in zip(*columns, strict=True)]
+    lines = [Row(line) for line in zip(*cells, strict=True)]
     return Table("summary", caption, heads, lines, notes=notes, source=provenance(frame))
 
 
 def summary_by_category(frame: pd.DataFrame) -> Table:
     """A block of rows per category, a row per model: the paper's detector, the maps, and what it all cost."""
-    rows, lines = select(frame, *PAPER), []
+    rows, lines = select(frame, *_PAPER), []
     for category, part in rows.groupby("category", sort=True):
-        for i, cells in enumerate(zip(*_summary_columns(part, BY_CATEGORY), strict=True)):
+        for i, cells in enumerate(zip(*columns(part, _BY_CATEGORY), strict=True)):
             lines.append(Row([Cell("" if i else str(category), "label"), *cells], opens=not i))
     several = rows["seed"].nunique() > 1
     caption = (
         f"Summary of experiment {frame['experiment'].iloc[0]}, category by category: {'means over seeds; ' * several}"
-        f"F1 and IoU by {POSTPROCESS_NAMES[PAPER[0]]}, {AVERAGE_NAMES[PAPER[1]]}{'; ± over seeds' * several}."
+        f"F1 and IoU by {POSTPROCESS_NAMES[_PAPER[0]]}, {_AVERAGE_NAMES[_PAPER[1]]}{'; ± over seeds' * several}."
     )
-    heads = ["category", "model", *(head for _, head, *_ in BY_CATEGORY)]
-    notes = [EXPLAINED, *_notes(rows, frame, None)]
+    heads = ["category", "model", *(column.head for column in _BY_CATEGORY)]
+    notes = [_EXPLAINED, *_notes(rows, frame, None)]
     return Table("summary_by_category", caption, heads, lines, labels=2, notes=notes, source=provenance(frame))
 
 
-def _summary_columns(
-    rows: pd.DataFrame, columns: Sequence[tuple[str, str, float, int, bool]], best: Sequence[str] = ()
-) -> list[list[Cell]]:
-    """The models' names, then a list of cells per column; those of `best` with the best in bold."""
+def columns(rows: pd.DataFrame, wanted: Sequence[Column], best: Sequence[str] = ()) -> list[list[Cell]]:
+    """The models' names, then a list of cells per column, a cell per model.
+
+    Args:
+        rows: from `select`.
+        wanted: the columns.
+        best: names of those whose best is bold.
+    """
     parts = dict(list(rows.groupby("model", sort=False)))
     made = [[Cell(display(str(model)), "label") for model in parts]]
-    for name, _, unit, decimals, quality in columns:
+    for name, _, unit, decimals, deviation in wanted:
         scaled = [part.assign(**{name: pd.to_numeric(part[name], errors="coerce") / unit}) for part in parts.values()]
         signed = name.endswith("gain")
-        cells = [spread(part, name, decimals=decimals, signed=signed, deviation=quality) for part in scaled]
+        cells = [spread(part, name, decimals=decimals, signed=signed, deviation=deviation) for part in scaled]
         made.append(_best_in_bold(cells) if name in best else [cell for cell, _ in cells])
     return made
 
@@ -233,12 +250,12 @@ def _summary_columns(
 def _notes(rows: pd.DataFrame, frame: pd.DataFrame, paper: pd.DataFrame | None) -> list[str]:
     """What a reader must know to read the cells: holes, left-out types, whose the published numbers are."""
     notes = []
-    missing = rows[~rows["found"].astype(bool)]
+    missing = rows[~rows["finished"].astype(bool)]
     if len(missing):
         runs = [f"{display(r['model'])} on {r['category']}, seed {r['seed']}" for r in missing.to_dict("records")]
         more = f" and {len(runs) - 6} more" if len(runs) > 6 else ""
         notes.append(f"{HOLE}: {len(runs)} of {len(rows)} runs missing: {'; '.join(runs[:6])}{more}.")
-    if (pd.to_numeric(rows["F1"], errors="coerce").isna() & rows["found"].astype(bool)).any():
+    if (pd.to_numeric(rows["F1"], errors="coerce").isna() & rows["finished"].astype(bool)).any():
         notes.append(f"{NOT_APPLICABLE}: the run is there, but has no such number.")
     subsets = rows.dropna(subset=["subset"]).drop_duplicates(["category", "subset"])
     for row in subsets[subsets["left_out"].astype(bool)].itertuples():
@@ -250,7 +267,7 @@ def _notes(rows: pd.DataFrame, frame: pd.DataFrame, paper: pd.DataFrame | None) 
             "applied to the map in place of ID1."
         )
     if paper is not None and set(rows["model"]) & set(paper["model"]):
-        data = [name for name in frame["data"].dropna().unique()]
+        data = list(frame["data"].dropna().unique())
         notes.append(
             "In italics: as printed in the paper's Table 3, on the real MVTec AD; its averaging is not stated."
         )
@@ -262,7 +279,7 @@ def _notes(rows: pd.DataFrame, frame: pd.DataFrame, paper: pd.DataFrame | None) 
 def provenance(frame: pd.DataFrame) -> str:
     """Where the numbers come from, in one line: runs, data, size, seeds, commit, device, versions, config hash."""
     runs = frame.drop_duplicates(["model", "category", "seed"])
-    done = runs[runs["found"].astype(bool)]
+    done = runs[runs["finished"].astype(bool)]
     parts = [f"Experiment {frame['experiment'].iloc[0]}: {len(done)} of {len(runs)} runs"]
     if len(done):
         records = done.to_dict("records")
@@ -271,11 +288,11 @@ def provenance(frame: pd.DataFrame) -> str:
         parts += [f"data {_list(done['data'])}", f"trained at {_list(map(int, done['image_size']))} px"]
         parts += [f"seed {_list(done['seed'])}", f"commit {_list(commits)}", f"device {_list(devices)}"]
         parts += [f"{name} {_list(done[name])}" for name in ("python", "torch", "torchvision", "numpy", "opencv")]
-        parts += [f"config hash {config_hash(done['fingerprint'])}"]
+        parts += [f"config hash {_config_hash(done['fingerprint'])}"]
     return "; ".join(parts) + "."
 
 
-def config_hash(fingerprints: Iterable[str]) -> str:
+def _config_hash(fingerprints: Iterable[str]) -> str:
     """One short hash for many runs: of their fingerprints (settings and training code each), in any order."""
     return hashlib.sha256("\n".join(sorted(map(str, fingerprints))).encode()).hexdigest()[:12]
 
@@ -283,27 +300,3 @@ def config_hash(fingerprints: Iterable[str]) -> str:
 def _list(values: Iterable[object]) -> str:
     """Each different value once, in the order they come."""
     return ", ".join(dict.fromkeys(map(str, values)))
-
-
-def write_tables(frame: pd.DataFrame, folder: Path, paper: pd.DataFrame | None = None) -> Sequence[Table]:
-    """Write the tidy CSV, Table 3 under every convention there are numbers for, and the summary.
-
-    Args:
-        frame: from `collect`.
-        folder: of the tables; made where it is missing.
-        paper: from ``published("table3")``; shown beside the paper's own convention only.
-
-    Returns:
-        The tables written, the paper's convention first: ``table3.md``, ``table3.tex``; the tidy rows are ``table3.csv``.
-    """
-    write_csv(frame, folder / "table3.csv")
-    made: list[Table] = []
-    for postprocess, average in available(frame) or [PAPER]:
-        first = not made
-        made.append(table3(frame, postprocess=postprocess, average=average, paper=paper if first else None))
-    if frame["left_out"].astype(bool).any():
-        made.append(table3(frame, subset="every type"))
-    made += [summary_by_category(frame), summary(frame)]
-    for table in made:
-        table.write(folder)
-    return made

@@ -1,35 +1,33 @@
-"""The measures that papers report today, in one table: what maps rank right, and what thresholds mark on good images.
+"""Measures without a threshold, which papers report today, and the false positives of each threshold on good images.
 
 Built from the tidy rows of `clgan_lib.exhibits.run_table.collect` alone; a run measured by an older version shows holes.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
-from clgan_lib.exhibits.run_table import FALSE_ALARMS, available, display, select
-from clgan_lib.exhibits.tables import POSTPROCESS_NAMES, provenance, spread
+from clgan_lib.exhibits.run_table import FALSE_POSITIVES, available, select
+from clgan_lib.exhibits.tables import POSTPROCESS_NAMES, Column, columns, provenance
 from clgan_lib.ranking import AUPRO_LIMITS, RANKING
 from clgan_lib.render.table import NOT_APPLICABLE, Cell, Row, Table
 
 MEAN = "mean"
-# Of the tidy table: head, decimals.
-QUALITIES = {
-    "image_AUROC": ("image AUROC", 3),
-    "AUROC": ("pixel AUROC", 3),
-    "AP": ("pixel AP", 3),
-    **{f"AUPRO_{limit:g}": (f"AUPRO {limit:g}", 3) for limit in AUPRO_LIMITS},
-    "F1_oracle": ("oracle F1 %", 1),
-    "IoU_oracle": ("oracle IoU %", 1),
-}
-HEADS = {"dual_threshold": "dual", "calibrated": "calibrated", "native": "native"}
-NOTES = (
-    "Image AUROC: an image's score is the largest of its map. AUPRO: MVTec's convention, overlap averaged over 8-connected "
-    "regions, false alarm rate over all good pixels, area up to the limit divided by it. Oracle: the best any one threshold "
-    "could do on these very test labels, pixels pooled; nobody has that threshold.",
-    "False alarms: percent of the good test images with any marked pixel / percent of their pixels that are marked, under "
-    "each post-processing: ",
+_QUALITIES = (
+    Column("image_AUROC", "image AUROC", decimals=3),
+    Column("AUROC", "pixel AUROC", decimals=3),
+    Column("AP", "pixel AP", decimals=3),
+    *(Column(f"AUPRO_{limit:g}", f"AUPRO {limit:g}", decimals=3) for limit in AUPRO_LIMITS),
+    Column("F1_oracle", "oracle F1 %"),
+    Column("IoU_oracle", "oracle IoU %"),
+)
+_HEADS = {"dual_threshold": "dual"}
+_NOTES = (
+    "Image AUROC: an image's score is the largest of its map. AUPRO: MVTec's protocol, overlap averaged over 8-connected "
+    "regions, false-positive rate over all good pixels, area up to the limit divided by it. Oracle: the best any one "
+    "threshold could do on these very test labels, pixels pooled; nobody has that threshold.",
+    "False positives: percent of the good test images with any marked pixel / percent of their pixels that are marked, "
+    "under each post-processing: ",
 )
 
 
@@ -44,43 +42,37 @@ def table(frame: pd.DataFrame) -> Table:
         where there are several.
     """
     rows = select(frame)
-    rows[list(RANKING)] = rows[list(RANKING)].apply(pd.to_numeric, errors="coerce")
-    found = [name for name, average in available(frame) if average == "image"]
-    marked = {name: select(frame, name) for name in found}
+    marked = {name: select(frame, name) for name, average in available(frame) if average == "image"}
     categories = sorted(rows["category"].unique())
     lines: list[Row] = []
     for block in [*categories, MEAN] if len(categories) > 1 else categories:
-        models = list(rows["model"].unique())
-        part = {m: _of(rows, m, block) for m in models}
-        cells = {m: [spread(part[m], name, decimals=d)[0] for name, (_, d) in QUALITIES.items()] for m in models}
-        for i, (name, (_, decimals)) in enumerate(QUALITIES.items()):
-            values = [round(spread(part[m], name)[1], 9) for m in models]
-            best = f"{np.nanmax(values):.{decimals}f}" if np.isfinite(values).any() else None
-            for model, value in zip(models, values, strict=True):
-                if best and f"{value:.{decimals}f}" == best:
-                    cells[model][i] = Cell(cells[model][i].text, "best")
-        for model in models:
-            alarms = [_alarms(_of(marked[name], model, block)) for name in found]
-            labels = [Cell(block if model == models[0] else "", "label"), Cell(display(model), "label")]
-            lines.append(Row([*labels, *cells[model], *alarms], opens=model == models[0]))
+        cells = columns(_of(rows, block), _QUALITIES, best=[column.name for column in _QUALITIES])
+        cells += [_false_positives(_of(part, block)) for part in marked.values()]
+        for i, line in enumerate(zip(*cells, strict=True)):
+            lines.append(Row([Cell("" if i else block, "label"), *line], opens=not i))
+    names = {name: _HEADS.get(name, name) for name in marked}
     caption = (
-        f"Modern measures of experiment {frame['experiment'].iloc[0]}: what needs no threshold, the oracle threshold, and "
-        "false alarms on good images."
+        f"Measures without a threshold of experiment {frame['experiment'].iloc[0]}, the oracle threshold, and false "
+        "positives on good images."
     )
-    header = ["category", "model", *(head for head, _ in QUALITIES.values())]
-    header += [f"false alarms, {HEADS.get(name, name)}" for name in found]
-    notes = [NOTES[0], NOTES[1] + "; ".join(f"{HEADS.get(n, n)}: {POSTPROCESS_NAMES.get(n, n)}" for n in found) + "."]
-    if rows.loc[rows["found"].astype(bool), list(RANKING)].isna().any(axis=None):
+    header = ["category", "model", *(column.head for column in _QUALITIES)]
+    header += [f"false positives, {head}" for head in names.values()]
+    thresholds = "; ".join(f"{head}: {POSTPROCESS_NAMES.get(name, name)}" for name, head in names.items())
+    notes = [_NOTES[0], f"{_NOTES[1]}{thresholds}."]
+    measured = rows.loc[rows["finished"].astype(bool), list(RANKING)].apply(pd.to_numeric, errors="coerce")
+    if measured.isna().any(axis=None):
         notes.append(f"{NOT_APPLICABLE}: measured by a version without this measure, or no good test images.")
-    return Table("modern", caption, header, lines, labels=2, notes=notes, source=provenance(frame))
+    return Table("threshold_free", caption, header, lines, labels=2, notes=notes, source=provenance(frame))
 
 
-def _of(rows: pd.DataFrame, model: str, category: str) -> pd.DataFrame:
-    mine = rows[rows["model"] == model]
-    return mine if category == MEAN else mine[mine["category"] == category]
+def _of(rows: pd.DataFrame, category: str) -> pd.DataFrame:
+    return rows if category == MEAN else rows[rows["category"] == category]
 
 
-def _alarms(rows: pd.DataFrame) -> Cell:
-    """Images / pixels, without a spread: two numbers in a cell are enough."""
-    images, pixels = (spread(rows, name, decimals=1, deviation=False)[0] for name in FALSE_ALARMS)
-    return images if images.kind == "hole" else Cell(f"{images.text} / {pixels.text}")
+def _false_positives(rows: pd.DataFrame) -> list[Cell]:
+    """A cell per model, images / pixels, without a spread: two numbers in a cell are enough."""
+    _, images, pixels = columns(rows, [Column(name, "", deviation=False) for name in FALSE_POSITIVES])
+    return [
+        image if image.kind == "hole" else Cell(f"{image.text} / {pixel.text}")
+        for image, pixel in zip(images, pixels, strict=True)
+    ]

@@ -2,9 +2,9 @@
 
     python -m clgan_lib.exhibits.verify [--maps] [experiment ...]
 
-What needs more than `metrics.json` (Table 4, the conventions, the intervals) is printed again from its own CSV, and that
-CSV is held against `metrics.json` wherever both give the same number. With ``--maps`` each run's `metrics.json` itself is
-measured again from its `maps.npz`, where it is there. One line per difference; the exit code says whether there is any.
+An exhibit that needs more than `metrics.json` (Table 4, the protocols, the intervals) is printed again from its own CSV.
+That CSV is held against `metrics.json` wherever both give the same number. With ``--maps`` each run's `metrics.json` itself
+is measured again from its `maps.npz`, where it is there. One line per difference; the exit code says whether there is any.
 
 In a checkout the tables that git tracks are held against the runs that git tracks. Of what else lies in `results/` it says
 what is wrong, and does not count it. An experiment that is named is held against all its runs.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import warnings
@@ -24,26 +25,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clgan_lib.exhibits import (
-    ablation,
-    bootstrap,
-    chapters,
-    committed,
-    crosscheck,
-    k_sweep,
-    protocols,
-    rank_correlation,
-    run_table,
-    tables,
-    threshold_free,
-    thresholds,
-)
+from clgan_lib.exhibits import committed, run_table
+from clgan_lib.exhibits.crosscheck import EXACT
+from clgan_lib.exhibits.registry import EXHIBITS, Exhibit, write_tables
 from clgan_lib.paths import RESULTS
 from clgan_lib.render.table import Table
 from clgan_lib.runs.maps import read_evaluation
 from clgan_lib.runs.record import measure_again, read_record
 
-SHOWN = 10  # faults of an experiment that git does not track: a foreign one has a line per table
+_SHOWN = 10  # faults of an experiment that git does not track: a foreign one has a line per table
 
 
 def check_experiment(results_root: str | Path, experiment: str) -> Iterator[str]:
@@ -63,19 +53,18 @@ def check_experiment(results_root: str | Path, experiment: str) -> Iterator[str]
         frame = run_table.collect(root, experiment, run_table.expected_runs(experiment))
     yield from (f"{experiment}/{note}" for note in frame.attrs["notes"])
     with tempfile.TemporaryDirectory() as scratch:
-        again = Path(scratch)
-        made = [*tables.write_tables(frame, again, run_table.published("table3"))]
-        for table in (threshold_free.table(frame), *chapters.network_tables(frame)):
-            table.write(again)
-            made.append(table)
-        for table, problems in _from_csv(folder, frame):
-            table.write(again)
-            made.append(table)
-            yield from (f"{experiment}/tables/{problem}" for problem in problems)
-        own_csv = {path.name for path in folder.glob("*.csv")} - {"table3.csv"}
-        known = {f"{table.name}.csv" for table in made} & own_csv
-        for name in sorted({p.name for p in folder.glob("[!.]*")} | {p.name for p in again.iterdir()} - known):
-            if name not in known:
+        again, kept = Path(scratch), set()
+        made = write_tables(frame, again)
+        for exhibit in EXHIBITS.values():
+            if exhibit.measure and (folder / f"{exhibit.name}.csv").is_file():
+                tables, problems = _from_csv(exhibit, root / experiment, frame)
+                kept |= {f"{exhibit.name}.{kind}" for kind in (("csv",) if tables else ("csv", "md", "tex"))}
+                for table in tables:
+                    table.write(again)
+                made += tables
+                yield from (f"{experiment}/tables/{exhibit.name}.csv{problem}" for problem in problems)
+        for name in sorted({p.name for p in folder.glob("[!.]*")} | {p.name for p in again.iterdir()}):
+            if name not in kept:
                 yield from (f"{experiment}/tables/{name}{line}" for line in _compare(folder / name, again / name))
     report = root / experiment / "report.html"
     page = report.read_text(encoding="utf8") if report.is_file() else ""
@@ -87,85 +76,53 @@ def check_experiment(results_root: str | Path, experiment: str) -> Iterator[str]
 def _compare(committed: Path, again: Path) -> Iterator[str]:
     """The first difference between a table's file and the same made again."""
     if not again.is_file():
-        yield ": no code makes this file from the runs; remove it, or teach clgan_lib/exhibits/verify.py what it is"
+        yield ": no code makes this file from the runs; remove it, or give it an entry in clgan_lib/exhibits/registry.py"
     elif not committed.is_file():
         yield " is missing; make report"
-    elif committed.read_bytes() != again.read_bytes():
+    elif committed.read_bytes() != again.read_bytes() and not _equal_csv(committed, again):
         old, new = (path.read_text(encoding="utf8", errors="replace").splitlines() for path in (committed, again))
-        if committed.suffix == ".csv" and _equal_csv(committed, again):
-            return
         for number, (was, now) in enumerate(zip(old, new, strict=False), 1):
             if was != now:
-                at = next(
-                    (i for i, (a, b) in enumerate(zip(was, now, strict=False)) if a != b), min(len(was), len(now))
-                )
-                start = max(0, at - 20)
-                found = f"{was[start : at + 20]!r}, the runs say {now[start : at + 20]!r}"
-                yield f", line {number}: there is {found}; make report"
+                start = max(0, len(os.path.commonprefix([was, now])) - 20)
+                shown = f"{was[start : start + 40]!r}, the runs say {now[start : start + 40]!r}"
+                yield f", line {number}: there is {shown}; make report"
                 return
         yield f" has {len(old)} lines, the runs give {len(new)}; make report"
 
 
-def _read(path: Path) -> pd.DataFrame:
-    """A CSV as it was written: empty text stays text."""
-    return pd.read_csv(path, keep_default_na=False)
-
-
 def _equal_csv(a: Path, b: Path) -> bool:
-    """Whether two CSVs say the same, numbers to 1e-9 (another version of pandas may print a digit more)."""
+    """Whether two files are CSVs that say the same, numbers to 1e-9 (another version of pandas may print a digit more)."""
+    if a.suffix != ".csv":
+        return False
     try:
-        pd.testing.assert_frame_equal(_read(a), _read(b), rtol=0, atol=crosscheck.EXACT, check_dtype=False)
+        pd.testing.assert_frame_equal(
+            run_table.read_csv(a), run_table.read_csv(b), rtol=0, atol=EXACT, check_dtype=False
+        )
     except (AssertionError, ValueError):
         return False
     return True
 
 
-def _from_csv(folder: Path, frame: pd.DataFrame) -> Iterator[tuple[Table, list[str]]]:
-    """The tables whose numbers stand in a CSV of their own, and where that CSV contradicts `metrics.json`."""
-    source = tables.provenance(frame)
-    for path in sorted(folder.glob("*.csv")):
-        if path.stem == "table3":
-            continue
-        try:
-            found = _read(path)
-            if path.stem == "table4":
-                table, pairs = (
-                    k_sweep.table4(frame, found, run_table.published("table4")),
-                    crosscheck.of_table4(frame, found),
-                )
-            elif path.stem == "conventions":
-                table, pairs = protocols.table(frame, found), crosscheck.of_conventions(frame, found)
-            elif path.stem.startswith("differences_"):
-                table, pairs = bootstrap.difference_table(frame, found), crosscheck.of_differences(frame, found)
-            elif path.stem.startswith("variance_"):
-                table, pairs = bootstrap.variance_table(frame, pd.read_csv(path)), iter(())
-            elif path.stem in ("ablation", "ablation_2x2"):
-                effects = pd.read_csv(path)
-                make = ablation.table if path.stem == "ablation" else ablation.square_table
-                table, pairs = make(frame, effects), crosscheck.of_ablation(frame, effects)
-            elif path.stem == "ranks":
-                table, pairs = (
-                    rank_correlation.table(pd.read_csv(path)),
-                    crosscheck.of_ranks(folder.parents[1], pd.read_csv(path)),
-                )
-            elif path.stem == "thresholds":
-                table, pairs = thresholds.table(frame, pd.read_csv(path)), iter(())
-            else:
-                continue
-            wrong = [
-                f"{path.name}: {what} is {has:.6g}, metrics.json gives {should:.6g}; make report"
-                for what, has, should, off in pairs
-                if not abs(has - should) <= off
-            ]
-            if set(found.get("provenance", ())) != {table.source if path.stem == "ranks" else source}:
-                wrong.append(f"{path.name}: its provenance is not that of the runs; make report")
-        except FileNotFoundError as error:
-            wrong = [f"{path.name} cannot be checked: {error}"]
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-            wrong = [f"{path.name} cannot be read ({reason}); make report"]
-            table = Table(path.stem, "", [], [])
-        yield table, wrong
+def _from_csv(exhibit: Exhibit, folder: Path, frame: pd.DataFrame) -> tuple[list[Table], list[str]]:
+    """An exhibit's tables from its CSV, and where that CSV contradicts `metrics.json`."""
+    tables: list[Table] = []
+    try:
+        rows = run_table.read_csv(folder / "tables" / f"{exhibit.name}.csv")
+        tables += exhibit.tables(frame, rows)
+        pairs = exhibit.check(folder.parent, frame, rows) if exhibit.check else ()
+        wrong = [
+            f": {what} is {has:.6g}, metrics.json gives {should:.6g}; make report"
+            for what, has, should, off in pairs
+            if not abs(has - should) <= off
+        ]
+        if set(rows["provenance"]) != {table.source for table in tables}:
+            wrong.append(": its provenance is not that of the runs; make report")
+    except FileNotFoundError as error:
+        wrong = [f" cannot be checked: {error}"]
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        wrong = [f" cannot be read ({reason}); make report"]
+    return tables, wrong
 
 
 def check_run(folder: Path) -> Iterator[str]:
@@ -191,7 +148,7 @@ def _unequal(has: Any, should: Any, where: str) -> Iterator[str]:
         for key in sorted({*should, *has}):
             yield from _unequal(has.get(key), should.get(key), f"{where}.{key}")
     elif isinstance(should, float) and isinstance(has, int | float):
-        if not abs(has - should) <= crosscheck.EXACT * max(1.0, abs(should)):
+        if not abs(has - should) <= EXACT * max(1.0, abs(should)):
             yield f"{where} is {has:.10g}, maps.npz gives {should:.10g}; run it again"
     elif has != should:
         yield f"{where} is {json.dumps(has)}, maps.npz gives {json.dumps(should)}; run it again"
@@ -252,7 +209,7 @@ def _tell_the_rest(root: Path, files: Collection[Path]) -> None:
                 problems.append(f"{name} cannot be checked: {type(error).__name__}: {error}")
         if beside or name not in known:
             lines = list(dict.fromkeys(f"not in git: {problem}" for problem in problems))
-            print(*lines[:SHOWN], sep="\n", end="\n" if lines else "")
+            print(*lines[:_SHOWN], sep="\n", end="\n" if lines else "")
             more = f"; make verify VERIFY={name} " + ("counts them in" if name in known else "lists and counts all")
             print(f"{name}, not in git, not counted: runs {len(beside)}, faults {len(lines)}{more}")
 

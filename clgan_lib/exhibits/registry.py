@@ -1,0 +1,240 @@
+"""Every exhibit of an experiment, in reading order: what it says, how it is measured, printed, drawn and checked.
+
+`clgan_lib.exhibits.report` and `clgan_lib.exhibits.verify` are loops over `EXHIBITS`; notebooks take an exhibit by its
+name. A new analysis is a module that measures and prints, and one entry here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from clgan_lib.exhibits import (
+    ablation,
+    bootstrap,
+    chapters,
+    crosscheck,
+    figures,
+    k_sweep,
+    protocols,
+    rank_correlation,
+    tables,
+    threshold_free,
+    thresholds,
+)
+from clgan_lib.exhibits.run_table import published, read_csv, write_csv
+from clgan_lib.render.table import Table
+
+REFERENCES = ("template", "clgan")  # what differences are taken from
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One analysis; ``frame`` is from `collect`, ``rows`` from `measure`, or the frame itself where that is None.
+
+    Attributes:
+        name: of its CSV, such as ``"table4"``.
+        title: of its section; exhibits of one title, one after the other, share a section.
+        prose: how to read it, in the report; the notebooks teach it.
+        tables: of frame and rows, what to print.
+        measure: of the folder that holds experiments, the frame and what the notebook chooses: the numbers that need more
+            than `metrics.json`. They are kept as ``<name>.csv``.
+        figure: of frame and rows, what to draw.
+        figure_name: of the figure's files.
+        check: of the folder that holds experiments, frame and rows: what rows and `metrics.json` both hold.
+        folded: shown closed; for what few readers need.
+    """
+
+    name: str
+    title: str
+    prose: str
+    tables: Callable[[pd.DataFrame, pd.DataFrame], Sequence[Table]]
+    measure: Callable[..., pd.DataFrame] | None = None
+    figure: Callable[[pd.DataFrame, pd.DataFrame], Figure] | None = None
+    figure_name: str = ""
+    check: Callable[[Path, pd.DataFrame, pd.DataFrame], crosscheck.Pairs] | None = None
+    folded: bool = False
+
+    def rows(self, folder: Path, frame: pd.DataFrame) -> pd.DataFrame | None:
+        """What it prints of the experiment in `folder`; None where its CSV is missing."""
+        if self.measure is None:
+            return frame
+        path = folder / "tables" / f"{self.name}.csv"
+        return read_csv(path) if path.is_file() else None
+
+
+def write(
+    exhibit: Exhibit, folder: Path, frame: pd.DataFrame, rows: pd.DataFrame | None = None
+) -> list[Figure | Table]:
+    """Write an exhibit's CSV, figure and tables into `folder`; none of them where there are no rows.
+
+    Args:
+        exhibit: of `EXHIBITS`.
+        folder: of the experiment.
+        frame: from `collect`.
+        rows: just measured. None: those of its CSV, which then stays as it is.
+
+    Returns:
+        What to show: the figure, where it has one, then the tables.
+    """
+    if exhibit.measure is not None and rows is not None and len(rows):
+        write_csv(rows, folder / "tables" / f"{exhibit.name}.csv")
+    rows = exhibit.rows(folder, frame) if rows is None else rows
+    if rows is None or rows.empty:
+        return []
+    drawn = [exhibit.figure(frame, rows)] if exhibit.figure else []
+    for figure in drawn:
+        figures.save(figure, folder / "figures" / exhibit.figure_name)
+    printed = exhibit.tables(frame, rows)
+    for table in printed:
+        table.write(folder / "tables")
+    return [*drawn, *printed]
+
+
+def write_tables(frame: pd.DataFrame, folder: Path) -> list[Table]:
+    """Write what the tidy rows alone give, and return the tables: ``table3.csv``, which holds the rows, and each table.
+
+    Args:
+        frame: from `collect`.
+        folder: of the tables; made where it is missing.
+    """
+    write_csv(frame, folder / "table3.csv")
+    printed = [table for e in EXHIBITS.values() if e.measure is None for table in e.tables(frame, frame)]
+    for table in printed:
+        table.write(folder)
+    return printed
+
+
+def _differences(reference: str) -> tuple[Exhibit, Exhibit]:
+    """How every model differs from one, and where the uncertainty comes from."""
+    title, prose = (
+        "Is the difference real?",
+        (
+            "The 95 % intervals resample the test images. Where one includes zero, these images do not tell the two models "
+            "apart. Other seeds add scatter of their own."
+        ),
+    )
+    difference = Exhibit(
+        name=f"differences_{reference}",
+        title=title,
+        prose=prose,
+        measure=partial(bootstrap.differences, reference=reference),
+        tables=lambda frame, rows: [bootstrap.difference_table(frame, rows)],
+        check=crosscheck.of_differences,
+    )
+    variance = Exhibit(
+        name=f"variance_{reference}",
+        title=title,
+        prose=prose,
+        measure=partial(bootstrap.variance, reference=reference),
+        tables=lambda frame, rows: [bootstrap.variance_table(frame, rows)],
+    )
+    return difference, variance
+
+
+_EXHIBITS = (
+    Exhibit(
+        name="summary",
+        title="Summary",
+        prose="A model that restores has a large residual inside the defects and a small one outside. A model that copies "
+        "its input has two small ones. A gain below zero means that the control, which learns nothing, is better.",
+        tables=lambda frame, _: [tables.summary(frame)],
+    ),
+    Exhibit(
+        name="table3",
+        title="Table 3",
+        prose="Blocks of rows are metrics, columns are categories. The paper's numbers are in italics. The last block is "
+        "the gain over the template: the median of the nearest good training images as the reconstruction.",
+        tables=lambda frame, _: [tables.table3(frame, paper=published("table3"))],
+        figure=lambda frame, _: figures.scores(frame),
+        figure_name="scores",
+    ),
+    Exhibit(
+        name="threshold_free",
+        title="Measures without a threshold",
+        prose="These measures are not in the paper. AUROC, AP and AUPRO rate the anomaly maps themselves.",
+        tables=lambda frame, _: [threshold_free.table(frame)],
+    ),
+    *(exhibit for reference in REFERENCES for exhibit in _differences(reference)),
+    Exhibit(
+        name="ablation",
+        title="What each ingredient is worth",
+        prose="One setting at a time is changed against the base of its group. Where a group has one variant alone, a 2 x 2 "
+        "tells training from threshold.",
+        measure=ablation.effects,
+        tables=lambda frame, rows: [
+            *([ablation.square_table(frame, squares)] if len(squares := ablation.squares(rows)) else []),
+            ablation.table(frame, rows),
+        ],
+        figure=figures.effects,
+        figure_name="ablation",
+        check=crosscheck.of_ablation,
+    ),
+    Exhibit(
+        name="ranks",
+        title="What each ingredient is worth",
+        prose="Last, the ranking of the models on embedded data is compared with that on real data.",
+        measure=lambda root, _, embedded, real: rank_correlation.ranks(root, embedded, real),
+        tables=lambda _, rows: [rank_correlation.table(rows)],
+        check=crosscheck.of_ranks,
+    ),
+    Exhibit(
+        name="table4",
+        title="Table 4",
+        prose="F1 over k; the paper tries the shaded range and calls its end the optimum. Dashed: the paper's detector on a "
+        "perfect residual, the true mask. It misses every defect larger than 1/(1 + k²) of the image.",
+        measure=k_sweep.sweep_experiment,
+        tables=lambda frame, rows: [k_sweep.table4(frame, rows, published("table4"))],
+        figure=lambda _, rows: figures.sweep(rows, published("table4")),
+        figure_name="sweep",
+        check=crosscheck.of_table4,
+    ),
+    Exhibit(
+        name="protocols",
+        title="One set of maps, many numbers",
+        prose="The same maps of the same runs, scored by different protocols. Nothing was trained again.",
+        measure=protocols.measure,
+        tables=lambda frame, rows: [protocols.table(frame, rows)],
+        check=crosscheck.of_protocols,
+    ),
+    Exhibit(
+        name="thresholds",
+        title="Thresholds without labels",
+        prose="The same maps under every rule that needs no test label. Rules that mark little on good images miss most of "
+        "the defect; rules that find the defect mark something on every good image.",
+        measure=thresholds.measure,
+        tables=lambda frame, rows: [thresholds.table(frame, rows)],
+        figure=lambda _, rows: figures.thresholds(rows),
+        figure_name="thresholds",
+    ),
+    Exhibit(
+        name="networks",
+        title="The networks: Fig. 1, Tables 1 and 2",
+        prose="Counted on the modules at the paper's size, 256x256 and width 64. The runs of this experiment may be "
+        "smaller: their settings are in config.json.",
+        tables=lambda frame, _: chapters.network_tables(frame),
+        figure=lambda _, __: chapters.network_figure(),
+        figure_name="fig1",
+        folded=True,
+    ),
+    Exhibit(
+        name="summary_by_category",
+        title="Category by category: scores, time and memory",
+        prose="",
+        tables=lambda frame, _: [tables.summary_by_category(frame)],
+        folded=True,
+    ),
+    Exhibit(
+        name="table3_by_protocol",
+        title="Table 3 by other protocols",
+        prose="The same runs, averaged and thresholded otherwise. Numbers of two protocols cannot be compared.",
+        tables=lambda frame, _: tables.table3_by_protocol(frame),
+        folded=True,
+    ),
+)
+EXHIBITS = {exhibit.name: exhibit for exhibit in _EXHIBITS}

@@ -45,7 +45,7 @@ class Exhibit:
         measure: of the folder that holds experiments, the frame and what the notebook chooses: the numbers that need more
             than `metrics.json`. They are kept as ``<name>.csv``.
         figure: of frame and rows, what to draw.
-        figure_name: of the figure's files.
+        figure_name: of the figure's files, where it is not the name.
         check: of the folder that holds experiments, frame and rows: what rows and `metrics.json` both hold.
         folded: shown closed; for what few readers need.
     """
@@ -89,7 +89,7 @@ def write(
         return []
     drawn = [exhibit.figure(frame, rows)] if exhibit.figure else []
     for figure in drawn:
-        figures.save(figure, folder / "figures" / exhibit.figure_name)
+        figures.save(figure, folder / "figures" / (exhibit.figure_name or exhibit.name))
     printed = exhibit.tables(frame, rows)
     for table in printed:
         table.write(folder / "tables")
@@ -172,7 +172,6 @@ _EXHIBITS = (
             ablation.table(frame, rows),
         ],
         figure=figures.effects,
-        figure_name="ablation",
         check=crosscheck.of_ablation,
     ),
     Exhibit(
@@ -210,7 +209,6 @@ _EXHIBITS = (
         measure=thresholds.measure,
         tables=lambda frame, rows: [thresholds.table(frame, rows)],
         figure=lambda _, rows: figures.thresholds(rows),
-        figure_name="thresholds",
     ),
     Exhibit(
         name="networks",

@@ -37,6 +37,7 @@ CONTROLS = ("blur", "template")  # methods without learning
 _MVTEC = {"mvtec", "mvtecad", "mvtecanomalydetection"}  # a data root of MVTec AD, its name without punctuation
 FALSE_POSITIVES = ("false_images", "false_pixels")  # percent of the good test images, and of their pixels
 _COSTS = ("train_s", "images_seen", "steps", "images_per_s", "evaluate_s", "peak_bytes")
+_COUNTS = ("images_seen", "steps", "peak_bytes")  # of these, whole numbers
 _ENVIRONMENT = ("device", "device_name", "python", "torch", "torchvision", "numpy", "opencv", "commit", "dirty")
 _KEYS = ("experiment", "data", "model", "category", "seed", "postprocess", "average", "subset", "scored", "finished")
 _SETTINGS = ("inside", "outside", "image_size", "left_out")
@@ -135,6 +136,7 @@ def _run(record: Record) -> dict[str, Any]:
         "outside": record.residual.outside,
         **{f"{name}_images": count for name, count in record.images},
         **{name: getattr(record.time, name) for name in _COSTS},
+        **{name: int(value) for name in _COUNTS if (value := getattr(record.time, name)) is not None},
         **{name: record.env.get(name) for name in _ENVIRONMENT},
         "fingerprint": record.fingerprint,
         "imported": f"{imported.source}; {imported.scored} of {imported.of} test images" if imported else "",

@@ -198,8 +198,8 @@ def _tell(root: Path, name: str, maps: bool) -> int:
 def _tell_the_rest(root: Path, files: Collection[Path]) -> None:
     """Print what is wrong with runs and experiments that git does not track, which count for nothing."""
     known = {file.parts[0] for file in files}
-    found = {path.relative_to(root).parts[0] for path in (*root.glob("*/tables"), *root.glob("*/*/*/seed*"))}
-    for name in sorted(found):
+    names = {path.relative_to(root).parts[0] for path in (*root.glob("*/tables"), *root.glob("*/*/*/seed*"))}
+    for name in sorted(names):
         beside = committed.runs_beside(root, name, files)
         problems = list(committed.faults(root, beside))
         if name not in known and (root / name / "tables").is_dir():

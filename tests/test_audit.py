@@ -26,7 +26,7 @@ from clgan_lib.audit.areas import defect_areas, main
 from clgan_lib.audit.bounds import accuracy_bound, means_possible, support
 from clgan_lib.audit.subsets import READINGS, accuracy_on_areas, accuracy_range
 from clgan_lib.audit.surface import accuracy, pooled_accuracy, pooled_possible, surface
-from clgan_lib.exhibits.chapters import read_findings
+from clgan_lib.exhibits.run_table import read_csv
 from clgan_lib.paths import RESULTS
 
 PAPER = RESULTS / "paper"
@@ -388,9 +388,7 @@ def test_marks_stand_in_the_tables(paper: pd.DataFrame) -> None:
 
 
 def test_the_findings_that_reports_show_are_those_of_a_fresh_audit() -> None:
-    pd.testing.assert_frame_equal(
-        read_findings(PAPER / "audit.csv"), audit(TABLE3, AREAS, TABLE4, best="CLGAN"), atol=1e-6
-    )
+    pd.testing.assert_frame_equal(read_csv(PAPER / "audit.csv"), audit(TABLE3, AREAS, TABLE4, best="CLGAN"), atol=1e-6)
 
 
 def test_marks_subsets() -> None:

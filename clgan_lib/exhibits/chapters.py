@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
@@ -16,7 +15,7 @@ from clgan_lib.clgan import CLGAN
 from clgan_lib.data import load_category
 from clgan_lib.exhibits import figures, image_panels, network_diagram, network_summary
 from clgan_lib.exhibits.examples import Example
-from clgan_lib.exhibits.run_table import credit, display
+from clgan_lib.exhibits.run_table import credit, display, read_csv
 from clgan_lib.exhibits.tables import provenance
 from clgan_lib.paths import RESULTS
 from clgan_lib.render.table import Table, from_frame
@@ -100,7 +99,7 @@ def pipelines(chosen: Sequence[Example], folder: Path, model: str = "clgan") -> 
 def paper_audit() -> Section:
     """The paper's Tables 3 and 4 with the cells marked that cannot be right, from the findings in `results/paper/`."""
     paper = RESULTS / "paper"
-    findings = read_findings(paper / "audit.csv")
+    findings = read_csv(paper / "audit.csv")
     marked = [
         audit.marked(audit.read_table(paper / f"table{number}.csv", keys), findings, f"table{number}_audited",
                      f"The paper's Table {number}, percent.")
@@ -112,10 +111,3 @@ def paper_audit() -> Section:
         "at a marked cell to read its finding; 22_paper_audit lists them all.",
     ]
     return Section("The paper's own tables, audited", prose, marked, folded=True)
-
-
-def read_findings(path: Path) -> pd.DataFrame:
-    """What `clgan_lib.audit.audit` found, as `22_paper_audit` saved it."""
-    frame = pd.read_csv(path)
-    texts = frame.select_dtypes(exclude=np.number).columns
-    return frame.fillna({name: "" for name in texts})

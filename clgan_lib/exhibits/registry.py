@@ -6,7 +6,7 @@ name. A new analysis is a module that measures and prints, and one entry here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,7 +41,7 @@ class Exhibit:
         name: of its CSV, such as ``"table4"``.
         title: of its section; exhibits of one title, one after the other, share a section.
         prose: how to read it, in the report; the notebooks teach it.
-        tables: of frame and rows, what to print.
+        table: of frame and rows, what to print: a table, or several.
         measure: of the folder that holds experiments, the frame and what the notebook chooses: the numbers that need more
             than `metrics.json`. They are kept as ``<name>.csv``.
         figure: of frame and rows, what to draw.
@@ -53,12 +53,17 @@ class Exhibit:
     name: str
     title: str
     prose: str
-    tables: Callable[[pd.DataFrame, pd.DataFrame], Sequence[Table]]
+    table: Callable[[pd.DataFrame, pd.DataFrame], Table | list[Table]]
     measure: Callable[..., pd.DataFrame] | None = None
     figure: Callable[[pd.DataFrame, pd.DataFrame], Figure] | None = None
     figure_name: str = ""
     check: Callable[[Path, pd.DataFrame, pd.DataFrame], crosscheck.Pairs] | None = None
     folded: bool = False
+
+    def tables(self, frame: pd.DataFrame, rows: pd.DataFrame) -> list[Table]:
+        """What it prints, as a list."""
+        made = self.table(frame, rows)
+        return [made] if isinstance(made, Table) else made
 
     def rows(self, folder: Path, frame: pd.DataFrame) -> pd.DataFrame | None:
         """What it prints of the experiment in `folder`; None where its CSV is missing."""
@@ -124,7 +129,7 @@ def _differences(reference: str) -> tuple[Exhibit, Exhibit]:
         title=title,
         prose=prose,
         measure=partial(bootstrap.differences, reference=reference),
-        tables=lambda frame, rows: [bootstrap.difference_table(frame, rows)],
+        table=bootstrap.difference_table,
         check=crosscheck.of_differences,
     )
     variance = Exhibit(
@@ -132,7 +137,7 @@ def _differences(reference: str) -> tuple[Exhibit, Exhibit]:
         title=title,
         prose=prose,
         measure=partial(bootstrap.variance, reference=reference),
-        tables=lambda frame, rows: [bootstrap.variance_table(frame, rows)],
+        table=bootstrap.variance_table,
     )
     return difference, variance
 
@@ -143,14 +148,14 @@ _EXHIBITS = (
         title="Summary",
         prose="A model that restores has a large residual inside the defects and a small one outside. A model that copies "
         "its input has two small ones. A gain below zero means that the control, which learns nothing, is better.",
-        tables=lambda frame, _: [tables.summary(frame)],
+        table=lambda frame, _: tables.summary(frame),
     ),
     Exhibit(
         name="table3",
         title="Table 3",
         prose="Blocks of rows are metrics, columns are categories. The paper's numbers are in italics. The last block is "
         "the gain over the template: the median of the nearest good training images as the reconstruction.",
-        tables=lambda frame, _: [tables.table3(frame, paper=published("table3"))],
+        table=lambda frame, _: tables.table3(frame, paper=published("table3")),
         figure=lambda frame, _: figures.scores(frame),
         figure_name="scores",
     ),
@@ -158,7 +163,7 @@ _EXHIBITS = (
         name="threshold_free",
         title="Measures without a threshold",
         prose="These measures are not in the paper. AUROC, AP and AUPRO rate the anomaly maps themselves.",
-        tables=lambda frame, _: [threshold_free.table(frame)],
+        table=lambda frame, _: threshold_free.table(frame),
     ),
     *(exhibit for reference in REFERENCES for exhibit in _differences(reference)),
     Exhibit(
@@ -167,7 +172,7 @@ _EXHIBITS = (
         prose="One setting at a time is changed against the base of its group. Where a group has one variant alone, a 2 x 2 "
         "tells training from threshold.",
         measure=ablation.effects,
-        tables=lambda frame, rows: [
+        table=lambda frame, rows: [
             *([ablation.square_table(frame, squares)] if len(squares := ablation.squares(rows)) else []),
             ablation.table(frame, rows),
         ],
@@ -179,7 +184,7 @@ _EXHIBITS = (
         title="What each ingredient is worth",
         prose="Last, the ranking of the models on embedded data is compared with that on real data.",
         measure=lambda root, _, embedded, real: rank_correlation.ranks(root, embedded, real),
-        tables=lambda _, rows: [rank_correlation.table(rows)],
+        table=lambda _, rows: rank_correlation.table(rows),
         check=crosscheck.of_ranks,
     ),
     Exhibit(
@@ -188,7 +193,7 @@ _EXHIBITS = (
         prose="F1 over k; the paper tries the shaded range and calls its end the optimum. Dashed: the paper's detector on a "
         "perfect residual, the true mask. It misses every defect larger than 1/(1 + k²) of the image.",
         measure=k_sweep.sweep_experiment,
-        tables=lambda frame, rows: [k_sweep.table4(frame, rows, published("table4"))],
+        table=lambda frame, rows: k_sweep.table4(frame, rows, published("table4")),
         figure=lambda _, rows: figures.sweep(rows, published("table4")),
         figure_name="sweep",
         check=crosscheck.of_table4,
@@ -198,7 +203,7 @@ _EXHIBITS = (
         title="One set of maps, many numbers",
         prose="The same maps of the same runs, scored by different protocols. Nothing was trained again.",
         measure=protocols.measure,
-        tables=lambda frame, rows: [protocols.table(frame, rows)],
+        table=protocols.table,
         check=crosscheck.of_protocols,
     ),
     Exhibit(
@@ -207,7 +212,7 @@ _EXHIBITS = (
         prose="The same maps under every rule that needs no test label. Rules that mark little on good images miss most of "
         "the defect; rules that find the defect mark something on every good image.",
         measure=thresholds.measure,
-        tables=lambda frame, rows: [thresholds.table(frame, rows)],
+        table=thresholds.table,
         figure=lambda _, rows: figures.thresholds(rows),
     ),
     Exhibit(
@@ -215,7 +220,7 @@ _EXHIBITS = (
         title="The networks: Fig. 1, Tables 1 and 2",
         prose="Counted on the modules at the paper's size, 256x256 and width 64. The runs of this experiment may be "
         "smaller: their settings are in config.json.",
-        tables=lambda frame, _: chapters.network_tables(frame),
+        table=lambda frame, _: chapters.network_tables(frame),
         figure=lambda _, __: chapters.network_figure(),
         figure_name="fig1",
         folded=True,
@@ -224,14 +229,14 @@ _EXHIBITS = (
         name="summary_by_category",
         title="Category by category: scores, time and memory",
         prose="",
-        tables=lambda frame, _: [tables.summary_by_category(frame)],
+        table=lambda frame, _: tables.summary_by_category(frame),
         folded=True,
     ),
     Exhibit(
         name="table3_by_protocol",
         title="Table 3 by other protocols",
         prose="The same runs, averaged and thresholded otherwise. Numbers of two protocols cannot be compared.",
-        tables=lambda frame, _: tables.table3_by_protocol(frame),
+        table=lambda frame, _: tables.table3_by_protocol(frame),
         folded=True,
     ),
 )

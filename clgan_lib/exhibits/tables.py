@@ -57,10 +57,7 @@ _F1, _GAIN = Column("F1", "F1 %"), Column("gain", "F1 − template")
 _OWN = Column("own_F1", "own F1 %"), Column("own_gain", "own F1 − template")
 _IOU, _AUROC, _AP = Column("IoU", "IoU %"), Column("AUROC", "AUROC", 1.0, 3), Column("AP", "AP", 1.0, 3)
 _RESIDUAL = Column("inside", "residual in %", 0.01, 2), Column("outside", "residual out %", 0.01, 2)
-_COST = (
-    Column("train_s", "training s", deviation=False),
-    Column("images_seen", "images seen", decimals=0, deviation=False),
-)
+_COST = Column("train_s", "training s", 1.0, 1, False), Column("images_seen", "images seen", 1.0, 0, False)
 _MORE_COST = Column("steps", "steps", 1.0, 0, False), Column("peak_bytes", "memory MiB", 2.0**20, 0, False)
 _SUMMARY = (_F1, _GAIN, *_OWN, _AUROC, *_RESIDUAL, *_COST)
 _BY_CATEGORY = (_F1, _IOU, _GAIN, _AUROC, _AP, *_RESIDUAL, *_COST, *_MORE_COST)

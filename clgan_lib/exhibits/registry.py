@@ -115,33 +115,11 @@ def write_tables(frame: pd.DataFrame, folder: Path) -> list[Table]:
     return printed
 
 
-def _differences(reference: str) -> tuple[Exhibit, Exhibit]:
-    """How every model differs from one, and where the uncertainty comes from."""
-    title, prose = (
-        "Is the difference real?",
-        (
-            "The 95 % intervals resample the test images. Where one includes zero, these images do not tell the two models "
-            "apart. Other seeds add scatter of their own."
-        ),
-    )
-    difference = Exhibit(
-        name=f"differences_{reference}",
-        title=title,
-        prose=prose,
-        measure=partial(bootstrap.differences, reference=reference),
-        table=bootstrap.difference_table,
-        check=crosscheck.of_differences,
-    )
-    variance = Exhibit(
-        name=f"variance_{reference}",
-        title=title,
-        prose=prose,
-        measure=partial(bootstrap.variance, reference=reference),
-        table=bootstrap.variance_table,
-    )
-    return difference, variance
-
-
+# How every model differs from one, and where the uncertainty of that comes from.
+_DIFFERENCES = (
+    ("differences", bootstrap.differences, bootstrap.difference_table, crosscheck.of_differences),
+    ("variance", bootstrap.variance, bootstrap.variance_table, None),
+)
 _EXHIBITS = (
     Exhibit(
         name="summary",
@@ -165,7 +143,19 @@ _EXHIBITS = (
         prose="These measures are not in the paper. AUROC, AP and AUPRO rate the anomaly maps themselves.",
         table=lambda frame, _: threshold_free.table(frame),
     ),
-    *(exhibit for reference in REFERENCES for exhibit in _differences(reference)),
+    *(
+        Exhibit(
+            name=f"{name}_{reference}",
+            title="Is the difference real?",
+            prose="The 95 % intervals resample the test images. Where one includes zero, these images do not tell the two "
+            "models apart. Other seeds add scatter of their own.",
+            measure=partial(measure, reference=reference),
+            table=table,
+            check=check,
+        )
+        for reference in REFERENCES
+        for name, measure, table, check in _DIFFERENCES
+    ),
     Exhibit(
         name="ablation",
         title="What each ingredient is worth",

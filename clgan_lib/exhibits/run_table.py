@@ -24,15 +24,9 @@ from clgan_lib.runs.record import Record, read_record
 
 METRICS = ("P", "R", "ACC", "F1", "IoU")  # in the order of the paper's Table 3
 MODEL_NAMES = {
-    "udcae": "UDCAE",
-    "dcgan": "DCGAN",
-    "vae_ssim": "VAE-SSIM",
-    "clgan": "CLGAN",
-    "clgan_r": "CLGAN-R",
-    "clgan_rc": "CLGAN-RC",
-    "blur": "blur",
-    "template": "template",
-}
+    "udcae": "UDCAE", "dcgan": "DCGAN", "vae_ssim": "VAE-SSIM", "clgan": "CLGAN", "clgan_r": "CLGAN-R",
+    "clgan_rc": "CLGAN-RC", "blur": "blur", "template": "template",
+}  # fmt: skip
 CONTROLS = ("blur", "template")  # methods without learning
 _MVTEC = {"mvtec", "mvtecad", "mvtecanomalydetection"}  # a data root of MVTec AD, its name without punctuation
 FALSE_POSITIVES = ("false_images", "false_pixels")  # percent of the good test images, and of their pixels
@@ -45,7 +39,7 @@ _COLUMNS = (
     *_KEYS, *METRICS, *RANKING, *FALSE_POSITIVES, *_SETTINGS, *_COSTS, *_ENVIRONMENT, "fingerprint", "folder", "imported",
 )  # fmt: skip
 
-_Keys = Sequence[tuple[str, str, int]]
+_Runs = Sequence[tuple[str, str, int]]
 
 
 def display(model: str) -> str:
@@ -60,7 +54,7 @@ def expected_runs(experiment: str) -> list[tuple[str, str, int]]:
     return [(run.row, run.category, run.seed) for run in Experiment.load(experiment).runs()]
 
 
-def collect(results_root: str | Path, experiment: str, expected: _Keys = ()) -> pd.DataFrame:
+def collect(results_root: str | Path, experiment: str, expected: _Runs = ()) -> pd.DataFrame:
     """One tidy row per run, subset, post-processing and averaging; one row per missing run.
 
     Args:
@@ -159,7 +153,7 @@ def _nth(keys: Iterable[tuple[str, str, int]], index: int) -> list[Any]:
     return sorted({key[index] for key in keys})
 
 
-def _in_order(frame: pd.DataFrame, wanted: _Keys) -> pd.DataFrame:
+def _in_order(frame: pd.DataFrame, wanted: _Runs) -> pd.DataFrame:
     """Models as in the paper, then a reader's own, then controls; categories and seeds by name."""
     frame = frame.reindex(columns=[*_COLUMNS, *(name for name in frame.columns if name not in _COLUMNS)])
     learned = [name for name in MODEL_NAMES if name not in CONTROLS]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib
@@ -12,8 +13,9 @@ import pytest
 from fake_runs import fake_run
 
 from clgan_lib.exhibits import bootstrap, k_sweep, report, run_table, tables, verify
-from clgan_lib.exhibits.registry import EXHIBITS, write
+from clgan_lib.exhibits.registry import EXHIBITS, Exhibit, write
 from clgan_lib.paths import RESULTS
+from clgan_lib.render.table import Cell, Row, Table
 
 matplotlib.use("agg")
 
@@ -150,6 +152,35 @@ def test_the_committed_results_verify() -> None:
         pytest.skip("no checkout, or no committed tables")
     for name in experiments:
         assert list(verify.check_experiment(RESULTS, name)) == []
+
+
+def test_a_new_analysis_is_one_entry(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its section is in the report, its CSV and table are written, and verify makes them again and checks them."""
+
+    def table(frame: pd.DataFrame, rows: pd.DataFrame) -> Table:
+        cells = [Row([Cell(row["model"], "label"), Cell(f"{row['worst']:.2f}")]) for row in rows.to_dict("records")]
+        return Table("worst", "The worst run.", ["model", "F1"], cells, source=tables.provenance(frame))
+
+    def measure(root: Path, frame: pd.DataFrame) -> pd.DataFrame:
+        worst = tables.select(frame).groupby("model")["F1"].min().rename("worst").reset_index()
+        return worst.assign(provenance=tables.provenance(frame))
+
+    def check(root: Path, frame: pd.DataFrame, rows: pd.DataFrame) -> Iterator[tuple[str, float, float, float]]:
+        for row, again in zip(rows.to_dict("records"), measure(root, frame)["worst"], strict=True):
+            yield row["model"], row["worst"], again, 1e-9
+
+    entry = Exhibit("worst", "The worst run", "How bad it can get.", table, measure, check=check)
+    frame = tables.collect(own, "e")
+    write(entry, own / "e", frame, measure(own, frame))
+    assert any("worst.csv: no code makes this file" in problem for problem in verify.check_experiment(own, "e"))
+    monkeypatch.setitem(EXHIBITS, "worst", entry)
+    assert any("report.html does not show worst" in problem for problem in verify.check_experiment(own, "e"))
+    page = report.write_experiment(own / "e", frame).read_text()
+    assert ">The worst run</h2>" in page and "How bad it can get." in page
+    assert list(verify.check_experiment(own, "e")) == []
+    value = first_cell(own / "e/tables/worst.csv", "worst")
+    edit(own / "e/tables/worst.csv", value, str(float(value) + 1))
+    assert any(f"e/tables/worst.csv: clgan is {float(value) + 1:.6g}" in p for p in verify.check_experiment(own, "e"))
 
 
 def test_every_table_says_where_it_comes_from(made: Path) -> None:

@@ -122,36 +122,29 @@ def _has_maps(root: Path, run: dict[Any, Any]) -> bool:
 
 
 def _example(root: Path, first: dict[Any, Any], runs: list[dict[Any, Any]], name: str, postprocess: str) -> Example:
-    """The image `name` as the run `first` was shown it, and what each of `runs` makes of it."""
+    """The image `name` as the run `first` was shown it, with the reconstruction and the mask of each of `runs`."""
     maps = read_maps(root / first["folder"], ["names", "images", "masks"])
     index = list(maps["names"]).index(name)
-    reconstructions: dict[str, NDArray[np.uint8] | None] = {}
-    masks: dict[str, NDArray[np.bool_] | None] = {}
-    for run in runs:
-        picture, mask = _prediction(root, run, name, postprocess) if _has_maps(root, run) else (None, None)
-        reconstructions[run["model"]], masks[run["model"]] = picture, mask
-    image, truth = maps["images"][index], maps["masks"][index]
+    shown = {run["model"]: _prediction(root, run, name, postprocess) for run in runs}
     which = (first["data"], first["category"], name, int(first["seed"]), float(first["k"]), first["model"])
-    return Example(*which, image, truth, reconstructions, masks)
+    reconstructions, masks = ({model: both[i] for model, both in shown.items()} for i in (0, 1))
+    return Example(*which, maps["images"][index], maps["masks"][index], reconstructions, masks)
 
 
-def _prediction(
-    root: Path, run: dict[Any, Any], name: str, postprocess: str
-) -> tuple[NDArray[np.uint8] | None, NDArray[np.bool_] | None]:
+def _prediction(root: Path, run: dict[Any, Any], name: str, postprocess: str) -> tuple[NDArray | None, NDArray | None]:
     """One run's reconstruction and mask of one image; None for what this method does not give."""
-    there = map_names(root / run["folder"])
-    wanted = {"dual_threshold": ["images"], "calibrated": ["scores"]}.get(postprocess, [])
-    pictures = ["reconstructions"] if "reconstructions" in there else []
-    stored = [postprocess] if postprocess in there else []
-    maps = read_maps(root / run["folder"], ["names", *pictures, *wanted, *stored])
+    if not _has_maps(root, run):
+        return None, None
+    there = set(map_names(root / run["folder"]))
+    maps = read_maps(root / run["folder"], ["names", *there & {"images", "scores", "reconstructions", postprocess}])
     index = list(maps["names"]).index(name) if name in maps["names"] else None
     if index is None:  # maps from elsewhere may lack an image
         return None, None
-    picture = maps["reconstructions"][index] if pictures else None
-    if stored:
-        return picture, maps[postprocess][index]
-    if postprocess == "dual_threshold":
-        return picture, None if picture is None else detect(maps["images"][index], picture, run["k"]).mask
+    reconstruction = maps["reconstructions"][index] if "reconstructions" in maps else None
+    if postprocess in maps:
+        return reconstruction, maps[postprocess][index]
+    if postprocess == "dual_threshold" and reconstruction is not None:
+        return reconstruction, detect(maps["images"][index], reconstruction, run["k"]).mask
     if postprocess == "calibrated" and pd.notna(run["threshold"]):
-        return picture, maps["scores"][index] > run["threshold"]
-    return picture, None  # this method has no detector of its own, or nothing to calibrate on
+        return reconstruction, maps["scores"][index] > run["threshold"]
+    return reconstruction, None  # this method has no detector of its own, or nothing to calibrate on

@@ -39,7 +39,7 @@ def own_threshold(frame: pd.DataFrame) -> pd.DataFrame:
     return with_gain(rows.assign(postprocess="own", finished=rows["finished"].astype(bool)))
 
 
-def means(rows: pd.DataFrame, column: str) -> pd.Series:
+def _means(rows: pd.DataFrame, column: str) -> pd.Series:
     """Mean over categories of the means over seeds, by model; NaN for a model that lacks a run or the number."""
     values = pd.to_numeric(rows[column], errors="coerce").groupby([rows["model"], rows["category"]], sort=False)
     by_category = values.agg(lambda part: part.mean(skipna=False))
@@ -77,7 +77,7 @@ def _setting(paper: pd.DataFrame) -> str:
 
 def _best(rows: pd.DataFrame, rule: str) -> str:
     """The best method under one threshold, and its distance from the control `template`."""
-    f1 = means(rows, "F1").dropna()
+    f1 = _means(rows, "F1").dropna()
     if f1.empty:
         return f"Under {rule} no method has a mean F1 yet."
     best, learned = str(f1.idxmax()), f1.drop(list(CONTROLS), errors="ignore")
@@ -98,18 +98,18 @@ def _best(rows: pd.DataFrame, rule: str) -> str:
 
 def _clgan(paper: pd.DataFrame, published: pd.DataFrame | None) -> str:
     """Where the paper's method stands, and what its residuals say of the reason."""
-    f1 = means(paper, "F1").dropna()
+    f1 = _means(paper, "F1").dropna()
     if "clgan" not in f1:
         return ""
     mine = paper[paper["model"] == "clgan"]
-    auroc, seen = (means(mine, name).get("clgan", np.nan) for name in ("AUROC", "images_seen"))
+    auroc, seen = (_means(mine, name).get("clgan", np.nan) for name in ("AUROC", "images_seen"))
     place = f" is number {int((f1 > f1['clgan']).sum()) + 1} of {len(f1)}" if len(f1) > 1 else ""
     text = f"CLGAN{place} under the paper's detector: mean F1 {f1['clgan']:.1f} %, AUROC {auroc:.3f}"
     text += ", little better than chance" if auroc < CHANCE else ""
     text += f", after {seen:.0f} training images a run." if np.isfinite(seen) else "."
     printed = _printed(mine, published)
     text += f" The paper's Table 3 has F1 {printed:.1f} % here." if np.isfinite(printed) else ""
-    inside, outside = (100 * means(mine, name)["clgan"] for name in ("inside", "outside"))
+    inside, outside = (100 * _means(mine, name)["clgan"] for name in ("inside", "outside"))
     return f"{text} {_reason(inside, outside)}".strip()
 
 
@@ -132,7 +132,7 @@ def _reason(inside: float, outside: float) -> str:
 
 def _next(paper: pd.DataFrame) -> str:
     """What to run next."""
-    models, outside = set(paper["model"]), 100 * means(paper, "outside").get("clgan", np.nan)
+    models, outside = set(paper["model"]), 100 * _means(paper, "outside").get("clgan", np.nan)
     embedded = set(paper["data"].dropna()) == {EMBEDDED}
     proposals = {
         "run it again to finish the missing runs": not paper["finished"].astype(bool).all(),

@@ -48,22 +48,8 @@ def image(figure: Figure) -> Markup:
     )
 
 
-def write_report(
-    path: Path, title: str, sections: Sequence[Section], *, provenance: str = "", notes: Sequence[str] = ()
-) -> Path:
-    """Write the page, whole or not at all.
-
-    Args:
-        path: of the page, such as ``results/quick/report.html``. Other files of its folder's ``tables`` and ``figures``
-            are listed at the end, as relative links.
-        title: of the page.
-        sections: in reading order.
-        provenance: one line: data, commit, device, versions.
-        notes: what went wrong or was not used; at the top, so that no reader misses it.
-
-    Returns:
-        `path`.
-    """
+def _write_page(path: Path, title: str, sections: Sequence[Section], provenance: str, notes: Sequence[str]) -> Path:
+    """Write the page, whole or not at all: notes at the top, and links to the folder's tables and figures at the end."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
@@ -113,7 +99,7 @@ def write_experiment(
     data, steps = chapters.samples(folder.parent, frame, folder), chapters.pipelines(chosen, folder)
     sections += [*filter(None, (steps, data)), chapters.paper_audit()]
     title, notes = f"CLGAN benchmark: {frame['experiment'].iloc[0]}", frame.attrs.get("notes", [])
-    return write_report(folder / "report.html", title, sections, provenance=provenance(frame), notes=notes)
+    return _write_page(folder / "report.html", title, sections, provenance(frame), notes)
 
 
 _PICTURES = [

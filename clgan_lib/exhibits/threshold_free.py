@@ -12,7 +12,7 @@ from clgan_lib.exhibits.tables import POSTPROCESS_NAMES, Column, columns, proven
 from clgan_lib.ranking import AUPRO_LIMITS, RANKING
 from clgan_lib.render.table import NOT_APPLICABLE, Cell, Row, Table
 
-MEAN = "mean"
+_MEAN = "mean"
 _QUALITIES = (
     Column("image_AUROC", "image AUROC", decimals=3),
     Column("AUROC", "pixel AUROC", decimals=3),
@@ -45,7 +45,7 @@ def table(frame: pd.DataFrame) -> Table:
     marked = {name: select(frame, name) for name, average in available(frame) if average == "image"}
     categories = sorted(rows["category"].unique())
     lines: list[Row] = []
-    for block in [*categories, MEAN] if len(categories) > 1 else categories:
+    for block in [*categories, _MEAN] if len(categories) > 1 else categories:
         cells = columns(_of(rows, block), _QUALITIES, best=[column.name for column in _QUALITIES])
         cells += [_false_positives(_of(part, block)) for part in marked.values()]
         for i, line in enumerate(zip(*cells, strict=True)):
@@ -66,7 +66,7 @@ def table(frame: pd.DataFrame) -> Table:
 
 
 def _of(rows: pd.DataFrame, category: str) -> pd.DataFrame:
-    return rows if category == MEAN else rows[rows["category"] == category]
+    return rows if category == _MEAN else rows[rows["category"] == category]
 
 
 def _false_positives(rows: pd.DataFrame) -> list[Cell]:

@@ -159,10 +159,9 @@ class CLGAN(ReconstructionModel):
         losses = []
         for head, query, key, places in zip(self.heads, self.generator.encode(fake), taps, locations, strict=True):
             with torch.no_grad():
-                target = head(take_locations(key, places))
-            losses.append(
-                patch_nce_loss(head(take_locations(query, places)), target, self.temperature, reduction="none")
-            )
+                v = head(take_locations(key, places))
+            q = head(take_locations(query, places))
+            losses.append(patch_nce_loss(q, v, self.temperature, reduction="none"))
         return torch.stack(losses).mean(0)
 
     @torch.no_grad()

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from clgan_lib import compiled
 from clgan_lib.layers import Norm
-from clgan_lib.losses import GanLoss, adversarial_loss, generator_loss, patch_nce_loss
+from clgan_lib.losses import GanLoss, adversarial_loss, generator_loss, patch_nce_over_taps
 from clgan_lib.model import ReconstructionModel, load_optimizer_state, optimizer_state
-from clgan_lib.networks import Generator, PatchDiscriminator, ProjectionHead, draw_locations, take_locations
+from clgan_lib.networks import Generator, PatchDiscriminator, ProjectionHead
 
 
 class CLGAN(ReconstructionModel):
@@ -77,17 +77,13 @@ class CLGAN(ReconstructionModel):
         self.gan, self.patches, self.temperature = gan, patches, temperature
         self.lambda_x, self.lambda_y, self.lambda_gan = lambda_x, lambda_y, lambda_gan
         self.learning_rate = learning_rate
-        self.generator = self.make_generator(width, blocks, norm, downs)
+        self.generator = Generator(width, blocks, norm=norm, downs=downs)
         self.discriminator = PatchDiscriminator(width, norm=d_norm, first_norm=d_first_norm)
         layers, relu = (4, last_relu) if head == "fc4" else (2, False)
         self.heads = nn.ModuleList(ProjectionHead(c, layers=layers, last_relu=relu) for c in self.generator.channels)
         # CUT has an Adam of its own for H; with equal settings that is one Adam over both.
         self.g_optimizer = _adam([*self.generator.parameters(), *self.heads.parameters()], learning_rate)
         self.d_optimizer = _adam(list(self.discriminator.parameters()), learning_rate)
-
-    def make_generator(self, width: int, blocks: int, norm: Norm, downs: int) -> Generator:
-        """G; a variant may have another, with `encode` and `channels`."""
-        return Generator(width, blocks, norm=norm, downs=downs)
 
     def compile_networks(self) -> None:
         """G's passes and D, each whole, for one shape of images: norms, ReLUs and borders join."""
@@ -155,14 +151,8 @@ class CLGAN(ReconstructionModel):
             fake: G's output, ``(B, 3, S, S)``.
             taps: features of its input, as `Generator.encode` gives them.
         """
-        locations = draw_locations(taps, self.patches)
-        losses = []
-        for head, query, key, places in zip(self.heads, self.generator.encode(fake), taps, locations, strict=True):
-            with torch.no_grad():
-                v = head(take_locations(key, places))
-            q = head(take_locations(query, places))
-            losses.append(patch_nce_loss(q, v, self.temperature, reduction="none"))
-        return torch.stack(losses).mean(0)
+        queries = self.generator.encode(fake)
+        return patch_nce_over_taps(self.heads, queries, taps, patches=self.patches, temperature=self.temperature)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:

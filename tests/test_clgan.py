@@ -10,9 +10,8 @@ import torch
 
 from clgan_lib.clgan import CLGAN
 from clgan_lib.data import to_float
-from clgan_lib.losses import adversarial_loss, patch_nce_loss
+from clgan_lib.losses import adversarial_loss, patch_nce_loss, take_locations
 from clgan_lib.model import ReconstructionModel, build_model, find_model
-from clgan_lib.networks import take_locations
 
 TINY = {"image_size": 32, "width": 4, "blocks": 2, "patches": 16}
 

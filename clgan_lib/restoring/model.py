@@ -31,13 +31,13 @@ from clgan_lib.augment import SYMMETRIES, jitter_brightness_contrast, mean_over_
 from clgan_lib.calibration import quantile
 from clgan_lib.data import to_float, to_uint8
 from clgan_lib.layers import Norm
-from clgan_lib.losses import adversarial_loss, generator_loss
+from clgan_lib.losses import adversarial_loss, generator_loss, patch_nce_over_taps
 from clgan_lib.model import ReconstructionModel, blur5, calibrated, load_optimizer_state, optimizer_state
 from clgan_lib.networks import PatchDiscriminator, ProjectionHead
 from clgan_lib.restoring.anomaly_synthesis import corrupt
 from clgan_lib.restoring.comparator import Comparator, Compare, differences, fixed_difference, visible_anomaly
 from clgan_lib.restoring.generator import Restorer
-from clgan_lib.restoring.losses import patch_nce_of_taps, reconstruction_losses
+from clgan_lib.restoring.losses import reconstruction_losses
 from clgan_lib.restoring.validation_anomalies import synthetic_anomaly_threshold
 
 TRAINING_ONLY = ("discriminator", "heads")  # networks that a weights file may hold and inference does not need
@@ -60,7 +60,7 @@ class RestoringModel(ReconstructionModel):
         compare: what the anomaly map compares, see `clgan_lib.restoring.comparator.fixed_difference`.
         average_poses: average reconstruction and map over the mirrored and quarter-turned images that the product's symmetry
             allows (test-time augmentation): an error in one of them only is G's, not the product's.
-        light: strength of the brightness and contrast jitter in training (`clgan_lib.augment.jitter_brightness_contrast`), the same for
+        light: strength of the brightness and contrast jitter in training (`jitter_brightness_contrast`), the same for
             Real_A and Real_B, so that a lighting change is no anomaly; 0 for none.
         learning_rate: AdamW's, constant for half of the training, then a cosine to 0; a fifth of it for D's Adam.
         ema: decay of the moving averages of the weights, which are used for inference.
@@ -199,7 +199,9 @@ class RestoringModel(ReconstructionModel):
             with torch.no_grad():
                 keys = self.generator.encode(images)
             queries = self.generator.encode(output)
-            terms["L_PatchNCE_X"] = patch_nce_of_taps(self.heads, queries, keys, self.patches, self.temperature)
+            terms["L_PatchNCE_X"] = patch_nce_over_taps(
+                self.heads, queries, keys, patches=self.patches, temperature=self.temperature
+            ).mean()
             total = total + self.lambda_x * terms["L_PatchNCE_X"]
         if self.discriminator is not None and adversarial:
             self.discriminator.requires_grad_(False)  # its gradients would be computed and thrown away

@@ -47,7 +47,7 @@ def means_possible(low: Array, high: Array, areas: Array | None = None, share: A
         low: lower ends of the four means, shape ``(4,)``, in [0, 1].
         high: upper ends, likewise.
         areas: the defect's share of each defective image, shape ``(n,)``, in (0, 1]; a large defect forbids a low P with
-            a high R, since false alarms need background. ``None`` where unknown.
+            a high R, since false positives need background. ``None`` where unknown.
         share: each image's share of the mean, shape ``(n,)``; what they lack of 1 belongs to images without a defect,
             whose 0/0 may count 0 or 1. ``None`` for 1/n.
 
@@ -62,7 +62,7 @@ def means_possible(low: Array, high: Array, areas: Array | None = None, share: A
 def accuracy_bound(
     low: Array, high: Array, areas: Array, share: Array | None = None, *, sign: int = 1, enough: float | None = None
 ) -> Bound:
-    """The highest mean ACC of images whose mean P, R, F1 and IoU lie in the box, which must be possible on them.
+    """The highest mean ACC of images whose mean P, R, F1 and IoU lie in the box; some means in it must be possible.
 
     Args:
         low, high, areas, share: as in ``means_possible``.
@@ -103,13 +103,16 @@ def _optimum(
 
 
 class _Master:
-    """The linear program over the points found so far; missing the box costs ``PENALTY``, so it always has a solution."""
+    """The linear program over the present points; missing the box costs ``PENALTY``, so it always has a solution."""
 
     PENALTY = 300.0
 
     def __init__(self, low: Array, high: Array, area: Array, share: Array, sign: int) -> None:
         self.low, self.high, self.area, self.share, self.sign = low, high, area, share, sign
         self.good_share = max(0.0, 1 - share.sum())
+        # What an image without a defect may contribute: all 0; all 1 (0/0 = 1); only R 1 (0/0 = 1, false positives).
+        self.good_values = np.array([[0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 0, 0]], float)
+        self.good_gain = sign * np.array([1.0, 1.0, 1.0] if sign > 0 else [0.0, 1.0, 0.0])
         steps = np.array([0, 0.01, 0.1, 0.3, 0.6, 0.9, 1])
         grid = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
         grid = np.vstack([grid, (low[:2] + high[:2]) / 2])  # all images alike
@@ -128,24 +131,15 @@ class _Master:
         self.group = np.concatenate([self.group, np.arange(len(points))])
         self._drop_invalid()
 
-    def good_points(self) -> tuple[Array, Array]:
-        """What an image without a defect may contribute: all 0; all 1 (0/0 = 1); only R 1 (0/0 = 1, false alarms)."""
-        values = np.array([[0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 0, 0]], float)
-        return values, self.sign * np.array([1.0, 1.0, 1.0] if self.sign > 0 else [0.0, 1.0, 0.0])
-
     def constant(self, weights: Array) -> float:
         """What the bound holds beside the defective images: the box's part and the good images' part."""
-        values, gain = self.good_points()
-        return float(
-            -np.minimum(weights * self.low, weights * self.high).sum()
-            + self.good_share * (values @ weights + gain).max()
-        )
+        box = np.minimum(weights * self.low, weights * self.high).sum()
+        return float(-box + self.good_share * (self.good_values @ weights + self.good_gain).max())
 
     def solve(self) -> tuple[Array, float]:
         """Multipliers, shape ``(4,)``, as weights to add to the accuracy, and the optimum on the present points."""
-        values, gain = self.good_points()
-        values = np.concatenate([surface(self.points[:, 0], self.points[:, 1]), values])  # (columns, 4)
-        gain = np.concatenate([self.gain, gain])
+        values = np.concatenate([surface(self.points[:, 0], self.points[:, 1]), self.good_values])  # (columns, 4)
+        gain = np.concatenate([self.gain, self.good_gain])
         group = np.concatenate([self.group, np.full(3, len(self.area))])
         slack = np.zeros((8, 8))
         slack[:4, :4] = slack[4:, 4:] = -np.eye(4)

@@ -18,7 +18,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from clgan_lib.synthetic.drawing import CATEGORIES, DEFECTS, check_category, check_size, draw
+from clgan_lib.synthetic.drawing import CATEGORIES, DEFECTS, check, draw
 
 MARKER = "clgan_synthetic.json"
 LOCK = ".clgan_synthetic.lock"
@@ -55,25 +55,22 @@ def write_dataset(
     """
     names = tuple(CATEGORIES if categories is None else dict.fromkeys(categories))
     parameters = {"version": VERSION, "image_size": image_size, "train": train, "test": test, "seed": seed}
-    _check(names, parameters)
+    for key in ("train", "test", "seed", "image_size"):
+        if not isinstance(parameters[key], int) or parameters[key] < 0:
+            raise ValueError(f"{key}: expected a whole number >= 0, got {parameters[key]!r}")
+    for name in names:
+        check(name, image_size)
     root = Path(root)
     _refuse_foreign(root, names, parameters)
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / LOCK):
         written = _refuse_foreign(root, names, parameters)  # again: another process may have been quicker
-        _write_marker(root, parameters, sorted({*written, *names}))
+        record = {"what": "embedded data of clgan_lib.synthetic", "parameters": parameters}
+        record["categories"] = sorted({*written, *names})
+        _replace(root / MARKER, (json.dumps(record, indent=2) + "\n").encode())
         for name in names:
             _write_category(root, name, image_size, train, test, seed)
     return root
-
-
-def _check(names: tuple[str, ...], parameters: dict[str, int]) -> None:
-    for name in names:
-        check_category(name)
-    for key in ("train", "test", "seed", "image_size"):
-        if not isinstance(parameters[key], int) or parameters[key] < 0:
-            raise ValueError(f"{key}: expected a whole number >= 0, got {parameters[key]!r}")
-    check_size(parameters["image_size"])
 
 
 def _refuse_foreign(root: Path, names: tuple[str, ...], parameters: dict[str, int]) -> list[str]:
@@ -91,20 +88,17 @@ def _refuse_foreign(root: Path, names: tuple[str, ...], parameters: dict[str, in
         return []
     try:
         record = json.loads(marker.read_text(encoding="utf-8"))
-        found, written = record["parameters"], list(record["categories"])
+        present, written = record["parameters"], list(record["categories"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{marker}: not readable ({error}); delete {root} to have it drawn again") from None
-    if found != parameters:
-        raise ValueError(f"{root}: was drawn with {found}, asked for {parameters}; choose another folder or delete it")
+    if present != parameters:
+        raise ValueError(
+            f"{root}: was drawn with {present}, asked for {parameters}; choose another folder or delete it"
+        )
     for name in names:
         if name not in written and (root / name).exists():
             raise FileExistsError(f"{root / name}: is not embedded data; move it away or choose another folder")
     return written
-
-
-def _write_marker(root: Path, parameters: dict[str, int], categories: list[str]) -> None:
-    record = {"what": "embedded data of clgan_lib.synthetic", "parameters": parameters, "categories": categories}
-    _replace(root / MARKER, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def _write_category(root: Path, name: str, image_size: int, train: int, test: int, seed: int) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.random import Generator
 
 from clgan_lib.synthetic.canvas import Array, Canvas, grey, over, tinted, white
-from clgan_lib.synthetic.scene import Scene, light, sensor
+from clgan_lib.synthetic.scene import Scene, lighting, sensor_noise
 
 
 def _warped(canvas: Canvas, rng: Generator, reach: float, cells: int = 5) -> tuple[Array, Array]:
@@ -32,7 +32,7 @@ def carpet(canvas: Canvas, rng: Generator) -> Scene:
     level = 50 + 88 * height * (1 + 0.10 * tuft + 0.07 * wool) + 20 * along * lean + 9 * wool
     level += 5 * canvas.clouds(rng, 4, 2)
     image = tinted(level, (1.02, 0.995, 0.95)) + tinted(2 * tuft, (1, 0, -1))
-    return Scene(canvas, image, light(canvas, rng, slope=0.05), sensor(canvas, rng))
+    return Scene(canvas, image, lighting(canvas, rng, slope=0.05), sensor_noise(canvas, rng))
 
 
 GRID_PITCH = 25.0  # units between the grid's wires
@@ -68,8 +68,8 @@ def grid(canvas: Canvas, rng: Generator) -> Scene:
     level *= 1 + 0.05 * canvas.clouds(rng, 10, 2) + 0.06 * canvas.noise(rng, 220)
     steel = (0.99, 1.0, 1.03)
     image = tinted(ground + (level - ground) * cover, steel)
-    lamps = light(canvas, rng, slope=0.06)
-    return Scene(canvas, image, lamps, sensor(canvas, rng, 1.6), ground=tinted(ground, steel))
+    lamps = lighting(canvas, rng, slope=0.06)
+    return Scene(canvas, image, lamps, sensor_noise(canvas, rng, 1.6), ground=tinted(ground, steel))
 
 
 def cells(canvas: Canvas, rng: Generator, x: Array, y: Array, pitch: float) -> Array:
@@ -106,7 +106,7 @@ def leather(canvas: Canvas, rng: Generator) -> Scene:
     level = 1 + 0.22 * np.clip(relief, -1.0, 1.4) - 0.12 * np.clip(1 - wall, 0, 1)
     level += 0.03 * canvas.clouds(rng, 3, 3) + 0.05 * canvas.noise(rng, 200)
     image = tinted(level, (116, 78, 65))
-    return Scene(canvas, image, light(canvas, rng, slope=0.08), sensor(canvas, rng, 1.6))
+    return Scene(canvas, image, lighting(canvas, rng, slope=0.08), sensor_noise(canvas, rng, 1.6))
 
 
 TILE_SIDE = 208.0  # units from joint to joint
@@ -126,7 +126,7 @@ def tile(canvas: Canvas, rng: Generator) -> Scene:
     bevel = np.clip(1 - np.abs(gap - 4.0) / 1.8, 0, 1)
     image += grey(bevel * 16)
     grout = tinted(128 + 7 * canvas.noise(rng, 160), (1.0, 0.98, 0.95))
-    return Scene(canvas, over(image, grout, joint), light(canvas, rng, slope=0.05), sensor(canvas, rng))
+    return Scene(canvas, over(image, grout, joint), lighting(canvas, rng, slope=0.05), sensor_noise(canvas, rng))
 
 
 def wood(canvas: Canvas, rng: Generator) -> Scene:
@@ -142,4 +142,4 @@ def wood(canvas: Canvas, rng: Generator) -> Scene:
     level = 1 + 0.06 * figure + 0.045 * broad + 0.05 * thin + 0.035 * hair - 0.17 * pores
     level += 0.02 * canvas.clouds(rng, 3, 2)
     image = tinted(level, (176, 120, 76)) + tinted(4 * broad, (0.4, 0, -0.6))
-    return Scene(canvas, image, light(canvas, rng, slope=0.05), sensor(canvas, rng))
+    return Scene(canvas, image, lighting(canvas, rng, slope=0.05), sensor_noise(canvas, rng))

@@ -1,4 +1,4 @@
-"""PatchNCE to look at: one query patch, its positive and its negatives on the image, and what the softmax makes of them.
+"""PatchNCE to look at: one query patch, its positive and negatives on the image, and the softmax over them.
 
 The features here are the patches' own pixels, so that everything can be checked by eye; the paper's are an encoder's.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from clgan_lib.lab.common import Live, slider
+from clgan_lib.lab.controls import Live, slider
 from clgan_lib.lab.svg import BLUE, GREEN, ORANGE, SOFT, Axes, Drawing
 
 
@@ -52,14 +52,14 @@ def pixel_features(image: NDArray, grid: int = 8, reference: NDArray | None = No
     Args:
         image: uint8 ``(H, W, 3)``; H and W multiples of `grid`.
         grid: patches along each side.
-        reference: the image whose mean colour is taken off first, so that "alike" does not just mean "as bright"; the
-            image itself by default. Queries and keys need the same one.
+        reference: the image whose mean colour is subtracted first, so that similarity is more than brightness; the image
+            itself by default. Queries and keys need the same one.
 
     Returns:
         ``(grid * grid, K)``, row by row.
 
     Raises:
-        ValueError: if the image can't be cut so.
+        ValueError: if the image can't be cut into that many patches.
     """
     if image.ndim != 3 or image.shape[0] % grid or image.shape[1] % grid:
         raise ValueError(f"image: expected (H, W, 3), H and W multiples of grid = {grid}, got {image.shape}")
@@ -71,7 +71,7 @@ def pixel_features(image: NDArray, grid: int = 8, reference: NDArray | None = No
 
 
 def draw_contrast(image: NDArray, output: NDArray, patch: int, temperature: float = 0.07, grid: int = 8) -> Drawing:
-    r"""One query of eq. 2: where it is, where it looks, and what it costs.
+    r"""One query of eq. 2: its place, its positive and negatives, and its loss.
 
     Args:
         image: the input x, uint8 ``(S, S, 3)``: positive and negatives come from here.
@@ -85,24 +85,23 @@ def draw_contrast(image: NDArray, output: NDArray, patch: int, temperature: floa
     """
     if not 0 <= patch < grid * grid:
         raise ValueError(f"patch: expected 0 to {grid * grid - 1}, got {patch}")
-    found = contrast(pixel_features(output, grid, image), pixel_features(image, grid), temperature)
-    weights, side, top = found.weights[patch], 232, 40
+    parts = contrast(pixel_features(output, grid, image), pixel_features(image, grid), temperature)
+    weights, side, top = parts.weights[patch], 232, 40
     board = Drawing(1000, 318)
     board.image(10, top, side, output, "Output: the query", f"patch {patch}, in blue")
     _box(board, 10, top, side / grid, divmod(patch, grid), BLUE, 1.0)
-    board.image(256, top, side, image, "Input: where it looks", "green the positive, orange negatives")
+    board.image(256, top, side, image, "Input: the keys", "green the positive, orange negatives")
     for other, weight in enumerate(weights.tolist()):
         if other != patch and weight > 0.003:
             _box(board, 256, top, side / grid, divmod(other, grid), ORANGE, min(1.0, 0.25 + weight))
     _box(board, 256, top, side / grid, divmod(patch, grid), GREEN, 1.0)
     note = "row: query, column: key; orange 1, blue −1"
-    board.image(510, top, side, _diverging(found.similarity.numpy()), "Similarities, all with all", note)
+    board.image(510, top, side, _diverging(parts.similarity.numpy()), "Similarities, all with all", note)
     board.rect(509, top + patch * side / grid**2 - 1.5, side + 2, side / grid**2 + 3, stroke="#000000", line=1.2)
     _bars(board, weights, patch)
-    board.text(
-        10, 302, f"Loss of this query: −log {weights[patch]:.3f} = {found.losses[patch]:.3f}", bold=True, name="loss"
-    )
-    mean = f"Mean over all {grid * grid} queries, eq. 3: {found.losses.mean():.3f}"
+    loss = f"Loss of this query: −log {weights[patch]:.3f} = {parts.losses[patch]:.3f}"
+    board.text(10, 302, loss, weight=600, name="loss")
+    mean = f"Mean over all {grid * grid} queries, eq. 3: {parts.losses.mean():.3f}"
     board.text(330, 302, f"{mean}; log {grid * grid} = {np.log(grid * grid):.3f} would be guessing.")
     return board
 
@@ -132,11 +131,11 @@ def _bars(board: Drawing, weights: Tensor, patch: int) -> None:
 
 
 class PatchExplorer(ipw.VBox):
-    """Choose the query patch and the temperature; see where the query looks and what it costs.
+    """`draw_contrast` with sliders for the query patch and the temperature.
 
     Args:
         image: the input, uint8 ``(S, S, 3)``.
-        outputs: by name, what a generator might make of it; uint8, of the same shape.
+        outputs: possible outputs of a generator by name, uint8, of the same shape.
         patch: the first query.
         grid: patches along each side.
     """
@@ -151,6 +150,6 @@ class PatchExplorer(ipw.VBox):
         super().__init__([controls, self.live.message, self.live.picture])
 
     def draw(self) -> Drawing:
-        """The drawing for the controls as they stand."""
+        """The drawing for the present controls."""
         output = self.outputs[self.output.value]
         return draw_contrast(self.image, output, self.patch.value, self.temperature.value, self.grid)

@@ -1,4 +1,4 @@
-"""What the widgets look at: finished runs with their maps, read as the `Evaluation` that training left."""
+"""The runs that widgets show: finished ones with their maps, read as the `Evaluation` that training left."""
 
 from __future__ import annotations
 
@@ -14,39 +14,37 @@ Runs = dict[str, dict[str, Path]]  # category -> model -> run folder
 def finished_runs(results_root: str | Path, experiment: str) -> Runs:
     """The finished runs of an experiment that kept their maps, the lowest seed of each: category -> model -> folder.
 
-    Empty where there are none.
+    Models come in the order of the tables. Empty where there are no runs.
     """
-    found: Runs = {}
-    folders = [path.parent for path in (Path(results_root) / experiment).glob("*/*/seed*/metrics.json")]
     known = {model: number for number, model in enumerate(MODEL_NAMES)}
-
-    def rank(folder: Path) -> tuple[str, int, str, int]:
-        """By category, then models in the order of the tables, then seed."""
-        model, category, seed = folder.parts[-3:]
-        return category, known.get(model, len(known)), model, int(seed.removeprefix("seed"))
-
-    for folder in sorted(folders, key=rank):
+    folders = {}
+    for file in (Path(results_root) / experiment).glob("*/*/seed*/metrics.json"):
+        model, category, seed = file.parts[-4:-1]
+        folders[category, known.get(model, len(known)), model, int(seed.removeprefix("seed"))] = file.parent
+    runs: Runs = {}
+    for (category, _, model, _), folder in sorted(folders.items()):
         if (folder / "maps.npz").is_file():
-            found.setdefault(folder.parts[-2], {}).setdefault(folder.parts[-3], folder)
-    return found
+            runs.setdefault(category, {}).setdefault(model, folder)
+    return runs
 
 
-class Shelf:
-    """Keeps the runs of one category in memory: the next slider move must not read them again, all of them won't fit."""
+class EvaluationCache:
+    """Keeps the evaluations of one category in memory, for the next slider move; all categories would not fit."""
 
     def __init__(self) -> None:
-        self.category = ""
-        self.kept: dict[Path, Evaluation] = {}
+        self._category = ""
+        self._kept: dict[Path, Evaluation] = {}
 
     def read(self, category: str, folder: Path) -> Evaluation:
-        """The run's answers, from memory where the category is the last one asked for."""
-        if category != self.category:
-            self.category, self.kept = category, {}
-        if folder not in self.kept:
-            self.kept[folder] = read_evaluation(folder)
-        return self.kept[folder]
+        """A run's evaluation, from memory where the category is the last one asked for."""
+        if category != self._category:
+            self._category, self._kept = category, {}
+        if folder not in self._kept:
+            self._kept[folder] = read_evaluation(folder)
+        return self._kept[folder]
 
 
-def first_defective(found: Evaluation) -> str:
+def first_defective(evaluation: Evaluation) -> str:
     """The name of the first image with a defect, or simply the first."""
-    return next((name for name, truth in zip(found.names, found.truths, strict=True) if truth.any()), found.names[0])
+    pairs = zip(evaluation.names, evaluation.truths, strict=True)
+    return next((name for name, truth in pairs if truth.any()), evaluation.names[0])

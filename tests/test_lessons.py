@@ -170,7 +170,7 @@ def refresh() -> None:
     """Run 02_losses and keep the outputs that are committed: ``python tests/test_lessons.py``, after an edit to it."""
     path = ROOT / "notebooks" / "02_losses.ipynb"
     notebook = nbformat.read(path, 4)
-    NotebookClient(notebook, timeout=240, kernel_name="python3").execute()
+    NotebookClient(notebook, timeout=240, kernel_name="python3", store_widget_state=False).execute()
     for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
         cell.metadata.pop("execution", None)
         if "keep_output" not in cell.metadata.get("tags", []):

@@ -6,7 +6,7 @@ The features here are the patches' own pixels, so that everything can be checked
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import ipywidgets as ipw
 import numpy as np
@@ -19,15 +19,8 @@ from clgan_lib.lab.controls import Live, slider
 from clgan_lib.lab.svg import BLUE, GREEN, ORANGE, SOFT, Axes, Drawing
 
 
-@dataclass(frozen=True)
-class Contrast:
-    r"""Eq. 2 taken apart, for S queries and S keys.
-
-    Attributes:
-        similarity: $v_q \cdot v$ of each query (row) with each key (column), ``(S, S)``; positives on the diagonal.
-        weights: softmax of each row of ``similarity / temperature``, ``(S, S)``.
-        losses: eq. 2 of each query, ``(S,)``; their mean is `clgan_lib.losses.patch_nce_loss`.
-    """
+class Contrast(NamedTuple):
+    """The terms of eq. 2, see `contrast`."""
 
     similarity: Tensor
     weights: Tensor
@@ -35,11 +28,15 @@ class Contrast:
 
 
 def contrast(query: Tensor, key: Tensor, temperature: float = 0.07) -> Contrast:
-    r"""Eq. 2 with all that lies between the features and the loss.
+    r"""The terms of eq. 2, for S queries and S keys.
 
     Args:
         query, key: ``(S, K)``, unit length along K; row s of `key` is the positive of row s of `query`.
         temperature: $\tau$ > 0.
+
+    Returns:
+        `similarity` $v_q \cdot v$ of each query (row) with each key (column), ``(S, S)``; `weights`, the softmax of each
+        row of ``similarity / temperature``; `losses`, eq. 2 of each query, whose mean is `losses.patch_nce_loss`.
     """
     similarity = query @ key.T
     logarithms = F.log_softmax(similarity / temperature, dim=1)

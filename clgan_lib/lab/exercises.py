@@ -74,23 +74,25 @@ def _number(
     return judge
 
 
-def _query_key() -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(7)
-    query = F.normalize(torch.randn(6, 5, generator=generator), dim=1)
-    return query, F.normalize(query + 0.4 * torch.randn(6, 5, generator=generator), dim=1)
+def _call(run: Callable[[], Any], function: Any) -> tuple[Any, Verdict | None]:
+    """The result of the reader's function, or why there is none."""
+    if not callable(function):
+        return None, Verdict(False, "A function is asked for: pass its name, without brackets.")
+    try:
+        return run(), None
+    except Exception as error:  # the reader's code may raise anything
+        return None, Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
 
 
 def _own_patch_nce(answer: Any) -> Verdict:
     """02.3: a function of (query, key, temperature) with S x K tensors; wrong ones are recognised by their value."""
-    if not callable(answer):
-        return Verdict(False, "A function is asked for: pass its name, without brackets.")
-    query, key = _query_key()
-    learner = query.clone().requires_grad_()
-    fixed = key.clone().requires_grad_()
-    try:
-        result = torch.as_tensor(answer(learner, fixed, 0.2))
-    except Exception as error:  # the reader's code: whatever it raises is the answer
-        return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
+    generator = torch.Generator().manual_seed(7)
+    query = F.normalize(torch.randn(6, 5, generator=generator), dim=1)
+    key = F.normalize(query + 0.4 * torch.randn(6, 5, generator=generator), dim=1)
+    learner, fixed = query.clone().requires_grad_(), key.clone().requires_grad_()
+    result, failure = _call(lambda: torch.as_tensor(answer(learner, fixed, 0.2)), answer)
+    if failure:
+        return failure
     if result.numel() != 1:
         shape = tuple(result.shape)
         return Verdict(False, f"One number is asked for, the mean over the queries; this has shape {shape}.")
@@ -158,12 +160,9 @@ def _settings(answer: Any) -> Verdict:
 
 def _cap(answer: Any) -> Verdict:
     """05.1: a function of k."""
-    if not callable(answer):
-        return Verdict(False, "A function of k is asked for: pass its name, without brackets.")
-    try:
-        values = [float(answer(k)) for k in (0.0, 1.0, 3.0)]
-    except Exception as error:  # the reader's code: whatever it raises is the answer
-        return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
+    values, failure = _call(lambda: [float(answer(k)) for k in (0.0, 1.0, 3.0)], answer)
+    if failure:
+        return failure
     if np.allclose(values, [1, 0.5, 0.1]):
         return Verdict(True, "At k = 3 never more than a tenth of a channel, whatever the image.")
     if np.allclose(values[1:], [1, 1 / 9]):

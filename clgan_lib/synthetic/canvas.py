@@ -52,11 +52,7 @@ def over(image: Array, colour: Array, alpha: Array) -> Array:
 
 
 class Canvas:
-    """Coordinates, noise and coverages of one image; every array it returns is float32, ``(size, size)``.
-
-    Args:
-        size: side of the image in pixels.
-    """
+    """Coordinates, noise and coverages of an image of `size` pixels; arrays are float32, ``(size, size)``."""
 
     def __init__(self, size: int) -> None:
         self.size = size

@@ -44,9 +44,8 @@ def _sparkle(scene: Scene, rng: Generator, where: Points, size: float, cover: Ar
     """Crushed glass that catches the lamp."""
     canvas = scene.canvas
     spread = rng.normal(0, size * 0.45, (9, 2))
-    chips = [
-        blob(rng, where + shift, rng.uniform(0.15, 0.45) * size, rough=0.5, corners=5, stretch=2) for shift in spread
-    ]
+    splinter = partial(blob, rough=0.5, corners=5, stretch=2)
+    chips = [splinter(rng, where + shift, rng.uniform(0.15, 0.45) * size) for shift in spread]
     facets = np.clip(0.62 + 0.5 * canvas.noise(rng, 72), 0.1, 1)
     scene.overlay(tinted(255 * facets, (1.0, 0.93, 0.78)), canvas.fill(*chips) * cover * rng.uniform(0.7, 1))
 

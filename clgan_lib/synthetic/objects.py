@@ -139,9 +139,8 @@ def hazelnut(canvas: Canvas, rng: Generator) -> Scene:
     size, slim = rng.normal(83, 2.5), rng.normal(0.92, 0.03)
     u, v = canvas.turned(centre[0], centre[1], angle)
     u, v = u / np.float32(size), v / np.float32(size * slim)
-    u = np.where(u < 0, u * 1.05, u) - 0.09 * (np.clip(u, 0, 1) ** 2) ** 2 * np.exp(
-        -((v / 0.2) ** 2)
-    )  # flat base, pointed tip
+    tip = 0.09 * (np.clip(u, 0, 1) ** 2) ** 2 * np.exp(-((v / 0.2) ** 2))
+    u = np.where(u < 0, u * 1.05, u) - tip  # flat base, pointed tip
     rho2 = u * u + v * v
     body = canvas.inside((np.sqrt(rho2) - 1) * np.float32(size), 2.2)
     height = np.sqrt(np.clip(1 - rho2, 0, 1))

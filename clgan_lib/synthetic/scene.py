@@ -84,14 +84,10 @@ Defect = Callable[[Scene, Generator], None]  # damages a scene in place
 
 
 def lighting(canvas: Canvas, rng: Generator, *, gain: float = 0.1, slope: float = 0.06, tint: float = 0.008) -> Array:
-    """Lamps that are never twice the same: a factor, ``(S, S, 3)``.
+    """Random lighting, a factor ``(S, S, 3)``.
 
-    Args:
-        canvas: where to draw.
-        rng: source of randomness.
-        gain: the whole image is brighter or darker by up to this share.
-        slope: one side is brighter than the other by up to twice this share.
-        tint: standard deviation of each channel's own factor.
+    `gain`: brightness varies by up to this share; `slope`: by up to this share from the middle to a side; `tint`: standard
+    deviation of each channel's own factor.
     """
     angle, steep = rng.uniform(0, 2 * np.pi), rng.uniform(0, slope)
     across = np.float32(np.cos(angle) * steep / 128) * (canvas.x - 128)

@@ -43,12 +43,12 @@ def grid_wires(canvas: Canvas, x: Array, y: Array) -> tuple[Array, Array]:
     a, b = (x + y) * np.float32(np.sqrt(0.5) / GRID_PITCH), (x - y) * np.float32(np.sqrt(0.5) / GRID_PITCH)
     level = np.zeros_like(x)
     cover = np.zeros_like(x)
-    over = np.cos(np.float32(np.pi) * (np.floor(a + 0.5) + np.floor(b + 0.5)))  # who is on top, crossing by crossing
+    upper = np.cos(np.float32(np.pi) * (np.floor(a + 0.5) + np.floor(b + 0.5)))  # which family is on top
     for first, other, sign in ((a, b, 1), (b, a, -1)):
         distance = (first - np.floor(first + 0.5)) * np.float32(GRID_PITCH / 3.4)  # from the wire's axis, in its radius
         wire = canvas.inside((np.abs(distance) - 1) * np.float32(3.4), 1.2)
         near = np.clip(1 - np.abs(other - np.floor(other + 0.5)) * 4.5, 0, 1)
-        lift = sign * over * near
+        lift = sign * upper * near
         tone = 168 + 62 * np.sqrt(np.clip(1 - (distance + 0.35) ** 2, 0, 1))  # lit from one side ...
         tone -= 70 * np.where(distance > 0.2, distance, 0)  # ... and dark on the other
         tone = tone * (1 + 0.28 * np.minimum(lift, 0)) - 40

@@ -166,18 +166,16 @@ _TEX_PAGE = r"""%% Compiles as it is; or \input it where booktabs and longtable 
 %s\par\endgroup
 \csname EndOfTable\endcsname
 """
-_TEX_SYMBOLS = {
-    "±": r"$\pm$", "−": "$-$", "—": "---", "–": "--", "×": r"$\times$", "σ": r"$\sigma$", "≤": r"$\le$", "≥": r"$\ge$",
-    "…": r"\ldots{}", "✗": r"$\times$",
+_TEX = {
+    **{c: "\\" + c for c in "&%$#_{}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$", "−": "$-$", "—": "---", "–": "--", "×": r"$\times$",
+    "σ": r"$\sigma$", "≤": r"$\le$", "≥": r"$\ge$", "…": r"\ldots{}", "✗": r"$\times$",
 }  # fmt: skip
-_TEX_ESCAPES = {**{c: "\\" + c for c in "&%$#_{}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
-_TEX_ESCAPES |= {"^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}"}
 
 
 def _tex(text: str) -> str:
     """Plain text for LaTeX; a character that pdfLaTeX has no glyph for becomes a question mark, never an error."""
-    known = "".join(c if c.isascii() or c in _TEX_SYMBOLS else "?" for c in text)
-    return known.translate(str.maketrans({**_TEX_ESCAPES, **_TEX_SYMBOLS}))
+    return "".join(_TEX.get(c, c if c.isascii() else "?") for c in text)
 
 
 def _md(text: str) -> str:

@@ -6,8 +6,8 @@ one per image. Its solution on finitely many points proves nothing, but its mult
 $$ \overline{ACC} \le \frac1n \sum_i \max_{P,R} \left[ACC_i - \lambda \cdot (P, R, F_1, IoU)\right]
    + \max_{t \in \text{printed} \pm \text{rounding}} \lambda \cdot t $$
 
-for *every* $\lambda$. The inner maxima are taken by branch and bound with upper bounds per cell (everything is monotone in
-P and in R), so that the result is an upper bound whatever the points were.
+for *every* $\lambda$. Branch and bound takes the inner maxima, with upper bounds per cell, since everything is monotone in P
+and in R. So the result is an upper bound whatever the points were.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ def open_points() -> pd.DataFrame:
 
     Returns:
         A row per point: ``part`` of the paper, ``point``, ``kind`` (silent, open, contradicts itself, slip, explicit), the
-        ``paper``'s words and their ``english``, our ``reading``, the ``name`` in the code that settles it, its ``default``
-        ("" where there is nothing to choose), and what the ``literal`` recipe sets instead, where it does.
+        ``paper``'s words and their ``english``. Then our ``reading``, the ``name`` in the code that settles it, and its
+        ``default`` ("" where there is nothing to choose). Last the setting of the ``literal`` recipe, where it differs.
     """
     frame = _read("readings")
     recipe = Experiment.load(LITERAL)

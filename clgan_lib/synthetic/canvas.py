@@ -1,8 +1,8 @@
 """A canvas measured in pixels of a 256 x 256 image, whatever the size it is drawn at.
 
-Nothing random may depend on the image size, or one seed would give two scenes at two sizes. So noise is drawn on
-lattices of a fixed number of cells and then resized, and shapes are polygons in the canvas's own unit (1/256 of the
-image's side), filled at a fixed fine resolution and averaged down to the pixels: their edges are exact coverages.
+Nothing random may depend on the image size, or one seed would give two scenes at two sizes. So noise is drawn on lattices
+of a fixed number of cells and then resized. Shapes are polygons in the canvas's own unit, 1/256 of the image's side. They
+are filled at a fixed fine resolution and averaged down to the pixels, so their edges are exact coverages.
 """
 
 from __future__ import annotations

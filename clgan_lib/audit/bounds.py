@@ -19,12 +19,14 @@ from scipy.optimize import linprog
 
 from clgan_lib.audit.surface import Array, accuracy, pooled_possible, surface
 
-TOLERANCE = 2e-7  # of the bounds, relative to the multipliers; far finer than two decimals of a percentage
-PRICING = 2e-5  # the same while multipliers are looked for
-GAP = 5e-5  # where the linear program and the proof agree to this, the search for better multipliers ends
-MAX_ROUNDS = 40
-GROUPS = 12  # images of similar area share a distribution where multipliers are looked for; not where bounds are proven
-MAX_CELLS = 300_000  # memory: past this the cells' present upper bounds are taken, which is still safe
+_TOLERANCE = 2e-7  # of the bounds, relative to the multipliers; far finer than two decimals of a percentage
+_PRICING = 2e-5  # the same while multipliers are looked for
+_GAP = 5e-5  # where the linear program and the proof agree to this, the search for better multipliers ends
+_MAX_ROUNDS = 40
+_GROUPS = (
+    12  # images of similar area share a distribution where multipliers are looked for; not where bounds are proven
+)
+_MAX_CELLS = 300_000  # memory: past this the cells' present upper bounds are taken, which is still safe
 
 
 @dataclass(frozen=True)
@@ -82,23 +84,23 @@ def _optimum(
     order = np.argsort(areas, kind="stable")
     areas = areas[order]
     share = np.full(len(areas), 1 / len(areas)) if share is None else share[order]
-    groups = np.array_split(np.arange(len(areas)), min(GROUPS, len(areas)))
+    groups = np.array_split(np.arange(len(areas)), min(_GROUPS, len(areas)))
     weight = np.array([share[part].sum() for part in groups])
     area = np.array([areas[part] @ share[part] for part in groups]) / weight
     master = _Master(low, high, area, weight, sign)
     target = 0.0 if sign == 0 else enough
-    for _ in range(MAX_ROUNDS):
+    for _ in range(_MAX_ROUNDS):
         multipliers, attained = master.solve()
         if target is not None and attained >= target - 1e-9:
             return Bound(np.inf, attained)
-        upper, where = support(multipliers, area, sign, PRICING)
+        upper, where = support(multipliers, area, sign, _PRICING)
         proven = float(upper @ weight + master.constant(multipliers))
-        decided = target is not None and proven < target - GAP / 50
-        if decided or proven - attained < GAP + 2 * _slack(multipliers, PRICING):
+        decided = target is not None and proven < target - _GAP / 50
+        if decided or proven - attained < _GAP + 2 * _slack(multipliers, _PRICING):
             break
         master.add(where)
     # The same multipliers, for the images themselves and not for groups of them.
-    upper, _ = support(multipliers, areas, sign, TOLERANCE)
+    upper, _ = support(multipliers, areas, sign, _TOLERANCE)
     return Bound(float(upper @ share + master.constant(multipliers)), attained)
 
 
@@ -157,14 +159,14 @@ class _Master:
         return price[:4] - price[4:], -float(result.fun)
 
 
-def support(weights: Array, areas: Array, sign: int, tolerance: float = TOLERANCE) -> tuple[Array, Array]:
+def support(weights: Array, areas: Array, sign: int, tolerance: float = _TOLERANCE) -> tuple[Array, Array]:
     """Per image, the maximum over (P, R) of ``weights`` . (P, R, F1, IoU) + ``sign`` ACC, from above.
 
     Args:
         weights: shape ``(4,)``, any size.
         areas: the defects' shares, shape ``(n,)``, in [0, 1]; 0 allows any P and R.
         sign: 1, 0 or -1, the weight of the accuracy.
-        tolerance: how far above the maxima the bounds may end, relative to the weights; more only past ``MAX_CELLS``.
+        tolerance: how far above the maxima the bounds may end, relative to the weights; more only past ``_MAX_CELLS``.
 
     Returns:
         Upper bounds, shape ``(n,)``, and the best (P, R) seen, shape ``(n, 2)``.
@@ -186,7 +188,7 @@ def support(weights: Array, areas: Array, sign: int, tolerance: float = TOLERANC
         upper = _cell_bound(cells, size, weights, areas[image], sign)
         alive = upper > best[image] + slack
         cells, image, upper = cells[alive], image[alive], upper[alive]
-        if not len(cells) or 4 * len(cells) > MAX_CELLS or size < 1e-12:
+        if not len(cells) or 4 * len(cells) > _MAX_CELLS or size < 1e-12:
             break
         size /= 2
         cells = (cells[:, None] + size * np.array([[0, 0], [0, 1], [1, 0], [1, 1]])).reshape(-1, 2)

@@ -17,7 +17,7 @@ from clgan_lib.audit.surface import harmonic_mean, iou_from_f1, pooled_possible
 from clgan_lib.audit.table import MEAN, METRICS, SWEEP, Column
 
 IMPOSSIBLE, SUSPICIOUS, CONSISTENT = "impossible", "suspicious", "consistent"
-EPS = 1e-9  # percent; float noise
+_EPS = 1e-9  # percent; float noise
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def row_means(table: list[Column]) -> Iterator[Finding]:
                 continue
             printed, cells = mean.percent[metric], [c.percent[metric] for c in row]
             plain = float(np.mean(cells))
-            slack = mean.half[metric] + float(np.mean([c.half[metric] for c in row])) + EPS
+            slack = mean.half[metric] + float(np.mean([c.half[metric] for c in row])) + _EPS
             outside = not min(cells) - slack <= printed <= max(cells) + slack
             verdict = CONSISTENT if abs(printed - plain) <= slack else IMPOSSIBLE if outside else SUSPICIOUS
             why = "lies outside all of them" if outside else "is weighted, or one of these numbers is misprinted"
@@ -71,14 +71,14 @@ def f1_between(table: list[Column]) -> Iterator[Finding]:
         low = max(0.0, column.low("P") + column.low("R") - 100)
         high = 100 * float(harmonic_mean(column.high("P") / 100, column.high("R") / 100))
         verdict, sentence = CONSISTENT, f"F1 {f1:.2f} lies within what P {p:.2f} and R {r:.2f} allow."
-        if column.low("F1") > high + EPS:
+        if column.low("F1") > high + _EPS:
             verdict = IMPOSSIBLE
             sentence = (
                 f"F1 {f1:.2f} lies above {high:.2f}, the harmonic mean of P {p:.2f} and R {r:.2f}, which neither pooled "
                 "counts nor means over the same images can exceed: one of the three is wrong, which one can't be told"
                 f"{_left_out(p, r, f1)}."
             )
-        elif column.high("F1") < low - EPS:
+        elif column.high("F1") < low - _EPS:
             verdict, least = IMPOSSIBLE, f"P + R - 100 = {low:.2f}, the least of any averaging"
             sentence = f"F1 {f1:.2f} lies below {least}: one of them is wrong."
         yield Finding("F1 against P and R", verdict, sentence, column.model, column.category, "F1", f1, low, high)
@@ -105,13 +105,13 @@ def iou_between(table: list[Column]) -> Iterator[Finding]:
             low = max(low, column.low("P") + column.low("R") - 100)
         high, name = min((column.high(metric), metric) for metric in ("F1", "P", "R") if column.has(metric))
         verdict, sentence = CONSISTENT, f"IoU {iou:.2f} lies within what F1 {f1:.2f} allows."
-        if column.low("IoU") > high + EPS:
+        if column.low("IoU") > high + _EPS:
             verdict = IMPOSSIBLE
             sentence = (
                 f"IoU {iou:.2f} lies above {name} {column.percent[name]:.2f}, which it exceeds in no image and hence in no "
                 "mean or pool: one of the two is wrong, or they are not about the same images; which can't be told."
             )
-        elif column.high("IoU") < low - EPS:
+        elif column.high("IoU") < low - _EPS:
             verdict, least = IMPOSSIBLE, f"{low:.2f}, the least that F1 {f1:.2f}, P and R allow"
             sentence = f"IoU {iou:.2f} lies below {least}: one of them is wrong."
         yield Finding("IoU against F1", verdict, sentence, column.model, column.category, "IoU", iou, low, high)
@@ -222,9 +222,9 @@ def against_table(sweep: Cells, table: list[Column], model: str, k: float) -> It
     """The sweep at the main table's own ``k`` is the same measurement, so it should print the same numbers."""
     main = {column.category: column for column in table if column.model == model}
     for (metric, category, at), (percent, half) in sweep.items():
-        if abs(at - k) > EPS or category not in main or not main[category].has(metric):
+        if abs(at - k) > _EPS or category not in main or not main[category].has(metric):
             continue
-        other, slack = main[category].percent[metric], half + main[category].half[metric] + EPS
+        other, slack = main[category].percent[metric], half + main[category].half[metric] + _EPS
         verdict, sentence = CONSISTENT, f"The sweep at k = {k} and the main table agree within rounding: {percent:.2f}."
         if abs(percent - other) > slack:
             verdict = SUSPICIOUS
@@ -257,7 +257,7 @@ def iou_along(sweep: Cells, model: str) -> Iterator[Finding]:
             continue
         iou, slack = sweep["IoU", category, k]
         low, high = 100 * float(iou_from_f1(max(0.0, f1 - half) / 100)), f1 + half
-        fits = low - slack - EPS <= iou <= high + slack + EPS
+        fits = low - slack - _EPS <= iou <= high + slack + _EPS
         sentence = f"At k = {k} IoU {iou:.2f} lies {'within' if fits else 'outside'} what F1 {f1:.2f} allows."
         verdict = CONSISTENT if fits else IMPOSSIBLE
         yield Finding("IoU against F1", verdict, sentence, model, category, "IoU", iou, low, high, k)

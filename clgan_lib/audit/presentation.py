@@ -16,8 +16,8 @@ from clgan_lib.audit.table import MEAN
 from clgan_lib.render.style import OKABE_ITO, STYLE, captioned
 from clgan_lib.render.table import Cell, Kind, Row, Table
 
-SYMBOLS = {IMPOSSIBLE: "✗", SUSPICIOUS: "?"}
-LEGEND = f"{SYMBOLS[IMPOSSIBLE]} impossible, {SYMBOLS[SUSPICIOUS]} suspicious, with the number of the finding."
+_SYMBOLS = {IMPOSSIBLE: "✗", SUSPICIOUS: "?"}
+_LEGEND = f"{_SYMBOLS[IMPOSSIBLE]} impossible, {_SYMBOLS[SUSPICIOUS]} suspicious, with the number of the finding."
 
 _PANELS = {"F1 against P and R": "F1: what P and R allow", "IoU against F1": "IoU: what F1, P and R allow"}
 
@@ -48,13 +48,13 @@ def marked(table: pd.DataFrame, findings: pd.DataFrame, name: str, caption: str 
         numbers = [cells.get((*line, column), Cell("")) for column in columns]
         body.append(Row([*(Cell(text) for text in line), *numbers], opens=line[0] != last))
         last = line[0]
-    return Table(name, f"{caption} {LEGEND}".strip(), [*rows, *columns], body, labels=2)
+    return Table(name, f"{caption} {_LEGEND}".strip(), [*rows, *columns], body, labels=2)
 
 
 def _mark(cell: Cell, number: int, item: Finding) -> Cell:
     """The cell with one more finding; impossible outweighs suspicious."""
     kind: Kind = "impossible" if IMPOSSIBLE in (item.verdict, cell.kind) else "suspicious"
-    return Cell(f"{cell.text} {SYMBOLS[item.verdict]}{number}", kind, f"{cell.remark}{number}. {item.sentence} ")
+    return Cell(f"{cell.text} {_SYMBOLS[item.verdict]}{number}", kind, f"{cell.remark}{number}. {item.sentence} ")
 
 
 def marked_subsets(results: pd.DataFrame) -> Table:
@@ -68,7 +68,7 @@ def marked_subsets(results: pd.DataFrame) -> Table:
         numbers = []
         for high, possible in zip(part["high"], part["possible"], strict=True):
             text = "" if np.isnan(high) else "yes" if high >= 100 else f"at most {high:.2f}"
-            numbers.append(Cell(text) if possible else Cell(f"{text} {SYMBOLS[IMPOSSIBLE]}".strip(), "impossible"))
+            numbers.append(Cell(text) if possible else Cell(f"{text} {_SYMBOLS[IMPOSSIBLE]}".strip(), "impossible"))
         body.append(Row([Cell(str(subset)), Cell(str(images)), Cell(f"{area:.1f} %"), *numbers]))
     return Table("subsets", "", ["subset", "images", "area", *models], body)
 
@@ -79,7 +79,7 @@ def sentences(findings: pd.DataFrame) -> str:
     for number, item in _findings(findings):
         place = " / ".join(part for part in (item.model, item.category, item.metric) if part) or item.check
         if number:
-            marks.append(f"- **{SYMBOLS[item.verdict]}{number}** {place}: {item.sentence}")
+            marks.append(f"- **{_SYMBOLS[item.verdict]}{number}** {place}: {item.sentence}")
         elif not item.metric:
             rest.append(f"- {place}: {item.sentence}")
     return "\n".join([*marks, *rest]) + "\n"

@@ -20,7 +20,7 @@ READINGS = {
     "pooled": "pooled defective images",
     "pooled all": "pooled images",
 }
-AREA_SLACK = 0.01  # areas measured on masks resized otherwise may differ by this share of themselves
+_AREA_SLACK = 0.01  # areas measured on masks resized otherwise may differ by this share of themselves
 
 
 def accuracy_range(
@@ -40,7 +40,7 @@ def accuracy_range(
     """
     low, high = column.box()
     areas, share = _shares(by_type, reading)
-    small, large = areas * (1 - AREA_SLACK), np.minimum(areas * (1 + AREA_SLACK), 1)
+    small, large = areas * (1 - _AREA_SLACK), np.minimum(areas * (1 + _AREA_SLACK), 1)
     if reading.startswith("pooled"):
         ends = [pooled_accuracy(low, high, float(part @ share)) for part in (small, large)]
         fits = pooled_possible(low, high) and ends[0][0] <= ends[0][1]
@@ -49,7 +49,7 @@ def accuracy_range(
         return np.nan, np.nan
     most = accuracy_bound(low, high, small, share, enough=None if tight else column.low("ACC") / 100).proven
     wrong = 1 + accuracy_bound(low, high, small, share, sign=-1, enough=-column.high("ACC") / 100).proven
-    wrong *= (1 + AREA_SLACK) / (1 - AREA_SLACK)  # at given P and R an image's errors grow at most as its defect does
+    wrong *= (1 + _AREA_SLACK) / (1 - _AREA_SLACK)  # at given P and R an image's errors grow at most as its defect does
     return 100 * max(1 - wrong, 0.0), 100 * min(most, 1.0)
 
 

@@ -15,7 +15,7 @@ from clgan_lib.audit.surface import Array
 METRICS = ("P", "R", "ACC", "F1", "IoU")
 MEAN = "mean"  # the category that holds a row's mean
 GOOD = "good"  # the defect type of images without a defect
-MAX_DECIMALS = 6
+_MAX_DECIMALS = 6
 MAIN, SWEEP = ("metric", "model", "category"), ("metric", "category", "k")  # what names a cell
 
 
@@ -122,7 +122,7 @@ def _open(source: str | Path | pd.DataFrame, needed: tuple[str, ...], rows: str)
 
 def _rounding(printed: list[Any]) -> Array:
     """Half a unit of each cell's last decimal, in percent."""
-    text = [v.strip() if isinstance(v, str) else f"{v:.{MAX_DECIMALS}f}".rstrip("0") for v in printed]
+    text = [v.strip() if isinstance(v, str) else f"{v:.{_MAX_DECIMALS}f}".rstrip("0") for v in printed]
     decimals = np.array([len(value.partition(".")[2]) for value in text])
     as_table = np.array([not isinstance(v, str) or v.strip() == "0" for v in printed])
     return 0.5 * 10.0 ** -np.where(as_table, decimals.max(), decimals)

@@ -90,7 +90,7 @@ class Table:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        return str(Markup("<style>{}</style>{}").format(Markup(NOTEBOOK_STYLE), self.html()))
+        return str(Markup("<style>{}</style>{}").format(Markup(_NOTEBOOK_STYLE), self.html()))
 
     def write(self, folder: Path) -> list[Path]:
         """Write ``<name>.md`` and ``<name>.tex`` into `folder`, atomically; returns the two paths."""
@@ -117,7 +117,7 @@ def write_text(path: Path, text: str) -> None:
 
 # --- looks ----------------------------------------------------------------------------------------------------------
 
-NOTEBOOK_STYLE = (
+_NOTEBOOK_STYLE = (
     ".exhibit{margin:0} .exhibit figcaption{text-align:left;font-weight:600;max-width:60em;padding:.5em 0}"
     ".exhibit td,.exhibit th{text-align:right!important;font-variant-numeric:tabular-nums;white-space:nowrap}"
     ".exhibit th.label{text-align:left!important} .exhibit .best{font-weight:700}"

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float32]
 Colour = Sequence[float] | Array  # three numbers in [0, 255] or (S, S, 3)
 UNITS = 256  # the side of every image in canvas units
-FINE = 1024  # the side of the raster on which shapes are filled: 4 x 4 samples a pixel at 256
+_FINE = 1024  # the side of the raster on which shapes are filled: 4 x 4 samples a pixel at 256
 
 
 @lru_cache(maxsize=4)
@@ -58,7 +58,7 @@ class Canvas:
         self.size = size
         self.scale = size / UNITS  # pixels per unit
         self.x, self.y = _coordinates(size)  # units, of the pixel centres
-        self._fine = size * max(2, FINE // size)  # side of the raster on which shapes are filled
+        self._fine = size * max(2, _FINE // size)  # side of the raster on which shapes are filled
 
     def fit(self, lattice: Array) -> Array:
         """Stretch a lattice over the image: averaged where it is finer than the pixels, interpolated elsewhere."""

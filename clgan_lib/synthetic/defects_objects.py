@@ -50,20 +50,20 @@ def _sparkle(scene: Scene, rng: Generator, where: Points, size: float, cover: Ar
     scene.overlay(tinted(255 * facets, (1.0, 0.93, 0.78)), canvas.fill(*chips) * cover * rng.uniform(0.7, 1))
 
 
-def bottle_broken_large(scene: Scene, rng: Generator) -> None:
+def _bottle_broken_large(scene: Scene, rng: Generator) -> None:
     """A large piece of the mouth has broken away."""
     width = rng.uniform(1.5, 3.4) if rng.random() < 0.85 else rng.uniform(3.6, 5.4)
     _fracture(scene, rng, rng.uniform(0, 2 * np.pi), width, objects.BORE + rng.uniform(-1, 3), rng.uniform(92, 110))
 
 
-def bottle_broken_small(scene: Scene, rng: Generator) -> None:
+def _bottle_broken_small(scene: Scene, rng: Generator) -> None:
     """A chip or two out of the mouth."""
     for _ in range(parts(rng, 0.15, 2)):
         inner = rng.uniform(56, 72)
         _fracture(scene, rng, rng.uniform(0, 2 * np.pi), rng.uniform(0.35, 1.2), inner, inner + rng.uniform(22, 36))
 
 
-def bottle_contamination(scene: Scene, rng: Generator) -> None:
+def _bottle_contamination(scene: Scene, rng: Generator) -> None:
     """Something in the bottle: a scrap, a film over the whole bore, a drop, or a hair across the mouth."""
     canvas, kind = scene.canvas, rng.choice(4, p=[0.36, 0.42, 0.12, 0.10])
     radius, _ = canvas.polar(*scene.centre)
@@ -89,7 +89,7 @@ def bottle_contamination(scene: Scene, rng: Generator) -> None:
         scene.overlay(colour, canvas.stroke(line, rng.uniform(1.2, 2.4)))
 
 
-def bottle_crack(scene: Scene, rng: Generator) -> None:
+def _bottle_crack(scene: Scene, rng: Generator) -> None:
     """A crack that runs through the standing glass: one or more bright, jagged hairlines, sometimes faint."""
     canvas = scene.canvas
     strength = rng.uniform(0.25, 0.9)
@@ -105,7 +105,7 @@ def bottle_crack(scene: Scene, rng: Generator) -> None:
         scene.overlay((205, 200, 190), bright * glass * strength)
 
 
-def nut_bent(scene: Scene, rng: Generator) -> None:
+def _nut_bent(scene: Scene, rng: Generator) -> None:
     """The corner of a wing is bent down out of the light: the metal there is dark, with a bright crease."""
     canvas = scene.canvas
     for wing in rng.choice(4, size=parts(rng, 0.25, 2), replace=False):
@@ -123,7 +123,7 @@ def nut_bent(scene: Scene, rng: Generator) -> None:
         scene.overlay((168, 178, 174), crease * bend * rng.uniform(0.1, 0.6))
 
 
-def nut_color(scene: Scene, rng: Generator) -> None:
+def _nut_color(scene: Scene, rng: Generator) -> None:
     """Paint, rust or dye on the metal: black, purple, red-brown or a pale wash."""
     count = parts(rng, 0.15, 4)
     alpha = patches(scene, rng, percent(rng, 2.2, 0.75, 6.5), count=count, rough=0.3, stretch=3)
@@ -136,7 +136,7 @@ def nut_color(scene: Scene, rng: Generator) -> None:
         stained(scene, rng, alpha * rng.uniform(0.4, 0.9), factor)
 
 
-def nut_scratch(scene: Scene, rng: Generator) -> None:
+def _nut_scratch(scene: Scene, rng: Generator) -> None:
     """Fields of scraped metal: the grain is gone, fine parallel lines instead."""
     canvas = scene.canvas
     heading = rng.uniform(0, np.pi)
@@ -153,7 +153,7 @@ def nut_scratch(scene: Scene, rng: Generator) -> None:
         scene.overlay(tinted(level, (1.03, 1.0, 0.95)), alpha)
 
 
-def nut_flip(scene: Scene, rng: Generator) -> None:
+def _nut_flip(scene: Scene, rng: Generator) -> None:
     """The nut lies on its other side: wings the wrong way round, no grain. All of it counts as changed."""
     pose = scene.angle + np.deg2rad(42 + rng.normal(0, 2))  # the arcs of both outlines cover one another
     other = objects.metal_nut(scene.canvas, rng, mirrored=True, pose=float(pose))
@@ -161,7 +161,7 @@ def nut_flip(scene: Scene, rng: Generator) -> None:
     scene.change = np.maximum(*(nut.on_product(np.ones_like(scene.change)) for nut in (scene, other)))
 
 
-def hazelnut_crack(scene: Scene, rng: Generator) -> None:
+def _hazelnut_crack(scene: Scene, rng: Generator) -> None:
     """The shell has burst: a jagged black line with pale edges."""
     canvas = scene.canvas
     for _ in range(parts(rng, 0.3, 2)):
@@ -173,7 +173,7 @@ def hazelnut_crack(scene: Scene, rng: Generator) -> None:
         scene.overlay(tinted(26 + 6 * canvas.noise(rng, 128), (1.1, 0.85, 0.7)), cover)
 
 
-def hazelnut_cut(scene: Scene, rng: Generator) -> None:
+def _hazelnut_cut(scene: Scene, rng: Generator) -> None:
     """Knife cuts that show the pale wood of the shell."""
     for _ in range(parts(rng, 0.35, 3)):
         tone = rng.uniform(0.85, 1.1)
@@ -181,7 +181,7 @@ def hazelnut_cut(scene: Scene, rng: Generator) -> None:
         slit(scene, rng, rng.uniform(30, 75), rng.uniform(4, 11), inside=pale, lip=-45)
 
 
-def hazelnut_print(scene: Scene, rng: Generator) -> None:
+def _hazelnut_print(scene: Scene, rng: Generator) -> None:
     """Pale print on the shell: a few strokes of a stamp, sometimes faint."""
     canvas = scene.canvas
     where, heading = spot(scene, rng), rng.uniform(0, 2 * np.pi)
@@ -194,15 +194,15 @@ def hazelnut_print(scene: Scene, rng: Generator) -> None:
 
 
 BOTTLE: dict[str, Defect] = {
-    "broken_large": bottle_broken_large,
-    "broken_small": bottle_broken_small,
-    "contamination": bottle_contamination,
-    "crack": bottle_crack,
+    "broken_large": _bottle_broken_large,
+    "broken_small": _bottle_broken_small,
+    "contamination": _bottle_contamination,
+    "crack": _bottle_crack,
 }
 HAZELNUT: dict[str, Defect] = {
-    "crack": hazelnut_crack,
-    "cut": hazelnut_cut,
+    "crack": _hazelnut_crack,
+    "cut": _hazelnut_cut,
     "hole": partial(pit, inside=(28, 20, 15), area=(1.6, 0.5, 5), count=(0.2, 3)),  # a weevil's
-    "print": hazelnut_print,
+    "print": _hazelnut_print,
 }
-METAL_NUT: dict[str, Defect] = {"bent": nut_bent, "color": nut_color, "flip": nut_flip, "scratch": nut_scratch}
+METAL_NUT: dict[str, Defect] = {"bent": _nut_bent, "color": _nut_color, "flip": _nut_flip, "scratch": _nut_scratch}

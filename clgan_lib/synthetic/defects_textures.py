@@ -13,13 +13,13 @@ from clgan_lib.synthetic.scene import Defect, Scene
 from clgan_lib.synthetic.shapes import area_radius, blob, direction, ribbon, taper, through
 
 
-def carpet_cut(scene: Scene, rng: Generator) -> None:
+def _carpet_cut(scene: Scene, rng: Generator) -> None:
     """The pile has been slit down to the backing."""
     for _ in range(parts(rng, 0.25, 2)):
         slit(scene, rng, rng.uniform(40, 110), rng.uniform(4, 10), inside=(30, 30, 33), lip=40)
 
 
-def metal_contamination(scene: Scene, rng: Generator) -> None:
+def _metal_contamination(scene: Scene, rng: Generator) -> None:
     """Pieces of foil or swarf: straight sides, two or three facets, a glint, a shadow."""
     canvas = scene.canvas
     for _ in range(parts(rng, 0.3, 4)):
@@ -38,16 +38,16 @@ CARPET: dict[str, Defect] = {
         dye, area=(2.5,), faintest=0.45, soft=1.5,
         factors=((1.15, 0.55, 0.5), (0.5, 0.62, 1.0), (0.55, 0.55, 0.55), (1.05, 0.9, 0.55)),
     ),
-    "cut": carpet_cut,
+    "cut": _carpet_cut,
     "hole": partial(pit, inside=(30, 29, 31), area=(1.8,), count=(0.2, 3)),  # burnt or torn through the pile
-    "metal_contamination": metal_contamination,
+    "metal_contamination": _metal_contamination,
     "thread": partial(
         thread, colours=((226, 222, 210), (190, 60, 52), (60, 92, 170), (44, 44, 46)), widths=(2.4, 4.5), lengths=(80, 190)
     ),
 }  # fmt: skip
 
 
-def grid_bent(scene: Scene, rng: Generator) -> None:
+def _grid_bent(scene: Scene, rng: Generator) -> None:
     """Wires pushed out of their place."""
     canvas = scene.canvas
     where, radius = spot(scene, rng, 50), rng.uniform(22, 42)
@@ -60,7 +60,7 @@ def grid_bent(scene: Scene, rng: Generator) -> None:
     scene.overlay(moved, (push > 0.6).astype(np.float32))
 
 
-def grid_broken(scene: Scene, rng: Generator) -> None:
+def _grid_broken(scene: Scene, rng: Generator) -> None:
     """A piece of wire is missing, the ends stand up."""
     for _ in range(parts(rng, 0.3, 3)):
         canvas, where = scene.canvas, spot(scene, rng, 45)
@@ -73,7 +73,7 @@ def grid_broken(scene: Scene, rng: Generator) -> None:
             scene.overlay((186, 187, 192), canvas.stroke(stub, 4.5))
 
 
-def grid_glue(scene: Scene, rng: Generator) -> None:
+def _grid_glue(scene: Scene, rng: Generator) -> None:
     """Hardened glue between the wires."""
     alpha = patches(scene, rng, percent(rng, 2.5), count=parts(rng, 0.25, 3), rough=0.25) * rng.uniform(0.2, 1)
     milky = rng.uniform(0.25, 0.6)
@@ -82,23 +82,23 @@ def grid_glue(scene: Scene, rng: Generator) -> None:
 
 
 GRID: dict[str, Defect] = {
-    "bent": grid_bent,
-    "broken": grid_broken,
-    "glue": grid_glue,
-    "metal_contamination": metal_contamination,
+    "bent": _grid_bent,
+    "broken": _grid_broken,
+    "glue": _grid_glue,
+    "metal_contamination": _metal_contamination,
     "thread": partial(
         thread, colours=((226, 222, 214), (168, 54, 48), (206, 186, 120)), widths=(2.2, 4), lengths=(90, 200)
     ),
 }
 
 
-def leather_cut(scene: Scene, rng: Generator) -> None:
+def _leather_cut(scene: Scene, rng: Generator) -> None:
     """A knife cut that gapes over the pale inside of the hide."""
     for _ in range(parts(rng, 0.2, 2)):
         slit(scene, rng, rng.uniform(40, 110), rng.uniform(4, 11), inside=(44, 30, 26), lip=rng.uniform(50, 105))
 
 
-def leather_fold(scene: Scene, rng: Generator) -> None:
+def _leather_fold(scene: Scene, rng: Generator) -> None:
     """A crease pressed into the hide: one flank bright, the other in shadow."""
     canvas = scene.canvas
     line = through(rng, spot(scene, rng, 70), rng.uniform(90, 190), bend=0.07, steps=20)
@@ -110,7 +110,7 @@ def leather_fold(scene: Scene, rng: Generator) -> None:
     scene.stain((0.62, 0.6, 0.58), canvas.blur(canvas.fill(lower), 3.0) * np.float32(min(strength, 1)))
 
 
-def leather_glue(scene: Scene, rng: Generator) -> None:
+def _leather_glue(scene: Scene, rng: Generator) -> None:
     """A drop of glue that has run on the skin, thick and glossy or a mere film."""
     alpha = patches(scene, rng, percent(rng, 5.0, 0.7, 26), count=parts(rng, 0.2, 3), rough=0.14, margin=50)
     if rng.random() < 0.35:
@@ -119,7 +119,7 @@ def leather_glue(scene: Scene, rng: Generator) -> None:
         drop(scene, alpha, tint=(1.0, 0.88, 0.82), gloss=rng.uniform(80, 150))
 
 
-def leather_poke(scene: Scene, rng: Generator) -> None:
+def _leather_poke(scene: Scene, rng: Generator) -> None:
     """The hide has been pierced: a dent with a dark middle and a bright far lip."""
     for _ in range(parts(rng, 0.2, 3)):
         canvas, where, radius = scene.canvas, spot(scene, rng, 30), rng.uniform(12, 21)
@@ -136,14 +136,14 @@ LEATHER: dict[str, Defect] = {
         dye, area=(3.5, 0.6), faintest=0.5, rough=0.25, soft=0.9,
         factors=((0.72, 0.45, 0.42), (0.62, 0.98, 1.15), (0.6, 0.6, 0.6), (1.25, 1.25, 1.2)),
     ),
-    "cut": leather_cut,
-    "fold": leather_fold,
-    "glue": leather_glue,
-    "poke": leather_poke,
+    "cut": _leather_cut,
+    "fold": _leather_fold,
+    "glue": _leather_glue,
+    "poke": _leather_poke,
 }  # fmt: skip
 
 
-def tile_crack(scene: Scene, rng: Generator) -> None:
+def _tile_crack(scene: Scene, rng: Generator) -> None:
     """A crack through the tile, often branched."""
     canvas, strength = scene.canvas, rng.uniform(0.6, 1)
     where = spot(scene, rng, 60)
@@ -154,7 +154,7 @@ def tile_crack(scene: Scene, rng: Generator) -> None:
         scene.overlay((52, 50, 48), canvas.stroke(line, width) * strength)
 
 
-def tile_glue_strip(scene: Scene, rng: Generator) -> None:
+def _tile_glue_strip(scene: Scene, rng: Generator) -> None:
     """A strip of dried glue, yellowish and glossy."""
     canvas = scene.canvas
     line = through(rng, spot(scene, rng, 70), rng.uniform(60, 150), bend=0.05, steps=20)
@@ -162,7 +162,7 @@ def tile_glue_strip(scene: Scene, rng: Generator) -> None:
     drop(scene, alpha * rng.uniform(0.6, 1), tint=(1.0, 0.92, 0.72), gloss=rng.uniform(40, 80))
 
 
-def tile_gray_stroke(scene: Scene, rng: Generator) -> None:
+def _tile_gray_stroke(scene: Scene, rng: Generator) -> None:
     """A broad stroke of grey paint, sometimes thin."""
     canvas = scene.canvas
     line = through(rng, spot(scene, rng, 70), rng.uniform(70, 150), bend=0.05, steps=20)
@@ -172,7 +172,7 @@ def tile_gray_stroke(scene: Scene, rng: Generator) -> None:
     scene.overlay((level, level, 0.99 * level), alpha)
 
 
-def tile_rough(scene: Scene, rng: Generator) -> None:
+def _tile_rough(scene: Scene, rng: Generator) -> None:
     """The glaze is missing or has blistered: a dull, grainy field."""
     canvas = scene.canvas
     alpha = patches(scene, rng, percent(rng, 8, 0.5), rough=0.35, margin=55, soft=1.0)
@@ -181,23 +181,23 @@ def tile_rough(scene: Scene, rng: Generator) -> None:
 
 
 TILE: dict[str, Defect] = {
-    "crack": tile_crack,
-    "glue_strip": tile_glue_strip,
-    "gray_stroke": tile_gray_stroke,
+    "crack": _tile_crack,
+    "glue_strip": _tile_glue_strip,
+    "gray_stroke": _tile_gray_stroke,
     "oil": partial(  # a film that darkens the glaze
         dye, factors=((0.76, 0.70, 0.58),), area=(6, 0.5), count=(0.3, 3), faintest=0.25, margin=50, soft=1.2
     ),
-    "rough": tile_rough,
+    "rough": _tile_rough,
 }
 
 
-def wood_liquid(scene: Scene, rng: Generator) -> None:
+def _wood_liquid(scene: Scene, rng: Generator) -> None:
     """A puddle of water: darker wood, a gloss on its shoulder."""
     alpha = patches(scene, rng, percent(rng, 4.0, 0.6, 20), count=parts(rng, 0.4, 4), rough=0.22, margin=45)
     drop(scene, alpha, tint=(0.72, 0.68, 0.64), gloss=rng.uniform(50, 120))
 
 
-def wood_scratch(scene: Scene, rng: Generator) -> None:
+def _wood_scratch(scene: Scene, rng: Generator) -> None:
     """Nearly parallel fine scratches through the varnish, pale or dark, that swell and thin."""
     canvas, steps = scene.canvas, 12
     colour = [(216, 176, 132), (88, 54, 34)][rng.integers(2)]
@@ -220,16 +220,16 @@ _WOOD_SINGLE: dict[str, Defect] = {
         factors=((0.45, 0.5, 0.95), (0.95, 0.42, 0.4), (0.4, 0.4, 0.42), (0.55, 0.85, 0.5)),
     ),
     "hole": partial(pit, inside=(42, 26, 18), area=(0.9, 0.6, 4), count=(0.5, 5)),
-    "liquid": wood_liquid,
-    "scratch": wood_scratch,
+    "liquid": _wood_liquid,
+    "scratch": _wood_scratch,
 }  # fmt: skip
 
 
-def wood_combined(scene: Scene, rng: Generator) -> None:
+def _wood_combined(scene: Scene, rng: Generator) -> None:
     """Two or three of the board's defects at once."""
     single = list(_WOOD_SINGLE.values())
     for k in rng.choice(4, size=int(rng.integers(2, 4)), replace=False):
         single[k](scene, rng)
 
 
-WOOD: dict[str, Defect] = dict(sorted((_WOOD_SINGLE | {"combined": wood_combined}).items()))
+WOOD: dict[str, Defect] = dict(sorted((_WOOD_SINGLE | {"combined": _wood_combined}).items()))

@@ -25,15 +25,15 @@ _PRODUCTS: dict[str, tuple[Callable[[Canvas, Generator], Scene], dict[str, Defec
 }
 CATEGORIES: tuple[str, ...] = tuple(_PRODUCTS)
 DEFECTS: dict[str, tuple[str, ...]] = {name: tuple(defects) for name, (_, defects) in _PRODUCTS.items()}
-SMALLEST = 32  # pixels; below, a crack or a hair is nowhere more than a trace
+_SMALLEST = 32  # pixels; below, a crack or a hair is nowhere more than a trace
 
 
 def check(category: str, image_size: int) -> None:
     """Refuse a category that is not embedded, and a size at which defects vanish."""
     if category not in _PRODUCTS:
         raise ValueError(f"category {category!r} is not embedded: choose from {', '.join(CATEGORIES)}")
-    if image_size < SMALLEST:
-        raise ValueError(f"image_size: expected at least {SMALLEST} pixels, got {image_size}")
+    if image_size < _SMALLEST:
+        raise ValueError(f"image_size: expected at least {_SMALLEST} pixels, got {image_size}")
 
 
 def draw(

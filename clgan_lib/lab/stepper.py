@@ -21,8 +21,8 @@ from clgan_lib.lab.trace import Trace, tracing, weight_gradients
 from clgan_lib.lab.training_graph import draw_graph
 
 SMALL: dict[str, Any] = {"width": 8, "blocks": 2, "patches": 64, "batch_size": 2, "learning_rate": 1e-3}
-CURVES = {
-    "Eq. 1, D's side": {"L_D_real": ("real", BLUE), "L_D_fake": ("reconstructed", SKY)},
+_CURVES = {
+    "Eq. 1, D's side": {"L_D_real": ("real", BLUE), "L_D_fake": ("fake", SKY)},
     "Eq. 1, G's side": {"L_GAN_G": ("", ORANGE)},
     "PatchNCE, X and Y alike": {"L_PatchNCE_X": ("", PURPLE)},
 }
@@ -161,7 +161,7 @@ def draw_steps(steps: Steps, watched: Tensor) -> Drawing:
     steps.model.train()
     tiles = [
         (real, "x", "a training image"),
-        (fake, "G(x)", "the input of this update"),
+        (fake, "G(x)", "in this update"),
         (discriminator_overlay(real, steps.logits.get("real")), "D on x", f"{size}; blue: real"),
         (discriminator_overlay(fake, steps.logits.get("fake")), "D on G(x)", "orange: reconstructed"),
         (watched.permute(1, 2, 0).numpy(), "a defect", "never trained on"),
@@ -170,7 +170,7 @@ def draw_steps(steps: Steps, watched: Tensor) -> Drawing:
     for number, (pixels, title, note) in enumerate(tiles):
         board.image(20 + 171 * number, 338, 156, pixels, title, note)
     last = max(10, len(steps.history))
-    for number, (title, terms) in enumerate(CURVES.items()):
+    for number, (title, terms) in enumerate(_CURVES.items()):
         axes = Axes(board, (52 + 346 * number, 532, 278, 82), (0, last), (0, _highest(steps.history, terms)))
         _draw_curves(axes, steps.history, title, terms)
     return board

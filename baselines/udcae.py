@@ -1,4 +1,4 @@
-r"""Rival UDCAE: a U-shaped denoising convolutional autoencoder; a defect is taken for noise and cleaned away.
+r"""Rival UDCAE: a U-shaped denoising convolutional autoencoder that treats a defect as noise.
 
 $$ L = \| x - f(x + n) \|^2, \; n \sim N(0, \sigma^2) \text{ in training only} $$
 
@@ -8,13 +8,13 @@ model a pattern, and detects from the residual between an image and its reconstr
 CN111402197 names the steps after the network: to grey, Gaussian filter, absolute difference, threshold, closing.
 
 **Left open** (to us, from the public records): the layers, which of them are joined by skips, the noise, the threshold.
-The group's later AGUR-Net (Zhang, Wang, Lu, Yao, Hu, Textile Research Journal 93, 2023) blames redundant information in
-the skips for defects that are kept.
+The group's later AGUR-Net (Zhang, Wang, Lu, Yao, Hu, Textile Research Journal 93, 2023) attributes copied defects to
+redundant information in the skips.
 
 **Chosen.** Four stride-2 convolutions to 32, 64, 128 and 256 channels and four back, batch norm and ReLU; noise of 0.1 on
 [0, 1] images; squared error; Adam at 1e-3. Skips join the two deepest levels that can be joined: with all of them the
-finest one carries eight numbers for each three of the image, and copying is the quickest way to a small error (`skips`).
-Native threshold: mean + 3 sigma of each image's own residual, the group's habit and the CLGAN paper's first threshold.
+finest one carries eight numbers for each three of the image, and copying gives a small error soonest (`skips`).
+Native threshold: mean + 3 sigma of each image's own residual, as in the group's other papers and the CLGAN paper's eq. 8.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class UDCAE(ReconstructionModel):
         closing: side of the native closing's square in pixels, odd.
 
     Raises:
-        ValueError: naming the argument that cannot be.
+        ValueError: naming the argument that is out of range.
     """
 
     def __init__(
@@ -95,10 +95,10 @@ class UDCAE(ReconstructionModel):
     def detect_native(self, images: Tensor) -> Tensor:
         """Grey, blur, absolute difference, mean + k sigma of the image itself, closing; bool ``(B, S, S)``."""
         luma = torch.tensor(LUMA, device=images.device).view(3, 1, 1)
-        image, found = ((to_unit(x) * luma).sum(1, keepdim=True) for x in (images, self.reconstruct(images)))
-        residual = (blur5(image) - blur5(found)).abs()
+        image, reconstruction = ((to_unit(x) * luma).sum(1, keepdim=True) for x in (images, self.reconstruct(images)))
+        residual = (blur5(image) - blur5(reconstruction)).abs()
         std, mean = torch.std_mean(residual, (1, 2, 3), correction=0, keepdim=True)
-        return close(residual > mean + self.k * std, self.closing)[:, 0]  # ">": no residual at all marks nothing
+        return close(residual > mean + self.k * std, self.closing)[:, 0]  # ">": without any residual nothing is marked
 
     def training_state(self) -> dict[str, Any]:
         """Adam's moments."""

@@ -29,7 +29,7 @@ detectors.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ from baselines.common import (
 )
 from clgan_lib.layers import ImageTanh
 from clgan_lib.losses import adversarial_loss
-from clgan_lib.model import ReconstructionModel, calibrated, load_optimizer_state, optimizer_state
+from clgan_lib.model import ReconstructionModel, calibrated
 
 LARGEST_PATCH = 64  # the paper's
 
@@ -177,11 +177,8 @@ class DCGAN(ReconstructionModel):
         return 2 * torch.rand(count, self.latent, device=self.device) - 1
 
     def _update(self, name: str, loss: Tensor, learning_rate: float) -> None:
-        optimizer = self.optimizers[name]
-        optimizer.param_groups[0]["lr"] = learning_rate
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        self.optimizers[name].param_groups[0]["lr"] = learning_rate
+        self.minimise(loss, name)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
@@ -222,15 +219,6 @@ class DCGAN(ReconstructionModel):
     def detect_native(self, images: Tensor) -> Tensor:
         """Where the fused score exceeds the threshold of `calibrate`; bool ``(B, S, S)``."""
         return self.native_map(images) > calibrated(self.calibration)[4]
-
-    def training_state(self) -> dict[str, Any]:
-        """The moments of the Adams that have stepped so far."""
-        return {name: optimizer_state(optimizer) for name, optimizer in self.optimizers.items()}
-
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        """Restore them; a checkpoint keeps nothing of an Adam that has not stepped."""
-        for name, optimizer in self.optimizers.items():
-            load_optimizer_state(optimizer, state.get(name, {}))
 
 
 class Discriminator(nn.Module):

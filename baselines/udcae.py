@@ -19,15 +19,13 @@ Native threshold: mean + 3 sigma of each image's own residual, as in the group's
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.common import adam, require_positive, set_learning_rate, to_unit
 from clgan_lib.detection import LUMA
-from clgan_lib.model import ReconstructionModel, blur5, load_optimizer_state, optimizer_state
+from clgan_lib.model import ReconstructionModel, blur5
 
 LEVELS = 4  # halvings: a multiple of 16 pixels
 
@@ -73,17 +71,15 @@ class UDCAE(ReconstructionModel):
             raise ValueError(f"closing: expected an odd number of pixels >= 1, got {closing}")
         self.noise, self.learning_rate, self.k, self.closing = noise, learning_rate, k, closing
         self.network = UNet(width, skips)
-        self.optimizer = adam(self.parameters(), learning_rate)
+        self.optimizers = {"optimizer": adam(self.parameters(), learning_rate)}
 
     def training_step(self, images: Tensor, progress: float) -> dict[str, Tensor]:
         """One step on B noisy images."""
         self.train()
-        set_learning_rate(self.optimizer, self.learning_rate, progress)
+        set_learning_rate(self.optimizers["optimizer"], self.learning_rate, progress)
         noisy = images + 2 * self.noise * torch.randn_like(images)  # twice: [-1, 1] is twice as wide as [0, 1]
         loss = F.mse_loss(to_unit(self.network(noisy)), to_unit(images))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+        self.minimise(loss, "optimizer")
         return {"L_MSE": loss.detach()}
 
     @torch.no_grad()
@@ -99,14 +95,6 @@ class UDCAE(ReconstructionModel):
         residual = (blur5(image) - blur5(reconstruction)).abs()
         std, mean = torch.std_mean(residual, (1, 2, 3), correction=0, keepdim=True)
         return close(residual > mean + self.k * std, self.closing)[:, 0]  # ">": without any residual nothing is marked
-
-    def training_state(self) -> dict[str, Any]:
-        """Adam's moments."""
-        return {"optimizer": optimizer_state(self.optimizer)}
-
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        """Restore Adam's moments."""
-        load_optimizer_state(self.optimizer, state.get("optimizer", {}))
 
 
 class UNet(nn.Module):

@@ -23,8 +23,6 @@ SSIM residual on held-out good images, as MVTec AD's authors fix theirs on valid
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,7 +35,7 @@ from baselines.common import (
     set_learning_rate,
     to_unit,
 )
-from clgan_lib.model import ReconstructionModel, calibrated, load_optimizer_state, optimizer_state
+from clgan_lib.model import ReconstructionModel, calibrated
 from clgan_lib.similarity import ssim_map
 
 LOGVAR = 10.0  # beyond exp(+-10) a variance diverges, and one overflow would end the training
@@ -99,19 +97,17 @@ class VAESSIM(ReconstructionModel):
         self.mse_weight, self.ssim_weight, self.beta, self.warm_up = mse_weight, ssim_weight, beta, warm_up
         self.learning_rate, self.quantile = learning_rate, quantile
         self.encoder, self.decoder = build_trunk(size, latent, width)
-        self.optimizer = adam(self.parameters(), learning_rate)
+        self.optimizers = {"optimizer": adam(self.parameters(), learning_rate)}
         self.register_buffer("threshold", torch.tensor(torch.nan))
 
     def training_step(self, images: Tensor, progress: float) -> dict[str, Tensor]:
         """One step on B whole images, or on as many random patches as cover the area of B images."""
         self.train()
-        set_learning_rate(self.optimizer, self.learning_rate, progress)
+        set_learning_rate(self.optimizers["optimizer"], self.learning_rate, progress)
         if self.patch < self.image_size:
             images = random_patches(images, self.patch, (self.image_size // self.patch) ** 2)
         terms = self.losses(images, progress)
-        self.optimizer.zero_grad(set_to_none=True)
-        terms["L_total"].backward()
-        self.optimizer.step()
+        self.minimise(terms["L_total"], "optimizer")
         return {name: term.detach() for name, term in terms.items()}
 
     def losses(self, images: Tensor, progress: float) -> dict[str, Tensor]:
@@ -162,14 +158,6 @@ class VAESSIM(ReconstructionModel):
     def detect_native(self, images: Tensor) -> Tensor:
         """Where the SSIM residual exceeds the threshold of `calibrate`; bool ``(B, S, S)``."""
         return self.native_map(images) > calibrated(self.threshold)
-
-    def training_state(self) -> dict[str, Any]:
-        """Adam's moments."""
-        return {"optimizer": optimizer_state(self.optimizer)}
-
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        """Restore Adam's moments."""
-        load_optimizer_state(self.optimizer, state.get("optimizer", {}))
 
 
 def kl_divergence(mean: Tensor, logvar: Tensor) -> Tensor:

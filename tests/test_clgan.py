@@ -93,7 +93,7 @@ def test_the_learning_rate_is_constant_then_falls_to_zero() -> None:
     model, rates = CLGAN(**TINY), []
     for progress in (0.0, 0.5, 0.75, 1.0):
         model.set_learning_rate(progress)
-        rates.append(model.g_optimizer.param_groups[0]["lr"])
+        rates.append(model.optimizers["G"].param_groups[0]["lr"])
     assert rates == pytest.approx([2e-4, 2e-4, 1e-4, 0.0])
 
 

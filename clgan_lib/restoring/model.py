@@ -32,7 +32,7 @@ from clgan_lib.calibration import quantile
 from clgan_lib.data import to_float, to_uint8
 from clgan_lib.layers import Norm
 from clgan_lib.losses import adversarial_loss, generator_loss, patch_nce_over_taps
-from clgan_lib.model import ReconstructionModel, blur5, calibrated, load_optimizer_state, optimizer_state
+from clgan_lib.model import ReconstructionModel, blur5, calibrated
 from clgan_lib.networks import PatchDiscriminator, ProjectionHead
 from clgan_lib.restoring.anomaly_synthesis import corrupt
 from clgan_lib.restoring.comparator import Comparator, Compare, differences, fixed_difference, visible_anomaly
@@ -165,14 +165,14 @@ class RestoringModel(ReconstructionModel):
             self.discriminator.requires_grad_(True)
             fake = adversarial_loss(self.discriminator(fixed), False)
             real = adversarial_loss(self.discriminator(images), True)
-            self._step("D", (real + fake) / 2)
+            self.minimise((real + fake) / 2, "D")
             terms |= {"L_D_real": real.detach(), "L_D_fake": fake.detach()}
         terms |= self._update_generator(images, output, anomaly, adversarial=progress >= self.gan_from)
         if self.comparator is not None:
             with torch.no_grad():
                 inputs = differences(corrupted, fixed, taps, self.generator.encode(fixed))
             loss = self.comparator.loss(inputs, visible_anomaly(images, corrupted, anomaly))
-            self._step("C", loss)
+            self.minimise(loss, "C")
             terms["L_compare"] = loss.detach()
         self.updates += 1
         count = int(self.updates)
@@ -207,13 +207,8 @@ class RestoringModel(ReconstructionModel):
             self.discriminator.requires_grad_(False)  # its gradients would be computed and thrown away
             terms["L_GAN_G"] = generator_loss(self.discriminator(output))
             total = total + self.lambda_gan * terms["L_GAN_G"]
-        self._step("G", total)
+        self.minimise(total, "G")
         return {"L_total": total.detach(), **{name: term.detach() for name, term in terms.items()}}
-
-    def _step(self, name: str, loss: Tensor) -> None:
-        self.optimizers[name].zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizers[name].step()
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
@@ -265,15 +260,6 @@ class RestoringModel(ReconstructionModel):
     def map_threshold(self) -> float:
         """The threshold that `calibrate` chose."""
         return float(calibrated(self.threshold))
-
-    def training_state(self) -> dict[str, Any]:
-        """The moments of every optimiser."""
-        return {name: optimizer_state(optimizer) for name, optimizer in self.optimizers.items()}
-
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        """Restore them."""
-        for name, optimizer in self.optimizers.items():
-            load_optimizer_state(optimizer, state[name])
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As `nn.Module`'s, without D and H where this model has none: earlier versions always saved them."""

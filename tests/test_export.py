@@ -13,7 +13,7 @@ import torch
 from conftest import draw_nuts
 
 from clgan_lib.data import load_category, to_float
-from clgan_lib.interop import inspection, onnx_export
+from clgan_lib.interop import cli, inspection, onnx_export
 from clgan_lib.interop.learning import learn_folder
 from clgan_lib.runs import evaluation
 
@@ -54,9 +54,9 @@ def test_onnx_agrees_with_pytorch(model: str, tmp_path: Path) -> None:
 
 def test_what_is_no_graph_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = learn("template", tmp_path)
-    assert onnx_export.main([str(run), str(tmp_path / "model.onnx")]) == 1
+    assert cli.main(["export", str(run), str(tmp_path / "model.onnx")]) == 2
     told = capsys.readouterr().err
-    assert told.startswith("template cannot be exported to ONNX") and told.count("\n") == 1
+    assert told.startswith("clgan: template cannot be exported to ONNX") and told.count("\n") == 1
     assert not list(tmp_path.glob("*.onnx")) and not list(tmp_path.glob(".*part"))
 
 

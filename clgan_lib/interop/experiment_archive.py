@@ -66,14 +66,15 @@ def pack(folder: Path, archive: Path) -> Path:
             place = run.relative_to(folder).as_posix()
             for name in _PLAIN:
                 if (run / name).is_file():
-                    _put(file, digests, f"{place}/{name}", (run / name).read_bytes())
+                    digests[f"{place}/{name}"] = _put(file, f"{place}/{name}", (run / name).read_bytes())
             if (run / "maps.npz").is_file():
-                _put(file, digests, f"{place}/maps.npz", _bytes(_shareable(run, free=not root)))
-        terms = _FREE if not any(roots.values()) else _KEPT
+                maps = _bytes(_shareable(run, free=not root))
+                digests[f"{place}/maps.npz"] = _put(file, f"{place}/maps.npz", maps)
+        terms = _KEPT if any(roots.values()) else _FREE
         note = _NOTE.format(name=folder.name, data=", ".join(names), terms=terms)
-        _put(file, digests, "LICENCE.txt", note.encode())
+        digests["LICENCE.txt"] = _put(file, "LICENCE.txt", note.encode())
         manifest = {"format": _FORMAT, "experiment": folder.name, "data": names, "sha256": digests}
-        file.writestr(_entry("manifest.json"), json.dumps(manifest, indent=1))
+        _put(file, "manifest.json", json.dumps(manifest, indent=1).encode())
     return archive
 
 
@@ -94,16 +95,12 @@ def _bytes(arrays: dict[str, NDArray[Any]]) -> bytes:
     return buffer.getvalue()
 
 
-def _entry(name: str) -> zipfile.ZipInfo:
-    """A member without the date, so that the same runs make the same archive."""
+def _put(file: zipfile.ZipFile, name: str, content: bytes) -> str:
+    """Write a member without its date, so that the same runs make the same archive; returns its SHA-256."""
     entry = zipfile.ZipInfo(name)
     entry.compress_type = zipfile.ZIP_STORED if name.endswith(".npz") else zipfile.ZIP_DEFLATED
-    return entry
-
-
-def _put(file: zipfile.ZipFile, digests: dict[str, str], name: str, content: bytes) -> None:
-    file.writestr(_entry(name), content)
-    digests[name] = hashlib.sha256(content).hexdigest()
+    file.writestr(entry, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def restore(archive: Path, results_root: Path, data_root: str = "") -> list[Path]:

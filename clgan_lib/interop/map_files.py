@@ -90,13 +90,13 @@ def index_maps(folder: str | Path) -> MapIndex:
                 else:
                     index.maps[key] = location
                     index.image_scores |= {} if score is None else {key: score}
-        except Exception as error:  # whatever a damaged file provokes in NumPy and zipfile
+        except Exception as error:  # NumPy and zipfile may raise anything on a damaged file
             index.problems.append((name, f"unreadable: {first_line(error)}"))
     for file in sorted(folder.rglob("*.csv")):
         name = file.relative_to(folder).as_posix()
         try:
             index.image_scores |= _csv_scores(file)
-        except Exception as error:  # and in pandas
+        except Exception as error:  # pandas, too
             index.problems.append((name, f"none of its scores count: {first_line(error)}"))
     return index
 
@@ -134,9 +134,8 @@ def _csv_scores(file: Path) -> dict[str, float]:
     values = pd.to_numeric(frame[score], errors="coerce")
     wrong = frame[values.isna() & frame[score].notna()]
     if len(wrong):
-        raise ValueError(
-            f"column {score}, row {wrong[name].iloc[0]}: {wrong[score].iloc[0]!r} is no number; correct it"
-        )
+        row, value = wrong[[name, score]].iloc[0]
+        raise ValueError(f"column {score}, row {row}: {value!r} is no number; correct it")
     return {image_key(str(n))[0]: float(value) for n, value in zip(frame[name], values, strict=True)}
 
 
@@ -144,7 +143,6 @@ class MapReader:
     """Opens maps one at a time. It keeps the last array of a file of many, whose rows are read one after the other."""
 
     def __init__(self) -> None:
-        self.opened = 0
         self._last: tuple[tuple[Path, str], NDArray] | None = None
 
     def read(self, location: MapLocation) -> NDArray[np.float32]:
@@ -153,10 +151,9 @@ class MapReader:
         Raises:
             ValueError: if the file is damaged, or the map is not two-dimensional or not finite.
         """
-        self.opened += 1
         try:
             values = np.asarray(self._load(location))
-        except Exception as error:  # whatever a damaged file provokes in NumPy, zipfile and tifffile
+        except Exception as error:  # as in `index_maps`, and in tifffile
             raise ValueError(f"unreadable: {first_line(error)}") from error
         while values.ndim > 2 and 1 in (values.shape[0], values.shape[-1]):
             values = values[0] if values.shape[0] == 1 else values[..., 0]

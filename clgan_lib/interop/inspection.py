@@ -134,7 +134,7 @@ def inspect_folder(
         images: folder, searched with all folders under it.
         out: folder to write.
         detector: of the masks: ``"auto"``, `Inspector.threshold` on the map; ``"calibrated"``, a threshold that 1 % of good
-            pixels exceed (`RunConfig.quantile`); ``"dual_threshold"``, the paper's; ``"native"``, its paper's.
+            pixels exceed (`RunConfig.quantile`); ``"dual_threshold"``, the paper's; ``"native"``, the method's.
 
     Returns:
         The rows of ``scores.csv``: name, verdict (good, defective, unreadable), image_score, marked_percent of the pixels,

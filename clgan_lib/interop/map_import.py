@@ -30,6 +30,7 @@ from clgan_lib.runs.maps import read_evaluation
 from clgan_lib.runs.provenance import environment
 from clgan_lib.runs.record import Record, make_record, measure_again, read_record, write_record
 
+_Problems = list[tuple[str, str]]  # (name, problem)
 _NO_TIME = dict.fromkeys(("train_s", "images_seen", "steps", "images_per_s", "evaluate_s", "peak_bytes"))
 
 
@@ -110,10 +111,8 @@ def _named(method: str) -> dict[str, str]:
     return {"model": model} if model == method else {"model": model, "variant": method}
 
 
-def _evaluate(
-    index: MapIndex, category: Category, config: RunConfig, own_scores: bool
-) -> tuple[Evaluation, list[tuple[str, str]]]:
-    """The usable maps as an evaluation, and (name, problem) of the others."""
+def _evaluate(index: MapIndex, category: Category, config: RunConfig, own_scores: bool) -> tuple[Evaluation, _Problems]:
+    """The usable maps as an evaluation, and the problems of the others."""
     problems, reader = list(index.problems), MapReader()
     numbers = {image_key(name)[0]: i for i, name in enumerate(category.test_names)}
     locations, scores = _match(index, numbers, category.name, problems)
@@ -147,27 +146,23 @@ def _evaluate(
 
 
 def _match(
-    index: MapIndex, numbers: dict[str, int], category: str, problems: list[tuple[str, str]]
+    index: MapIndex, numbers: dict[str, int], category: str, problems: _Problems
 ) -> tuple[dict[str, MapLocation], dict[str, float]]:
     """Locations and image scores of the maps by test image, in the order of the test set."""
     flat = {key.replace("/", "_"): key for key in numbers}  # broken_large_003.npy
-    locations: dict[str, MapLocation] = {}
-    scores: dict[str, float] = {}
-    for key, location in index.maps.items():
+    keys: dict[str, str] = {}  # of the maps, by test image
+    for key in index.maps:
         name = key if key in numbers else flat.get(key.rpartition("/")[2], "")
         if name:
-            locations[name] = location
-            scores |= {name: index.image_scores[key]} if key in index.image_scores else {}
+            keys[name] = key
         else:
-            expected = f"expected such as {next(iter(numbers))}"
-            problems.append((key, f"no test image of {category} has this name; {expected}"))
-    problems += [(name, "no map") for name in numbers if name not in locations]
-    return {name: locations[name] for name in numbers if name in locations}, scores
+            problems.append((key, f"no test image of {category} has this name; expected such as {next(iter(numbers))}"))
+    problems += [(name, "no map") for name in numbers if name not in keys]
+    scores = {name: index.image_scores[key] for name, key in keys.items() if key in index.image_scores}
+    return {name: index.maps[keys[name]] for name in numbers if name in keys}, scores
 
 
-def _image_scores(
-    names: list[str], scores: dict[str, float], problems: list[tuple[str, str]]
-) -> NDArray[np.float64] | None:
+def _image_scores(names: list[str], scores: dict[str, float], problems: _Problems) -> NDArray[np.float64] | None:
     """The image scores that came with the maps; None where one is missing or not finite."""
     values = np.array([scores.get(name, np.nan) for name in names])
     if np.isfinite(values).all():
@@ -177,10 +172,7 @@ def _image_scores(
 
 
 def _read(
-    reader: MapReader,
-    locations: dict[str, MapLocation],
-    image_sizes: dict[str, tuple[int, int]],
-    problems: list[tuple[str, str]],
+    reader: MapReader, locations: dict[str, MapLocation], image_sizes: dict[str, tuple[int, int]], problems: _Problems
 ) -> dict[str, NDArray[np.float32]]:
     """Maps at 256x256 by name; a map that has neither the most frequent size nor its image's is left out."""
     maps: dict[str, NDArray[np.float32]] = {}

@@ -51,7 +51,7 @@ def _results_root() -> str:
 _RESULTS_HELP = "Folder that holds the experiments; may stand before or after the command."
 _results = click.option("--results", "--results-root", "results_root", default=_results_root, help=_RESULTS_HELP)
 _category = click.option("--category", required=True, help="Product of the data set.")
-_data_root = click.option("--data-root", "--data", default="", help="In the MVTec AD layout; empty: the embedded data.")
+_data_root = click.option("--data-root", "--data", default="", help="Data set, MVTec AD layout; empty: embedded data.")
 _leave_out = click.option("--leave-out", multiple=True, help="Defect type left out of the scores; may be repeated.")
 
 
@@ -195,7 +195,7 @@ def import_(maps: str, leave_out: tuple[str, ...], **settings: Any) -> None:
 @commands.command()
 @click.argument("maps")
 @_category
-@click.option("--data-root", "--data", required=True, help="In the MVTec AD layout.")
+@click.option("--data-root", "--data", required=True, help="Data set, MVTec AD layout.")
 @_leave_out
 def rank(maps: str, **settings: Any) -> None:
     """Rank anomaly maps at the images' own size.

@@ -46,16 +46,18 @@ class RunConfig(BaseModel):
         ValueError: in one line, naming each field that is unknown or cannot be.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
     experiment: str = "scratch"
     """Folder under the results that gathers the runs of one table."""
     model: str = "clgan"
-    """A name from `clgan_lib.model.MODELS`, or ``package.module:Class``."""
+    """A name from `clgan_lib.model.MODELS`, such as ``clgan_rc`` or ``udcae``, or ``package.module:Class``."""
     variant: str = ""
     """What folder and tables call this run, where a model is run with several settings; empty for `model`."""
     category: str = "bottle"
+    """Product of the data set."""
     seed: int = Field(0, ge=0, lt=2**32)
+    """Of the weights, the batches and the augmentation."""
     data_root: str = ""
     """Folder in the MVTec AD layout; empty for the embedded data."""
     embedded_train: int = Field(150, ge=2, le=100_000)
@@ -73,7 +75,7 @@ class RunConfig(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict)
     """The model's own keyword arguments."""
     symmetry: str = "auto"
-    """Of the product (`clgan_lib.augment.SYMMETRIES`); ``auto`` looks the category up."""
+    """Of the product: none, flips, quarters, quarters+flips, any or any+flips; ``auto`` looks the category up."""
     crop: bool = False
     """Random crops of 256/286 during the first half of training, as CUT does."""
     holdout: int = Field(7, ge=2)

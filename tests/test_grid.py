@@ -227,9 +227,9 @@ def test_an_error_of_several_lines_is_told_whole(tmp_path: Path) -> None:
         '---------\nException encountered at "In [7]":\n------\nCudaError   Traceback (most recent call last)\n\nFile\n'
     )
     log.write_text(head + "\nCudaError: out of memory\n\nset the allocator\n\n")
-    assert grid.more_of_error(log) == "\nCudaError: out of memory\n\nset the allocator"
+    assert grid.full_error(log) == "\nCudaError: out of memory\n\nset the allocator"
     log.write_text(head + "\nCudaError: out of memory\n\n")
-    assert grid.more_of_error(log) == "" == grid.more_of_error(tmp_path / "none.log")
+    assert grid.full_error(log) == "" == grid.full_error(tmp_path / "none.log")
 
 
 def test_the_table_holds_the_means_over_runs(tmp_path: Path) -> None:

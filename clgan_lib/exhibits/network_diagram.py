@@ -1,4 +1,4 @@
-"""Fig. 1: CLGAN as one drawing, every size in it read off the live modules (`clgan_lib.exhibits.network_summary`).
+"""Fig. 1: the diagram of CLGAN, with every size read from the modules (`clgan_lib.exhibits.network_summary`).
 
 A slab is a feature map: its height follows the resolution, its width the channels. Lengths are inches.
 """
@@ -26,7 +26,7 @@ PALE = {BLUE: "#D6E6F2", ORANGE: "#F9E0D0", GREEN: "#D2EDE4", PINK: "#F6E6EF", G
 WIDTH, HEIGHT, CAPTION, MARGIN = 7.6, 5.1, 0.3, 0.1
 G_LINE, H_LINE, D_LINE = 3.68, 2.12, 2.02  # heights of the middles of G, the heads, D
 LOSSES = (0.72, 0.86)  # bottom and height of the boxes of the losses
-TALL, PICTURE, GAP, BLOCK = 1.15, 0.58, 0.15, 0.13
+_SLAB, PICTURE, GAP, BLOCK = 1.15, 0.58, 0.15, 0.13
 SMALL = 7.5  # points
 Point = tuple[float, float]
 
@@ -47,7 +47,7 @@ def architecture(model: CLGAN, image_size: int | None = None, title: str = "") -
         layers = stages(model.generator, 1, 3, size, size)
         taps = _generator(axis, layers, size)
         _contrast(axis, model, [stage for stage in layers for _ in stage.taps], taps)
-        _judge(axis, stages(model.discriminator, 1, 3, size, size), size)
+        _discriminator(axis, stages(model.discriminator, 1, 3, size, size), size)
         _total(axis, model)
         caption = title or f"Fig. 1: CLGAN on images of {size}×{size} pixels"
         return captioned(figure, f"{caption}. Slabs are feature maps: side² × channels; numbers from the live modules.")
@@ -69,7 +69,7 @@ def _generator(axis: Axes, layers: list[Stage], size: int) -> list[Point]:
         _arrow(axis, [(x, G_LINE), (x + gap, G_LINE)])
         x += gap
         turns.append(x)
-        colour, height = GREEN if number > first else BLUE, TALL * sqrt(group[0].output[-1] / size)
+        colour, height = GREEN if number > first else BLUE, _SLAB * sqrt(group[0].output[-1] / size)
         _slab(axis, x, G_LINE, width, height, colour, _label(group[0].output))
         for i, stage in enumerate(group):
             if i:
@@ -77,7 +77,7 @@ def _generator(axis: Axes, layers: list[Stage], size: int) -> list[Point]:
             taps += [(x + min(block, width) * (i + 0.5), G_LINE - height / 2) for _ in stage.taps]
         x += width
     x_middle = turns[first] + widths[first]
-    brace = G_LINE + TALL / 2 + 0.4
+    brace = G_LINE + _SLAB / 2 + 0.4
     words = {"facecolor": PALE[BLUE], "edgecolor": "none", "pad": 0.6}
     axis.text(
         x_middle - widths[first] / 2,
@@ -90,7 +90,7 @@ def _generator(axis: Axes, layers: list[Stage], size: int) -> list[Point]:
     _brace(axis, turns[first + 1], x, brace, "$G_{dec}$", GREEN)
     _arrow(axis, [(x, G_LINE), (x + gap, G_LINE)])
     _picture(axis, x + gap, G_LINE, "Fake_B", r"$\hat{y}=G(x)$", size)
-    over, back, fake = G_LINE + TALL / 2 + 0.62, turns[0] - gap / 2, x + gap + PICTURE / 2
+    over, back, fake = G_LINE + _SLAB / 2 + 0.62, turns[0] - gap / 2, x + gap + PICTURE / 2
     line = [(fake, G_LINE + PICTURE / 2 + 0.2), (fake, over), (back, over), (back, G_LINE + 0.05)]
     _arrow(axis, line, dashed=True)
     axis.text((back + fake) / 2, over + 0.11, "Fake_B once more through the same encoder", **_text(SMALL))
@@ -124,7 +124,7 @@ def _contrast(axis: Axes, model: CLGAN, tapped: list[Stage], taps: list[Point]) 
     axis.text(MARGIN + 0.95, bottom + height / 2, words, **_text(SMALL + 0.5, ha="left"))
 
 
-def _judge(axis: Axes, layers: list[Stage], size: int) -> None:
+def _discriminator(axis: Axes, layers: list[Stage], size: int) -> None:
     """D from right to left, on Fake_B from above or Real_B from below, its map of patches, and the GAN loss."""
     x, side, count, (bottom, height) = WIDTH - MARGIN - PICTURE / 2, 0.52, layers[-1].output[-1], LOSSES
     _picture(axis, x - PICTURE / 2, bottom + PICTURE / 2, "Real_B", "$y$", size, below=True)
@@ -148,7 +148,7 @@ def _judge(axis: Axes, layers: list[Stage], size: int) -> None:
     axis.text(x + side / 2, high + 0.04, _label(layers[-1].output), **_text(SMALL, va="bottom"))
     _arrow(axis, [(x + side / 2, low), (x + side / 2, bottom + height)], colour=ORANGE)
     right = start - PICTURE / 2 - 0.12
-    words = f"$L_{{GAN}}(G, D, X, Y)$, eq. 1\n{count}×{count} times: real or redrawn?"
+    words = f"$L_{{GAN}}(G, D, X, Y)$, eq. 1\n{count}×{count} times: real or reconstructed?"
     _box(axis, 4.2, bottom, right - 4.2, height, GREY, words, SMALL + 0.5)
 
 

@@ -1,7 +1,7 @@
 """Table 4: the paper's detector over k, on the maps of finished runs.
 
 The paper tries k from 2.0 to 3.0. F1 rises to the end of that range, and the paper calls the end the optimum. This sweep
-goes on until F1 falls. Beside it stand a perfect residual at the same k, the k that is best on the test labels (*oracle*),
+goes on until F1 falls. It also gives a perfect residual at the same k, the *oracle* k, which is best on the test labels,
 and a k chosen without labels.
 """
 
@@ -25,14 +25,14 @@ from clgan_lib.metrics import metrics_from_counts
 from clgan_lib.render.table import HOLE, Cell, Row, Table
 from clgan_lib.runs.maps import read_maps
 
-K_PAPER = tuple(round(0.1 * i, 1) for i in range(20, 31))  # 2.0 to 3.0 by 0.1, as Table 4 prints
-_K_WIDE = (0.5, 1.0, 1.5, *K_PAPER, *(round(0.25 * i, 2) for i in range(13, 33)))  # 0.5 to 8.0
+_K_PAPER = tuple(round(0.1 * i, 1) for i in range(20, 31))  # 2.0 to 3.0 by 0.1, as Table 4 prints
+_K_WIDE = (0.5, 1.0, 1.5, *_K_PAPER, *(round(0.25 * i, 2) for i in range(13, 33)))  # 0.5 to 8.0
 _K_LAST = 24.0  # the sweep ends same even if F1 still rises; no residual of 256x256 pixels comes as far
 _MARGIN = 2  # zeros around a mask, so that the closing meets no border
 # The sets of channels that can exceed their thresholds together, from the highest grey value of eq. 9 down; the values.
 _SETS = sorted((s for n in (1, 2, 3) for s in combinations(range(3), n)), key=lambda s: -sum(LUMA[c] for c in s))
 _GRAYS = np.array([sum(LUMA[c] for c in channels) for channels in [*_SETS, ()]])
-OURS, PERFECT, PUBLISHED = "this run", "perfect residual", "published"
+OURS, PERFECT, _PUBLISHED = "this run", "perfect residual", "published"
 ORACLE, LABEL_FREE, GRID = "oracle k", "k without labels", ""
 
 
@@ -190,22 +190,22 @@ def table4(frame: pd.DataFrame, swept: pd.DataFrame, paper: pd.DataFrame | None 
             heads = [Cell(source, "label") for source in (OURS, PERFECT)]
             if theirs is not None and len(theirs):
                 printed = dict(zip(theirs["k"].round(1), theirs["percent"], strict=True))
-                block.append([Cell(f"{printed[k]:.2f}", "published") for k in K_PAPER] + [Cell("")] * 4)
-                heads.append(Cell(PUBLISHED, "published"))
+                block.append([Cell(f"{printed[k]:.2f}", "published") for k in _K_PAPER] + [Cell("")] * 4)
+                heads.append(Cell(_PUBLISHED, "published"))
             for j, (head, cells) in enumerate(zip(heads, block, strict=True)):
                 labels = [Cell(metric if i == j == 0 else "", "label"), Cell(category if j == 0 else "", "label"), head]
                 lines.append(Row([*labels, *cells], opens=i == j == 0))
     caption = (
         f"Table 4: {display(model)}, the dual threshold as k changes, mean over the images with a defect, percent."
     )
-    header = ["metric", "category", "residual", *(f"{k:.1f}" for k in K_PAPER), ORACLE, "there", LABEL_FREE, "there"]
+    header = ["metric", "category", "residual", *(f"{k:.1f}" for k in _K_PAPER), ORACLE, "there", LABEL_FREE, "there"]
     return Table("table4", caption, header, lines, labels=3, notes=_notes(swept, paper), source=provenance(frame))
 
 
 def _line(rows: pd.DataFrame, metric: str) -> list[Cell]:
     """The cells of one row: the score at each printed k, then k and score of the two rules."""
     grid = {round(row["k"], 2): row[metric] for row in rows[rows["rule"] == GRID].to_dict("records")}
-    cells = [Cell(number(grid[k]) if k in grid else HOLE, "plain" if k in grid else "hole") for k in K_PAPER]
+    cells = [Cell(number(grid[k]) if k in grid else HOLE, "plain" if k in grid else "hole") for k in _K_PAPER]
     for rule in (ORACLE, LABEL_FREE):
         at = rows[rows["rule"] == rule]
         cells += [Cell(number(at["k"].iloc[0])), Cell(number(at[metric].iloc[0]))] if len(at) else [Cell(""), Cell("")]

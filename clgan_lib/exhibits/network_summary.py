@@ -21,8 +21,8 @@ from clgan_lib.layers import BlurDown, BlurUp, ImageTanh
 from clgan_lib.networks import Generator, PatchDiscriminator, ResidualBlock
 
 # What the paper prints: Table 1's outputs, the last of them in its text only ("5 convolution layers, 30 x 30 x 1").
-PAPER_TABLE_1 = ("256×256×64", "127×127×128", "63×63×256", "31×31×512", "30×30×1")
-PAPER_TABLE_2 = "FC+ReLU, 3×3, 256"  # each of the four rows
+_PAPER_TABLE_1 = ("256×256×64", "127×127×128", "63×63×256", "31×31×512", "30×30×1")
+_PAPER_TABLE_2 = "FC+ReLU, 3×3, 256"  # each of the four rows
 
 _NAMES: dict[type[nn.Module], str] = {
     nn.Conv2d: "Conv",
@@ -145,7 +145,7 @@ def discriminator_table(discriminator: PatchDiscriminator, image_size: int = 256
         image_size: side of the input in pixels; the paper's numbers are for 256.
     """
     layers = zip(
-        stages(discriminator, 1, 3, image_size, image_size), PAPER_TABLE_1, patch_sizes(discriminator), strict=True
+        stages(discriminator, 1, 3, image_size, image_size), _PAPER_TABLE_1, patch_sizes(discriminator), strict=True
     )
     rows = [
         {
@@ -193,7 +193,7 @@ def head_table(heads: nn.ModuleList) -> pd.DataFrame:
     rows = [
         {
             "layer": f"MLP_{number}", "type": layers[0].kind, "kernel": "one place", "output": layers[0].output[-1],
-            "the paper prints": PAPER_TABLE_2 if number <= 4 else "",
+            "the paper prints": _PAPER_TABLE_2 if number <= 4 else "",
             **{f"parameters, tap {tap}": layer.parameters for tap, layer in enumerate(layers, 1)},
         }
         for number, layers in enumerate(zip(*every, strict=True), 1)

@@ -40,14 +40,14 @@ from clgan_lib.runs.maps import read_maps
 from clgan_lib.runs.record import read_record
 
 ORACLE = "oracle"
-_QUANTILES = (0.99, 0.995, 0.999)
+QUANTILES = (0.99, 0.995, 0.999)
 _SIGMA = "mean + {k:g}σ per image"
 _SYNTHETIC = "synthetic anomalies"
 
 
 def _rules(holdout: Maps, synthetic: float | None = None) -> dict[str, float]:
     """Thresholds that hold for all images, by the name of their rule; a rule that cannot be fitted is left out."""
-    thresholds = {f"quantile {share:g}": quantile(holdout, share) for share in _QUANTILES}
+    thresholds = {f"quantile {share:g}": quantile(holdout, share) for share in QUANTILES}
     thresholds["highest held-out pixel"] = float(holdout.max())
     for name, rule in {f"peaks over threshold, {PIXEL_RATE:g} of pixels": peaks_over_threshold,
                        f"image maxima, {IMAGE_RATE:g} of images": image_maxima}.items():  # fmt: skip

@@ -26,7 +26,7 @@ from clgan_lib.model import ReconstructionModel
 from clgan_lib.ranking import false_alarms, ranking_metrics
 
 SIZE = 256
-BATCH = 16
+_BATCH = 16
 
 
 @dataclass
@@ -168,7 +168,7 @@ def predict(model: ReconstructionModel, images: Tensor, *, native: bool = True) 
         ValueError: if an anomaly map is not finite.
     """
     scores, shown, reconstructions, own = [], [], [], []
-    for batch in images.split(BATCH):
+    for batch in images.split(_BATCH):
         small = _model_input(batch, model)
         restored = model.reconstruct(small)
         scores.append(enlarge(model.anomaly_map(small, restored).float()[:, None])[:, 0].cpu().numpy())

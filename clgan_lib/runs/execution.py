@@ -34,7 +34,7 @@ from clgan_lib.runs.record import Record, make_record, read_record, write_record
 from clgan_lib.runs.weights import Card, read_model, write_weights
 from clgan_lib.training import Budget, peak_bytes, pick_device, set_threads, train
 
-EMBEDDED_SIZE = 256
+_EMBEDDED_SIZE = 256
 AGAIN = "free space or make it writable, then run again: it goes on from its checkpoint"
 
 
@@ -79,8 +79,8 @@ def data_root(config: RunConfig) -> Path:
     from clgan_lib.synthetic import VERSION, write_dataset  # slow to import
 
     counts = {"train": config.embedded_train, "test": config.embedded_test}
-    root = CACHE / "embedded" / f"{EMBEDDED_SIZE}px-{counts['train']}-{counts['test']}-v{VERSION}"
-    return write_dataset(root, categories=[config.category], image_size=EMBEDDED_SIZE, **counts, seed=0)
+    root = CACHE / "embedded" / f"{_EMBEDDED_SIZE}px-{counts['train']}-{counts['test']}-v{VERSION}"
+    return write_dataset(root, categories=[config.category], image_size=_EMBEDDED_SIZE, **counts, seed=0)
 
 
 def start_run(config: RunConfig) -> Run:

@@ -67,7 +67,7 @@ class Watch:
         elif (match := _FINISHED.match(line)) and match[1] in self.running:
             run, start = self.running.pop(match[1])
             self.took[run] = time.monotonic() - start
-            scores = run_scores(self.folder / run / "metrics.json")
+            scores = _run_scores(self.folder / run / "metrics.json")
             parts = [f"{name} {scores[name]:.{_DECIMALS[name]}f}" for name in ("F1", "AUROC") if name in scores]
             self.say(f"{self.count()} {run.replace('/', ' ')}: {', '.join([*parts, f'{self.took[run]:.0f} s'])}")
         elif match := _FAILED.match(line):
@@ -110,7 +110,7 @@ def full_error(log: Path) -> str:
     return text[start:] if start >= 0 and "\n" in text[start + 1 :] else ""
 
 
-def run_scores(path: Path) -> dict[str, float]:
+def _run_scores(path: Path) -> dict[str, float]:
     """Training time and scores in a ``metrics.json``, by the names of `_DECIMALS`; empty if it cannot be read."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         metrics = json.loads(path.read_text(encoding="utf8"))
@@ -124,7 +124,7 @@ def run_scores(path: Path) -> dict[str, float]:
 def summary(folder: Path) -> str:
     """The table at the end: a row a model, means over its finished runs."""
     paths = folder.glob("*/*/seed*/metrics.json")
-    runs = [{"model": path.parents[2].name, **scores} for path in paths if (scores := run_scores(path))]
+    runs = [{"model": path.parents[2].name, **scores} for path in paths if (scores := _run_scores(path))]
     if not runs:
         return "No run is finished."
     groups = pd.DataFrame(runs).groupby("model")

@@ -175,8 +175,9 @@ def main(argv: list[str] | None = None) -> int:
     # In a file, since `--config name=value` would read '123' as a number and end a folder's name at ' #'
     config = log.with_name("grid.json")
     config.write_text(json.dumps({"experiment": arguments.experiment, "data_root": arguments.data}), encoding="utf8")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)  # as Ctrl-C
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell's `&` ignores the first, nohup the last
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     plain = not sys.stdout.isatty() or bool(os.environ.get("CI"))
     with tqdm(
         desc="starting", total=1.0, bar_format="{desc} |{bar:30}|", file=sys.stdout, leave=False, disable=plain

@@ -39,11 +39,11 @@ def test_onnx_agrees_with_pytorch(model: str, tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     images = load_category(tmp_path, "nut", evaluation.SIZE).test[:5]  # real ones, of another number than were traced
     reconstructions, maps, masks = session.run(None, {"images": to_float(images).numpy()})
-    wanted = evaluation.answers(inspector.model, images)
+    wanted = evaluation.predict(inspector.model, images)
     np.testing.assert_allclose(maps, wanted.scores, rtol=0, atol=1e-5)
     near = np.abs(wanted.scores - inspector.threshold) < 1e-5
     assert ((masks == wanted.masks(inspector.threshold, 3.0)["calibrated"]) | near).all() and masks.any()
-    pictures = evaluation._picture(torch.from_numpy(reconstructions)).astype(int)
+    pictures = evaluation._to_pixels(torch.from_numpy(reconstructions)).astype(int)
     assert np.abs(pictures - wanted.reconstructions).max() <= 1
     properties = {p.key: p.value for p in onnx.load(tmp_path / "model.onnx").metadata_props}
     assert float(properties["threshold"]) == inspector.threshold

@@ -33,7 +33,7 @@ from tqdm.auto import tqdm
 from clgan_lib.calibration import IMAGE_RATE, image_maxima
 from clgan_lib.data import SUFFIXES, read_image, resize
 from clgan_lib.model import ReconstructionModel
-from clgan_lib.runs.evaluation import SIZE, Answers, answers
+from clgan_lib.runs.evaluation import SIZE, Predictions, predict
 from clgan_lib.runs.folder import first_line, write_json, writing
 from clgan_lib.runs.maps import read_maps
 from clgan_lib.runs.record import read_record
@@ -72,10 +72,10 @@ class Inspector:
         own = self.model.map_threshold()
         return self.card.threshold if own is None else own
 
-    def inspect(self, image: Image.Image, *, native: bool = False) -> Answers:
+    def inspect(self, image: Image.Image, *, native: bool = False) -> Predictions:
         """The model's predictions for one RGB image of any size, resized to 256x256 as in training."""
         pixels = torch.from_numpy(resize(image, SIZE).copy()).permute(2, 0, 1)[None]
-        return answers(self.model, pixels, native=native)
+        return predict(self.model, pixels, native=native)
 
 
 def load(run: str | Path, device: str = "auto") -> Inspector:

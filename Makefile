@@ -58,7 +58,7 @@ test-oldest: ## the tests on the oldest versions that pyproject.toml allows, in 
 	.venv-oldest/bin/python -m pytest -n 2 --dist loadfile
 
 verify: $(READY) ## make every table in results/ again from its runs' metrics.json, and compare
-	@$(BIN)/python -m clgan_lib.exhibits.verify $(VERIFY)
+	@$(BIN)/python -m clgan_lib verify $(VERIFY)
 
 mutants: $(READY) ## change losses, detection and metrics line by line: do the tests notice?
 	@$(BIN)/python benchmarks/mutants.py

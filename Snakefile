@@ -5,11 +5,11 @@
     snakemake -n --config experiment=quick                                       what is missing
     snakemake --profile profiles/slurm --config experiment=mvtec data_root=...   on a cluster, see docs/cluster.md
 
-A run without a number of threads of its own gets the machine's cores; where there are GPUs, the cores are divided so that
-there are as many such runs at a time as GPUs, or runs_per_gpu times as many (--config runs_per_gpu=4), and GPUs take turns.
+A run without its own number of threads gets all cores of the machine. With GPUs the cores are divided, so that as many runs
+go at a time as there are GPUs, or runs_per_gpu times as many (--config runs_per_gpu=4). The GPUs take turns.
 
-A run is redone when its settings, the training code or the code of the training notebook changed; prose and figures
-redo nothing. Interrupted runs go on from their checkpoint. `make benchmark` calls this through `clgan_lib.runs.grid`.
+A run is repeated when its settings, the training code or the code of the training notebook changed, not for prose or
+figures. Interrupted runs go on from their checkpoint. `make benchmark` calls this through `clgan_lib.runs.grid`.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ RUNS = {(model_folder(run.row), run.category, str(run.seed)): run for run in exp
 NOTEBOOK = "notebooks/10_train.ipynb"
 PAPERMILL = f"{shlex.quote(sys.executable)} -m clgan_lib.runs.notebook"  # papermill, of this environment, activated or not
 
-SEEN = range(torch.cuda.device_count())  # what CUDA_VISIBLE_DEVICES leaves, if a scheduler or the user has set it
+SEEN = range(torch.cuda.device_count())  # visible GPUs: a scheduler or the user may set CUDA_VISIBLE_DEVICES
 GPUS = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, SEEN))).replace(",", " ") if SEEN else ""
 AT_ONCE = max(1, len(SEEN) * int(config.get("runs_per_gpu", 1)))
 CLUSTER_CORES = 4  # of a run whose executor does not say how many there are
@@ -48,7 +48,7 @@ def threads_of(wildcards):
 
 
 def as_yaml(settings):
-    """On one line, as papermill reads it: to YAML the 5e-05 of JSON is a text."""
+    """Settings on one line for papermill. JSON would not do: YAML reads its 5e-05 as text."""
     return yaml.safe_dump(settings, default_flow_style=True, width=float("inf"), allow_unicode=True).strip()
 
 
@@ -88,7 +88,7 @@ rule train:
         gpus=({GPUS})  # each run sees one GPU: they take turns
         [ -z "{GPUS}" ] || export CUDA_VISIBLE_DEVICES=${{gpus[$(({jobid} % ${{#gpus[@]}}))]}}
         export OMP_NUM_THREADS={threads}
-        for attempt in 1 2 3; do  # kernels that start at the same moment can pick the same port, and then one dies
+        for attempt in 1 2 3; do  # two kernels that start at once can pick the same port, and one dies
             {PAPERMILL} {input:q} {log.notebook:q} -y {params.settings:q} --kernel python3 --execution-timeout 604800 \
                 --no-progress-bar > {log.text:q} 2>&1 && exit 0
             grep -q 'Kernel died before replying' {log.text:q} || break

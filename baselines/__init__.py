@@ -1,1 +1,1 @@
-"""The rivals of Table 3 and the controls without learning; they import clgan_lib, never the other way round."""
+"""The rivals of Table 3 and the controls without learning. They import clgan_lib, never the other way round."""

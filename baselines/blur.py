@@ -1,6 +1,6 @@
 """Control without learning: the reconstruction is the image itself, blurred.
 
-Whatever a method scores above this it did not get from removing fine detail alone.
+What a method scores above this it did not get from removing fine detail alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Blur(ReconstructionModel):
 
     Args:
         image_size: S.
-        sigma: in shares of S; 1/32 wipes out what is smaller than about a tenth of the image.
+        sigma: in shares of S; 1/32 removes what is smaller than about a tenth of the image.
     """
 
     trainable = False

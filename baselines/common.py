@@ -1,4 +1,4 @@
-"""What the rivals are made of beside their networks: scales, Adam and its schedule, similarity, patches, calibration."""
+"""What the rivals share beside their networks: scales, Adam and its schedule, patches, thresholds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def adam(parameters: Iterable[nn.Parameter], learning_rate: float, beta1: float 
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float, progress: float) -> None:
-    """Constant for the first half of training, then linear to 0: CLGAN's schedule, so that no rival ends on a noisy step."""
+    """Constant for the first half of training, then linear to 0, as CLGAN's."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * min(1.0, 2 * (1 - progress))
 
@@ -28,8 +28,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float, pr
 def random_patches(images: Tensor, size: int, count: int) -> Tensor:
     """`count` random size x size patches of each image: ``(B, C, S, S) -> (B * count, C, size, size)``.
 
-    Places are drawn up to half a patch beyond the border and moved back in: from inside alone the outermost patches, which
-    every reconstruction needs, would hardly ever be drawn.
+    Places are drawn up to half a patch beyond the border and moved back in. Otherwise the outermost patches, which every
+    reconstruction needs, would hardly ever be drawn.
     """
     room = images.shape[-1] - size
     places = torch.randint(-(size // 2), room + size // 2 + 1, (len(images) * count, 2)).clamp(0, room).tolist()
@@ -50,7 +50,7 @@ def from_tiles(tiles: Tensor, image_size: int) -> Tensor:
 
 
 def paste(patches: Tensor) -> Tensor:
-    """Each patch with a rectangle of another pasted in, turned by half and of another colour.
+    """Each patch with a rectangle of another pasted in, rotated by 180 degrees and recoloured.
 
     The rectangle's sides are a quarter to half of the patch's, its colour is shifted by up to half the range, each channel
     by itself; in the manner of CutPaste (Li, Sohn, Yoon, Pfister, CVPR 2021).

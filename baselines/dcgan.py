@@ -1,14 +1,14 @@
-r"""Rival DCGAN: a GAN learns what good patches look like, an encoder finds each patch's nearest one.
+r"""Rival DCGAN: a GAN learns good patches, an encoder finds the code of the most similar one.
 
 **The paper.** Hu, Huang, Wang, Li, Xu, Huang, "Unsupervised fabric defect detection based on a deep convolutional
 generative adversarial network", Textile Research Journal 90(3-4), 2020: a DCGAN and an encoder, trained on small patches of
-a few defect-free images in successive stages, each with its own strategy; the query is redrawn without its defects; the
-residual map and a likelihood map (how probable a defect is at each place) are fused and thresholded (its public abstract).
+a few defect-free images in successive stages, each with its own strategy. The query is reconstructed without its defects.
+The residual map and a likelihood map of defects are fused and thresholded (its public abstract).
 A follow-up by others with the same three stages, GAN, encoder, classifier, is "Multi-stage unsupervised fabric defect
 detection based on DCGAN", The Visual Computer (2022).
 
 **Left open:** sizes, losses of stages 2 and 3, what the likelihood is trained against, how the two maps are put on one
-scale. The CLGAN paper's Fig. 4 shows tiles that do not meet: patches are redrawn side by side.
+scale. The CLGAN paper's Fig. 4 shows seams: patches are reconstructed side by side.
 
 **Chosen.** Networks and initialisation of DCGAN (Radford, Metz, Chintala, ICLR 2016). Stage 1, its GAN game:
 
@@ -19,17 +19,17 @@ the input of D's last layer:
 
 $$ L_E = \| x - G(E(x)) \|^2 + \kappa \| f(x) - f(G(E(x))) \|^2 $$
 
-Stage 3, D alone as a likelihood: good patches against negatives, which are stated (`negatives`): patches that G draws, and
-good patches with a rectangle of another patch pasted in, turned and recoloured. D has no opponent now and learns at G's
-rate; its batch norm stays as stage 1 left it, so that it answers in use as in training. The native score is the mean of
-residual and likelihood, each z-scored on good images kept from training; where it exceeds its 98th percentile there is a
-defect. The suite's own score (`anomaly_map`) stays the residual, as for every other method, so that tables compare models
-and not detectors.
+Stage 3, D alone as a likelihood: good patches against negatives, which are stated (`negatives`): patches that G
+generates, and good patches with a rectangle of another patch pasted in, rotated and recoloured. D has no opponent now and
+learns at G's rate. Its batch norm stays as after stage 1, so that D predicts in use as in training. The native score is the
+mean of residual and likelihood, each z-scored on held-out good images; the threshold is its 98th percentile there. The
+suite's own score (`anomaly_map`) stays the residual, as for every other method, so that tables compare models and not
+detectors.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ from baselines.common import (
 )
 from clgan_lib.layers import ImageTanh
 from clgan_lib.losses import adversarial_loss
-from clgan_lib.model import ReconstructionModel, calibrated, load_optimizer_state, optimizer_state
+from clgan_lib.model import ReconstructionModel, calibrated
 
 LARGEST_PATCH = 64  # the paper's
 
@@ -66,12 +66,12 @@ class DCGAN(ReconstructionModel):
         kappa: weight of the feature error of stage 2.
         negatives: of stage 3: ``"generated"``, ``"pasted"``, or ``"both"``.
         learning_rate: of G's and E's Adam, betas (0.5, 0.999). DCGAN: 2e-4, over millions of images.
-        d_learning_rate: of D's in stage 1. Slower than G's: at one rate D tells real from drawn within a hundred steps
-            on so few images, and G has nothing left to learn from.
-        quantile: share of held-out good pixels that the native threshold lets pass.
+        d_learning_rate: of D's in stage 1. Slower than G's: at one rate D separates real from generated within a hundred
+            steps on so few images, and G gets no useful gradient.
+        quantile: share of held-out good pixels at or below the native threshold.
 
     Raises:
-        ValueError: naming the argument that cannot be.
+        ValueError: naming the argument that is out of range.
     """
 
     calibration: Tensor
@@ -132,11 +132,11 @@ class DCGAN(ReconstructionModel):
         self.generator.train()
         self.discriminator.train()
         fake = self.generator(self.draw_codes(len(patches)))
-        # Two calls: one concatenated batch would share its batch norm, and with it the answer, between real and fake.
+        # Two calls: one concatenated batch would share its batch norm between real and fake.
         loss_real = adversarial_loss(self.discriminator(patches), True)
         loss_fake = adversarial_loss(self.discriminator(fake.detach()), False)
         self._update("D", loss_real + loss_fake, self.d_learning_rate)
-        self.discriminator.requires_grad_(False)  # its gradients would be computed and thrown away
+        self.discriminator.requires_grad_(False)  # its gradients would be computed for nothing
         loss_g = adversarial_loss(self.discriminator(fake), True)
         self._update("G", loss_g, self.learning_rate)
         self.discriminator.requires_grad_(True)
@@ -148,11 +148,11 @@ class DCGAN(ReconstructionModel):
         self.encoder.train()
         for network in (self.generator, self.discriminator):
             network.requires_grad_(False)
-        redrawn = self.generator(self.encoder(patches))
-        image = F.mse_loss(redrawn.float(), patches)
+        reconstruction = self.generator(self.encoder(patches))
+        image = F.mse_loss(reconstruction.float(), patches)
         with torch.no_grad():
-            wanted = self.discriminator.features(patches)
-        feature = F.mse_loss(self.discriminator.features(redrawn).float(), wanted.float())
+            target = self.discriminator.features(patches)
+        feature = F.mse_loss(self.discriminator.features(reconstruction).float(), target.float())
         total = image + self.kappa * feature
         self._update("E", total, self.learning_rate)
         for network in (self.generator, self.discriminator):
@@ -168,7 +168,7 @@ class DCGAN(ReconstructionModel):
 
     @torch.no_grad()
     def draw_negatives(self, patches: Tensor) -> Tensor:
-        """As many negatives as patches; of ``"both"`` kinds, half each."""
+        """As many negatives as patches; for ``"both"``, half of each."""
         count = {"generated": len(patches), "pasted": 0, "both": len(patches) // 2}[self.negatives]
         return torch.cat([self.generator(self.draw_codes(count)).float(), paste(patches[count:])])
 
@@ -177,11 +177,8 @@ class DCGAN(ReconstructionModel):
         return 2 * torch.rand(count, self.latent, device=self.device) - 1
 
     def _update(self, name: str, loss: Tensor, learning_rate: float) -> None:
-        optimizer = self.optimizers[name]
-        optimizer.param_groups[0]["lr"] = learning_rate
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        self.optimizers[name].param_groups[0]["lr"] = learning_rate
+        self.minimise(loss, name)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
@@ -194,7 +191,7 @@ class DCGAN(ReconstructionModel):
     def likelihood_map(self, images: Tensor) -> Tensor:
         """How improbable a good patch is around each pixel, -logit D, ``(B, S, S)``.
 
-        D looks at windows a quarter of a patch apart; a pixel has the mean of the windows that hold it.
+        D's windows are a quarter of a patch apart; a pixel has the mean of the windows that hold it.
         """
         self.eval()
         starts = range(0, self.image_size - self.patch + 1, max(1, self.patch // 4))
@@ -222,15 +219,6 @@ class DCGAN(ReconstructionModel):
     def detect_native(self, images: Tensor) -> Tensor:
         """Where the fused score exceeds the threshold of `calibrate`; bool ``(B, S, S)``."""
         return self.native_map(images) > calibrated(self.calibration)[4]
-
-    def training_state(self) -> dict[str, Any]:
-        """The moments of the Adams that have stepped so far."""
-        return {name: optimizer_state(optimizer) for name, optimizer in self.optimizers.items()}
-
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        """Restore them; a checkpoint keeps nothing of an Adam that has not stepped."""
-        for name, optimizer in self.optimizers.items():
-            load_optimizer_state(optimizer, state.get(name, {}))
 
 
 class Discriminator(nn.Module):

@@ -1,6 +1,6 @@
-"""Control without learning: the reconstruction is the median of the good images that look most like the image.
+"""Control without learning: the reconstruction is the median of the most similar good images.
 
-The bar that a learned method has to clear: *gain over template* is a column of every table.
+A learned method should do better: *gain over template* is a column of every table.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ THUMBNAIL = 32  # side of the thumbnails that are compared; small, so that a def
 
 
 class Template(ReconstructionModel):
-    """The per-pixel median of the nearest good training images, over the poses the product allows.
+    """The per-pixel median of the nearest good training images, over the symmetries of the product.
 
     Images are compared by the squared difference of their 32x32 thumbnails.
 
     Args:
         image_size: S.
         neighbours: good images that enter the median.
-        angle_step: degrees between the poses tried for a product that may lie at any angle.
+        angle_step: degrees between the rotations tried for a product that may lie at any angle.
     """
 
     trainable = False
@@ -53,7 +53,7 @@ class Template(ReconstructionModel):
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
         if not len(self.bank):
-            raise RuntimeError("template: no images to compare with yet; call fit(images, symmetry) first")
+            raise RuntimeError("template: no good images to compare with; call fit(images, symmetry) first")
         allowed = poses(SYMMETRIES[int(self.symmetry)], self.angle_step)
         if self.thumbnails is None:
             small = _thumbnails(self.bank.float() / 127.5 - 1)
@@ -63,7 +63,7 @@ class Template(ReconstructionModel):
         return torch.stack([self._median(row.tolist(), allowed) for row in nearest]).to(images.dtype)
 
     def _median(self, indices: list[int], allowed: list[tuple[float, bool]]) -> Tensor:
-        """The median of some posed images of the bank, ``(3, S, S)`` in [-1, 1]."""
+        """The median of some rotated or mirrored images of the bank, ``(3, S, S)`` in [-1, 1]."""
         chosen = [divmod(index, len(self.bank)) for index in indices]  # thumbnails are stored pose by pose
         images = [turn(self.bank[image].float() / 127.5 - 1, *allowed[pose]) for pose, image in chosen]
         return torch.stack(images).median(0).values

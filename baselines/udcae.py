@@ -1,4 +1,4 @@
-r"""Rival UDCAE: a U-shaped denoising convolutional autoencoder; a defect is taken for noise and cleaned away.
+r"""Rival UDCAE: a U-shaped denoising convolutional autoencoder that treats a defect as noise.
 
 $$ L = \| x - f(x + n) \|^2, \; n \sim N(0, \sigma^2) \text{ in training only} $$
 
@@ -8,18 +8,16 @@ model a pattern, and detects from the residual between an image and its reconstr
 CN111402197 names the steps after the network: to grey, Gaussian filter, absolute difference, threshold, closing.
 
 **Left open** (to us, from the public records): the layers, which of them are joined by skips, the noise, the threshold.
-The group's later AGUR-Net (Zhang, Wang, Lu, Yao, Hu, Textile Research Journal 93, 2023) blames redundant information in
-the skips for defects that are kept.
+The group's later AGUR-Net (Zhang, Wang, Lu, Yao, Hu, Textile Research Journal 93, 2023) attributes copied defects to
+redundant information in the skips.
 
 **Chosen.** Four stride-2 convolutions to 32, 64, 128 and 256 channels and four back, batch norm and ReLU; noise of 0.1 on
 [0, 1] images; squared error; Adam at 1e-3. Skips join the two deepest levels that can be joined: with all of them the
-finest one carries eight numbers for each three of the image, and copying is the quickest way to a small error (`skips`).
-Native threshold: mean + 3 sigma of each image's own residual, the group's habit and the CLGAN paper's first threshold.
+finest one carries eight numbers for each three of the image, and copying gives a small error soonest (`skips`).
+Native threshold: mean + 3 sigma of each image's own residual, as in the group's other papers and the CLGAN paper's eq. 8.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +25,7 @@ from torch.nn import functional as F
 
 from baselines.common import adam, require_positive, set_learning_rate, to_unit
 from clgan_lib.detection import LUMA
-from clgan_lib.model import ReconstructionModel, blur5, load_optimizer_state, optimizer_state
+from clgan_lib.model import ReconstructionModel, blur5
 
 LEVELS = 4  # halvings: a multiple of 16 pixels
 
@@ -46,7 +44,7 @@ class UDCAE(ReconstructionModel):
         closing: side of the native closing's square in pixels, odd.
 
     Raises:
-        ValueError: naming the argument that cannot be.
+        ValueError: naming the argument that is out of range.
     """
 
     def __init__(
@@ -73,17 +71,15 @@ class UDCAE(ReconstructionModel):
             raise ValueError(f"closing: expected an odd number of pixels >= 1, got {closing}")
         self.noise, self.learning_rate, self.k, self.closing = noise, learning_rate, k, closing
         self.network = UNet(width, skips)
-        self.optimizer = adam(self.parameters(), learning_rate)
+        self.optimizers = {"optimizer": adam(self.parameters(), learning_rate)}
 
     def training_step(self, images: Tensor, progress: float) -> dict[str, Tensor]:
         """One step on B noisy images."""
         self.train()
-        set_learning_rate(self.optimizer, self.learning_rate, progress)
+        set_learning_rate(self.optimizers["optimizer"], self.learning_rate, progress)
         noisy = images + 2 * self.noise * torch.randn_like(images)  # twice: [-1, 1] is twice as wide as [0, 1]
         loss = F.mse_loss(to_unit(self.network(noisy)), to_unit(images))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+        self.minimise(loss, "optimizer")
         return {"L_MSE": loss.detach()}
 
     @torch.no_grad()
@@ -95,18 +91,10 @@ class UDCAE(ReconstructionModel):
     def detect_native(self, images: Tensor) -> Tensor:
         """Grey, blur, absolute difference, mean + k sigma of the image itself, closing; bool ``(B, S, S)``."""
         luma = torch.tensor(LUMA, device=images.device).view(3, 1, 1)
-        image, found = ((to_unit(x) * luma).sum(1, keepdim=True) for x in (images, self.reconstruct(images)))
-        residual = (blur5(image) - blur5(found)).abs()
+        image, reconstruction = ((to_unit(x) * luma).sum(1, keepdim=True) for x in (images, self.reconstruct(images)))
+        residual = (blur5(image) - blur5(reconstruction)).abs()
         std, mean = torch.std_mean(residual, (1, 2, 3), correction=0, keepdim=True)
-        return close(residual > mean + self.k * std, self.closing)[:, 0]  # ">": no residual at all marks nothing
-
-    def training_state(self) -> dict[str, Any]:
-        """Adam's moments."""
-        return {"optimizer": optimizer_state(self.optimizer)}
-
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        """Restore Adam's moments."""
-        load_optimizer_state(self.optimizer, state.get("optimizer", {}))
+        return close(residual > mean + self.k * std, self.closing)[:, 0]  # ">": without any residual nothing is marked
 
 
 class UNet(nn.Module):

@@ -1,29 +1,27 @@
 r"""Rival VAE-SSIM: a variational autoencoder trained on squared error and structural similarity.
 
-What it cannot squeeze through its code it cannot redraw, and a defect should be that.
+It cannot reconstruct what its code does not hold, and a defect should be that.
 
 $$ L = L_{MSE} + L_{SSIM} + \beta L_{KL} $$
 
 **The paper.** Wei et al., "Real-time implementation of fabric defect detection based on variational automatic
 encoder with structure similarity", Journal of Real-Time Image Processing (2020), compares autoencoders, VAEs and GANs on
-fabric, settles on a VAE, adds mean SSIM to the pixel loss, and takes the defects from the SSIM residual map between an
-image and its reconstruction (its public abstract says so much). The CLGAN paper adds that the loss combines mean squared
+fabric and chooses a VAE. It adds mean SSIM to the pixel loss and detects defects on the SSIM residual map between an image
+and its reconstruction (from its public abstract). The CLGAN paper adds that the loss combines mean squared
 error and SSIM.
 
 **Left open:** the network, the sizes, the weights, the threshold, the treatment of anything but fabric.
 
 **Chosen.** The trunk of the SSIM autoencoder that the idea comes from (Bergmann, Löwe, Fauser, Sattlegger, Steger,
 "Improving unsupervised defect segmentation by applying structural similarity to autoencoders", VISAPP 2019), and its use
-on MVTec AD (Bergmann et al., CVPR 2019): objects as whole images with 500 numbers of code, textures as overlapping patches
-of half the side with 100. Squared error and 1 - SSIM at weight 1 on [0, 1] images; the KL per pixel, so that its weight
-means the same at every size. Squared error at weight 1 supposes pixel noise of sigma 0.7 where $\beta = 1$, and then much of
-a product's variation is not worth a number of code; $\beta = 0.1$ supposes 0.2. The native threshold is the 98th
-percentile of the SSIM residual on good images kept from training, as MVTec AD's authors fix theirs on validation images.
+on MVTec AD (Bergmann et al., CVPR 2019): objects as whole images with a code of length 500, textures as overlapping
+patches of half the side with 100. Squared error and 1 - SSIM at weight 1 on [0, 1] images; the KL per pixel, so that its
+weight means the same at every size. At weight 1 and $\beta = 1$ squared error assumes pixel noise of sigma 0.7, so the code
+would ignore much of a product's variation; $\beta = 0.1$ assumes 0.2. The native threshold is the 98th percentile of the
+SSIM residual on held-out good images, as MVTec AD's authors fix theirs on validation images.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,10 +35,10 @@ from baselines.common import (
     set_learning_rate,
     to_unit,
 )
-from clgan_lib.model import ReconstructionModel, calibrated, load_optimizer_state, optimizer_state
+from clgan_lib.model import ReconstructionModel, calibrated
 from clgan_lib.similarity import ssim_map
 
-LOGVAR = 10.0  # beyond exp(+-10) a variance is a runaway, and one overflow would end the training
+LOGVAR = 10.0  # beyond exp(+-10) a variance diverges, and one overflow would end the training
 FIRST_LOGVAR = -4.0  # codes start with a sigma of 0.14: with the usual 1 the decoder first learns to ignore them
 CODE_SIDE = 8  # the trunk halves until its feature map is this wide, at least; 8 in Bergmann's table
 
@@ -51,19 +49,19 @@ class VAESSIM(ReconstructionModel):
     Args:
         image_size: S.
         batch_size: B. Bergmann: 128; fewer make more steps of an equal number of images.
-        patch: None redraws the whole image (objects); a number of pixels redraws overlapping patches of that side, which
-            suits textures. Bergmann: half the image's side. It must be at most S.
+        patch: None reconstructs the whole image (objects); a number of pixels reconstructs overlapping patches of that
+            side, which suits textures. Bergmann: half the image's side. It must be at most S.
         latent: length of the code z; None takes 500 for whole images, 100 for patches.
         width: channels of the first layers.
         mse_weight, ssim_weight: of the two reconstruction terms.
         beta: weight of the KL term, in [0, 1].
-        warm_up: share of the training over which beta rises from 0, so that the code is not emptied before it is used.
+        warm_up: share of the training over which beta rises from 0, so that the code does not collapse early.
         learning_rate: Adam's, constant for the first half of training, then linear to 0. Bergmann: 2e-4, over 200 epochs of
             10 000 patches; a budget of a few thousand images needs more.
-        quantile: share of held-out good pixels that the native threshold lets pass.
+        quantile: share of held-out good pixels at or below the native threshold.
 
     Raises:
-        ValueError: naming the argument that cannot be.
+        ValueError: naming the argument that is out of range.
     """
 
     threshold: Tensor
@@ -99,19 +97,17 @@ class VAESSIM(ReconstructionModel):
         self.mse_weight, self.ssim_weight, self.beta, self.warm_up = mse_weight, ssim_weight, beta, warm_up
         self.learning_rate, self.quantile = learning_rate, quantile
         self.encoder, self.decoder = build_trunk(size, latent, width)
-        self.optimizer = adam(self.parameters(), learning_rate)
+        self.optimizers = {"optimizer": adam(self.parameters(), learning_rate)}
         self.register_buffer("threshold", torch.tensor(torch.nan))
 
     def training_step(self, images: Tensor, progress: float) -> dict[str, Tensor]:
         """One step on B whole images, or on as many random patches as cover the area of B images."""
         self.train()
-        set_learning_rate(self.optimizer, self.learning_rate, progress)
+        set_learning_rate(self.optimizers["optimizer"], self.learning_rate, progress)
         if self.patch < self.image_size:
             images = random_patches(images, self.patch, (self.image_size // self.patch) ** 2)
         terms = self.losses(images, progress)
-        self.optimizer.zero_grad(set_to_none=True)
-        terms["L_total"].backward()
-        self.optimizer.step()
+        self.minimise(terms["L_total"], "optimizer")
         return {name: term.detach() for name, term in terms.items()}
 
     def losses(self, images: Tensor, progress: float) -> dict[str, Tensor]:
@@ -162,14 +158,6 @@ class VAESSIM(ReconstructionModel):
     def detect_native(self, images: Tensor) -> Tensor:
         """Where the SSIM residual exceeds the threshold of `calibrate`; bool ``(B, S, S)``."""
         return self.native_map(images) > calibrated(self.threshold)
-
-    def training_state(self) -> dict[str, Any]:
-        """Adam's moments."""
-        return {"optimizer": optimizer_state(self.optimizer)}
-
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        """Restore Adam's moments."""
-        load_optimizer_state(self.optimizer, state.get("optimizer", {}))
 
 
 def kl_divergence(mean: Tensor, logvar: Tensor) -> Tensor:
@@ -229,7 +217,7 @@ def build_trunk(size: int, latent: int, width: int) -> tuple[nn.Sequential, nn.S
 
 
 def _initialise(layer: nn.Module) -> None:
-    """He's: with smaller weights the signal fades over ten layers, the code says nothing, and the KL keeps it so."""
+    """He's: with smaller weights the signal vanishes over ten layers, and the KL keeps the code uninformative."""
     if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.kaiming_normal_(layer.weight, 0.2, "fan_in" if isinstance(layer, nn.Conv2d) else "fan_out")
         layer.bias.data.zero_()  # type: ignore[union-attr]

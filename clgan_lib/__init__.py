@@ -2,7 +2,8 @@
 
 Images come in through `data`, `datasets` and `augment`. The paper's networks and equations are `layers`, `networks`,
 `losses` and `clgan`; `model` is the contract that every method keeps. `training` and `checkpoint` train a model;
-`detection`, `metrics` and `ranking` measure it. Each package beside these modules opens with what it is for and what it may import.
+`detection`, `metrics` and `ranking` measure it. Each package beside these modules opens with what it is for and what it
+may import.
 
 Imports run one way: `lab`, `exhibits`, `interop` -> `runs` -> `clgan`, `restoring`, `training`, `detection`, `metrics` ->
 `networks`, `losses`, `model`, `data` -> `layers`, `paths`.

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from clgan_lib import compiled
 from clgan_lib.layers import Norm
-from clgan_lib.losses import GanLoss, adversarial_loss, generator_loss, patch_nce_loss
-from clgan_lib.model import ReconstructionModel, load_optimizer_state, optimizer_state
-from clgan_lib.networks import Generator, PatchDiscriminator, ProjectionHead, draw_locations, take_locations
+from clgan_lib.losses import GanLoss, adversarial_loss, generator_loss, patch_nce_over_taps
+from clgan_lib.model import ReconstructionModel
+from clgan_lib.networks import Generator, PatchDiscriminator, ProjectionHead
 
 
 class CLGAN(ReconstructionModel):
@@ -77,17 +77,15 @@ class CLGAN(ReconstructionModel):
         self.gan, self.patches, self.temperature = gan, patches, temperature
         self.lambda_x, self.lambda_y, self.lambda_gan = lambda_x, lambda_y, lambda_gan
         self.learning_rate = learning_rate
-        self.generator = self.make_generator(width, blocks, norm, downs)
+        self.generator = Generator(width, blocks, norm=norm, downs=downs)
         self.discriminator = PatchDiscriminator(width, norm=d_norm, first_norm=d_first_norm)
         layers, relu = (4, last_relu) if head == "fc4" else (2, False)
         self.heads = nn.ModuleList(ProjectionHead(c, layers=layers, last_relu=relu) for c in self.generator.channels)
         # CUT has an Adam of its own for H; with equal settings that is one Adam over both.
-        self.g_optimizer = _adam([*self.generator.parameters(), *self.heads.parameters()], learning_rate)
-        self.d_optimizer = _adam(list(self.discriminator.parameters()), learning_rate)
-
-    def make_generator(self, width: int, blocks: int, norm: Norm, downs: int) -> Generator:
-        """G; a variant may have another, with `encode` and `channels`."""
-        return Generator(width, blocks, norm=norm, downs=downs)
+        self.optimizers = {
+            "G": _adam([*self.generator.parameters(), *self.heads.parameters()], learning_rate),
+            "D": _adam(list(self.discriminator.parameters()), learning_rate),
+        }
 
     def compile_networks(self) -> None:
         """G's passes and D, each whole, for one shape of images: norms, ReLUs and borders join."""
@@ -108,7 +106,7 @@ class CLGAN(ReconstructionModel):
 
     def set_learning_rate(self, progress: float) -> None:
         """CUT's schedule: constant for the first half of training, then linear to 0."""
-        for optimizer in (self.g_optimizer, self.d_optimizer):
+        for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate * min(1.0, 2 * (1 - progress))
 
@@ -124,9 +122,7 @@ class CLGAN(ReconstructionModel):
         # Two calls: one concatenated batch would share its batch norm, and with it the logits, between real and fake.
         loss_fake = adversarial_loss(self.discriminator(fake[:count]), False, gan=self.gan)
         loss_real = adversarial_loss(self.discriminator(images[-count:]), True, gan=self.gan)
-        self.d_optimizer.zero_grad(set_to_none=True)
-        ((loss_real + loss_fake) / 2).backward()
-        self.d_optimizer.step()
+        self.minimise((loss_real + loss_fake) / 2, "D")
         return {"L_D_real": loss_real.detach(), "L_D_fake": loss_fake.detach()}
 
     def update_generator(self, fake: Tensor, taps: list[Tensor]) -> dict[str, Tensor]:
@@ -142,9 +138,7 @@ class CLGAN(ReconstructionModel):
         contrast = self.contrast(fake, taps)  # (draws * B,)
         nce_x, nce_y = contrast[:count].mean(), contrast[-count:].mean()
         total = self.lambda_x * nce_x + self.lambda_y * nce_y + self.lambda_gan * gan
-        self.g_optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        self.g_optimizer.step()
+        self.minimise(total, "G")
         terms = {"L_total": total, "L_GAN_G": gan, "L_PatchNCE_X": nce_x, "L_PatchNCE_Y": nce_y}
         return {name: term.detach() for name, term in terms.items()}
 
@@ -155,29 +149,13 @@ class CLGAN(ReconstructionModel):
             fake: G's output, ``(B, 3, S, S)``.
             taps: features of its input, as `Generator.encode` gives them.
         """
-        locations = draw_locations(taps, self.patches)
-        losses = []
-        for head, query, key, places in zip(self.heads, self.generator.encode(fake), taps, locations, strict=True):
-            with torch.no_grad():
-                target = head(take_locations(key, places))
-            losses.append(
-                patch_nce_loss(head(take_locations(query, places)), target, self.temperature, reduction="none")
-            )
-        return torch.stack(losses).mean(0)
+        queries = self.generator.encode(fake)
+        return patch_nce_over_taps(self.heads, queries, taps, patches=self.patches, temperature=self.temperature)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
         self.eval()
         return self.generator(images)
-
-    def training_state(self) -> dict[str, Any]:
-        """Both Adams' moments."""
-        return {"G": optimizer_state(self.g_optimizer), "D": optimizer_state(self.d_optimizer)}
-
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        """Restore both Adams' moments."""
-        load_optimizer_state(self.g_optimizer, state["G"])
-        load_optimizer_state(self.d_optimizer, state["D"])
 
 
 def _adam(parameters: list[nn.Parameter], learning_rate: float) -> torch.optim.Adam:

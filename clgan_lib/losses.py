@@ -8,10 +8,11 @@ its model, CUT (Park, Efros, Zhang, Zhu, "Contrastive learning for unpaired imag
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 GanLoss = Literal["log", "log_saturating", "lsgan"]
@@ -110,3 +111,54 @@ def patch_nce_loss(
     losses = F.cross_entropy(similarity.flatten(0, 1), positives, reduction="none")  # (B * S,): eq. 2 is -log softmax
     per_image = losses.view(query.shape[:2]).mean(1)
     return per_image.mean() if reduction == "mean" else per_image
+
+
+def patch_nce_over_taps(
+    heads: Iterable[nn.Module], queries: list[Tensor], keys: list[Tensor], *, patches: int, temperature: float
+) -> Tensor:
+    """PatchNCE of each image, eq. 3 to 5: the mean over taps and random places, ``(B,)``.
+
+    Args:
+        heads: H_l, a `clgan_lib.networks.ProjectionHead` a tap.
+        queries, keys: features of the reconstruction and of the input, ``(B, C_l, H_l, W_l)`` a tap; keys get no gradient.
+        patches: S of eq. 3, places a tap.
+        temperature: tau of eq. 2.
+
+    >>> tap = torch.eye(2).view(1, 2, 2, 1)  # two places with orthogonal features
+    >>> patch_nce_over_taps([nn.Identity()], [tap], [tap], patches=2, temperature=1.0).round(decimals=4)
+    tensor([0.3133])
+    """
+    losses = []
+    for head, query, key, places in zip(heads, queries, keys, draw_locations(keys, patches), strict=True):
+        with torch.no_grad():
+            v = head(take_locations(key, places))  # (B, S, K)
+        q = head(take_locations(query, places))
+        losses.append(patch_nce_loss(q, v, temperature, reduction="none"))
+    return torch.stack(losses).mean(0)  # (taps, B) -> (B,)
+
+
+def draw_locations(features: list[Tensor], patches: int) -> list[Tensor]:
+    """Random places for the contrastive loss, the same for all images of a batch, without repetition.
+
+    Args:
+        features: the taps, ``(B, C, H, W)`` each.
+        patches: S; all places where a tap has fewer.
+
+    Returns:
+        Flat indices into H * W, ``(min(S, H * W),)`` a tap.
+
+    >>> [places.numel() for places in draw_locations([torch.zeros(1, 3, 4, 4), torch.zeros(1, 8, 2, 2)], patches=6)]
+    [6, 4]
+    """
+    return [torch.randperm(f.shape[2] * f.shape[3], device=f.device)[:patches] for f in features]
+
+
+def take_locations(features: Tensor, locations: Tensor) -> Tensor:
+    """The feature vectors of one tap at some places: ``(B, C, H, W)`` and ``(S,)`` -> ``(B, S, C)``.
+
+    >>> take_locations(torch.arange(4.0).view(1, 1, 2, 2), torch.tensor([3, 0])).tolist()
+    [[[3.0], [0.0]]]
+    """
+    if features.is_contiguous(memory_format=torch.channels_last):  # a view of it; else flattening would copy the tap
+        return features.permute(0, 2, 3, 1).flatten(1, 2).index_select(1, locations)
+    return features.flatten(2)[:, :, locations].transpose(1, 2)

@@ -40,6 +40,7 @@ class ReconstructionModel(nn.Module):
     Attributes:
         draws: how many independent batches a step takes; `training_step` gets ``(draws * B, 3, S, S)``.
         trainable: False for a control that only looks at the training images (`fit`) and takes no step.
+        optimizers: by name; a checkpoint keeps their moments.
     """
 
     draws: int = 1
@@ -52,6 +53,7 @@ class ReconstructionModel(nn.Module):
                 raise ValueError(f"{name}: expected a positive whole number, got {value!r}")
         self.image_size = image_size
         self.batch_size = batch_size
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
 
     @property
     def device(self) -> torch.device:
@@ -126,12 +128,23 @@ class ReconstructionModel(nn.Module):
         """
         return None
 
+    def minimise(self, loss: Tensor, optimizer: str) -> None:
+        """One step of one of the `optimizers` on a scalar loss."""
+        self.optimizers[optimizer].zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizers[optimizer].step()
+
     def training_state(self) -> dict[str, Any]:
-        """What a checkpoint needs beside the weights: optimisers as nested dicts of tensors and plain numbers."""
-        return {}
+        """What a checkpoint needs beside the weights, as nested dicts of tensors and plain numbers: the moments."""
+        return {name: _moments(optimizer) for name, optimizer in self.optimizers.items()}
 
     def load_training_state(self, state: dict[str, Any]) -> None:
-        """Restore what `training_state` returned, into a model built with the same arguments."""
+        """Restore what `training_state` returned, into a model built with the same arguments.
+
+        A checkpoint holds nothing of an optimiser that has not stepped.
+        """
+        for name, optimizer in self.optimizers.items():
+            _load_moments(optimizer, state.get(name, {}))
 
 
 def blur5(images: Tensor) -> Tensor:
@@ -195,14 +208,14 @@ def build_model(name: str, *, image_size: int, options: dict[str, Any]) -> Recon
         raise ValueError(f"options of model {name!r}: {error}") from error
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """An optimiser's moments as flat tensors, ``"<parameter>.<moment>"``; rates follow from the schedule."""
     state = optimizer.state_dict()["state"]
     return {f"{i}.{name}": torch.as_tensor(value) for i, slots in state.items() for name, value in slots.items()}
 
 
-def load_optimizer_state(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
-    """Restore what `optimizer_state` returned, each moment in its parameter's order of memory.
+def _load_moments(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
+    """Restore what `_moments` returned, each moment in its parameter's order of memory.
 
     A file keeps the order of contiguous tensors, and a fused optimiser goes through weights and moments side by side: for
     channels-last weights it would take the moments of others.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -191,23 +190,3 @@ class ProjectionHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """``(..., C) -> (..., K)``, float32, unit length along K (in half precision the length would be off by 1e-3)."""
         return F.normalize(self.body(features).float(), dim=-1, eps=1e-7)
-
-
-def draw_locations(features: list[Tensor], patches: int) -> list[Tensor]:
-    """Random places for the contrastive loss, the same for all images of a batch, without repetition.
-
-    Args:
-        features: the taps, ``(B, C, H, W)`` each.
-        patches: S; all places where a tap has fewer.
-
-    Returns:
-        Flat indices into H * W, ``(min(S, H * W),)`` a tap.
-    """
-    return [torch.randperm(f.shape[2] * f.shape[3], device=f.device)[:patches] for f in features]
-
-
-def take_locations(features: Tensor, locations: Tensor) -> Tensor:
-    """The feature vectors of one tap at some places: ``(B, C, H, W)`` and ``(S,)`` -> ``(B, S, C)``."""
-    if features.is_contiguous(memory_format=torch.channels_last):  # a view of it; else flattening would copy the tap
-        return features.permute(0, 2, 3, 1).flatten(1, 2).index_select(1, locations)
-    return features.flatten(2)[:, :, locations].transpose(1, 2)

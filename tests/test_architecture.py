@@ -131,7 +131,7 @@ def test_every_option_of_clgan_is_an_open_point_or_printed() -> None:
 
 
 def test_readings_follow_the_code_and_the_literal_recipe() -> None:
-    frame = readings.readings().set_index("point")
+    frame = readings.open_points().set_index("point")
     assert frame.index.is_unique and not frame.isna().any(axis=None)
     assert set(frame["kind"]) == {"silent", "open", "contradicts itself", "slip", "explicit"}
     pairs = frame.loc["two terms, one or two batches"]
@@ -171,10 +171,10 @@ def test_a_name_that_is_gone_from_the_code_is_found(
     )
     monkeypatch.setattr(readings, "DOCS", tmp_path)
     with pytest.raises(ValueError, match=words):
-        readings.readings()
+        readings.open_points()
 
 
 def test_a_reading_is_shown_as_text_not_as_html() -> None:
-    frame = readings.readings().head(1).assign(reading="a < b", default="k = '<'")
+    frame = readings.open_points().head(1).assign(reading="a < b", default="k = '<'")
     page = readings.as_html(frame).to_html()
     assert "a &lt; b" in page and "k = &#x27;&lt;&#x27;" in page and str(frame["paper"].iloc[0]) in page

@@ -15,6 +15,7 @@ from clgan_lib.audit import (
     audit,
     bounds_figure,
     columns,
+    defect_areas,
     marked,
     marked_subsets,
     read_areas,
@@ -22,7 +23,6 @@ from clgan_lib.audit import (
     readings,
     subsets,
 )
-from clgan_lib.audit.areas import defect_areas, main
 from clgan_lib.audit.bounds import accuracy_bound, means_possible, support
 from clgan_lib.audit.subsets import READINGS, accuracy_on_areas, accuracy_range
 from clgan_lib.audit.surface import accuracy, pooled_accuracy, pooled_possible, surface
@@ -404,7 +404,7 @@ def test_marks_subsets() -> None:
     assert "m 97.00" in html and "48.0 %" in html
 
 
-def test_measures_areas(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measures_areas(tiny_root: Path) -> None:
     table = defect_areas(tiny_root, ["nut"], image_size=32)
     assert table.groupby("defect")["pixels"].agg(list).to_dict() == {
         "dent": [25] * 3,
@@ -412,7 +412,13 @@ def test_measures_areas(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.Mon
         "rust": [25] * 2,
     }
     np.testing.assert_allclose(table["area"], table["pixels"] / 1024)
-    output = tmp_path / "out" / "areas.csv"
-    monkeypatch.setattr("sys.argv", ["areas", str(tiny_root), "nut", "--image-size", "32", "--output", str(output)])
-    main()
-    pd.testing.assert_frame_equal(pd.read_csv(output), table, atol=1e-8)
+
+
+def test_the_shipped_readme_says_how_areas_are_measured(tiny_root: Path, tmp_path: Path) -> None:
+    """The command in results/paper/README.md, on another data set."""
+    lines = (PAPER / "README.md").read_text(encoding="utf-8").splitlines()
+    code = "\n".join(line[4:] for line in lines if line.startswith("    "))
+    output = tmp_path / "areas.csv"
+    code = code.replace("DATA_ROOT", str(tiny_root)).replace('["bottle", "metal_nut"]', '["nut"]')
+    exec(code.replace("results/paper/defect_areas.csv", str(output)), {})
+    pd.testing.assert_frame_equal(pd.read_csv(output), defect_areas(tiny_root, ["nut"]), atol=1e-8)

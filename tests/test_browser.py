@@ -203,7 +203,7 @@ def lesson(name: str, upto: str = "", **parameters: object) -> nbformat.Notebook
 
 
 def test_losses_a_query_patch_is_chosen(open_notebook: Callable[..., Notebook]) -> None:
-    opened = open_notebook(lesson("02_losses", upto="widgets.PatchExplorer("), "losses")
+    opened = open_notebook(lesson("02_losses", upto="lab.PatchExplorer("), "losses")
     opened.shoot("begin")
     opened.changes(".jupyter-widgets svg .loss", lambda: opened.press("query patch", "ArrowRight", 3))
     opened.changes(".jupyter-widgets svg", lambda: opened.press("temperature", "ArrowRight", 5))
@@ -214,18 +214,18 @@ def test_losses_a_query_patch_is_chosen(open_notebook: Callable[..., Notebook]) 
 
 def test_training_is_stepped(open_notebook: Callable[..., Notebook]) -> None:
     small = {"image_size": 32, "images": 6, "iterations": 1}
-    opened = open_notebook(lesson("04_training_step_by_step", upto="widgets.LossStepper(", **small), "training")
-    said = ".jupyter-widgets svg .said"
+    opened = open_notebook(lesson("04_training_step_by_step", upto="lab.LossStepper(", **small), "training")
+    summary = ".jupyter-widgets svg .summary"
     read = lambda selector: opened.page.locator(f".jupyter-widgets svg {selector}").first.text_content()  # noqa: E731
     button = lambda name: opened.page.get_by_role("button", name=name, exact=True).click  # noqa: E731
-    opened.changes(said, button("D's update"))
+    opened.changes(summary, button("D's update"))
     assert "moved" in read(".state-D") and read(".state-G_enc") == "used, frozen" and read(".state-H") == "projection"
-    opened.changes(said, button("G's update"))
+    opened.changes(summary, button("G's update"))
     assert "moved" in read(".state-G_dec") and "moved" in read(".state-H") and read(".state-D") == "used, frozen"
     opened.shoot("after-g")
-    opened.changes(said, button("one iteration"))
-    opened.changes(said, button("reset"))
-    assert "Nothing has run" in read(".said")
+    opened.changes(summary, button("one iteration"))
+    opened.changes(summary, button("reset"))
+    assert "Nothing has run" in read(".summary")
     opened.page.get_by_role("button", name="10 iterations", exact=True).click()
     wait_for(
         lambda: opened.pump() or "20 updates" in opened.page.locator(".jupyter-widgets svg").first.text_content(), 30
@@ -266,7 +266,7 @@ def test_detection_pictures_and_metrics_follow_the_sliders(open_notebook: Callab
 def test_an_error_in_a_callback_is_seen(open_notebook: Callable[..., Notebook], tmp_path: Path) -> None:
     for model in ("clgan", "template"):
         fake_run(tmp_path, model)
-    show = f"from clgan_lib import widgets\n\nbrowser = widgets.RunBrowser({str(tmp_path)!r}, 'fake')\nbrowser"
+    show = f"from clgan_lib import lab\n\nbrowser = lab.RunBrowser({str(tmp_path)!r}, 'fake')\nbrowser"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(show)])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     opened = open_notebook(notebook, "browser")

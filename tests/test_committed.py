@@ -63,7 +63,7 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_verify_is_green_on_what_git_holds_and_names_the_rest(disturbed: Path, capsys: Capture) -> None:
-    assert verify.main(["--results-root", str(disturbed)]) == 0
+    assert verify.check(results_root=disturbed) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{KEPT}: ") and lines[0].endswith("all as the runs say")
     for start, words in {
@@ -84,7 +84,7 @@ def test_verify_is_green_on_what_git_holds_and_names_the_rest(disturbed: Path, c
 
 def test_what_is_named_counts_with_all_its_runs(disturbed: Path, capsys: Capture) -> None:
     for name in (KEPT, "quick", "smoke"):
-        assert verify.main(["--results-root", str(disturbed), name]) > 0
+        assert verify.check([name], results_root=disturbed) > 0
     assert "counted" not in capsys.readouterr().out
 
 
@@ -102,7 +102,7 @@ def test_what_git_tracks_counts_as_it_lies_there(
             path.unlink()
         else:
             path.write_text(kept + "| CLGAN | 99.9 |\n")
-        assert verify.main(["--results-root", str(disturbed)]) > 0
+        assert verify.check(results_root=disturbed) > 0
     finally:
         path.write_text(kept)
     assert f"{KEPT}/" in capsys.readouterr().out
@@ -112,7 +112,7 @@ def test_without_git_every_experiment_with_tables_counts(disturbed: Path, monkey
     assert len(committed.tracked(disturbed)) > 50 and committed.tracked(disturbed / "nosuch") == set()
     monkeypatch.setenv("PATH", "")
     assert committed.tracked(disturbed) == set()
-    assert verify.main(["--results-root", str(disturbed)]) > 0
+    assert verify.check(results_root=disturbed) > 0
 
 
 def test_the_tests_see_what_git_holds_and_nothing_of_the_user() -> None:

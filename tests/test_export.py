@@ -13,7 +13,7 @@ import torch
 from conftest import draw_nuts
 
 from clgan_lib.data import load_category, to_float
-from clgan_lib.interop import inspection, onnx_export
+from clgan_lib.interop import cli, inspection, onnx_export
 from clgan_lib.interop.learning import learn_folder
 from clgan_lib.runs import evaluation
 
@@ -38,12 +38,12 @@ def test_onnx_agrees_with_pytorch(model: str, tmp_path: Path) -> None:
     assert found["reconstruction"] < 1e-5 and found["anomaly_map"] < 1e-5 and found["mask"] < 1e-4
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     images = load_category(tmp_path, "nut", evaluation.SIZE).test[:5]  # real ones, of another number than were traced
-    redrawn, maps, masks = session.run(None, {"images": to_float(images).numpy()})
-    wanted = evaluation.answers(inspector.model, images)
+    reconstructions, maps, masks = session.run(None, {"images": to_float(images).numpy()})
+    wanted = evaluation.predict(inspector.model, images)
     np.testing.assert_allclose(maps, wanted.scores, rtol=0, atol=1e-5)
     near = np.abs(wanted.scores - inspector.threshold) < 1e-5
     assert ((masks == wanted.masks(inspector.threshold, 3.0)["calibrated"]) | near).all() and masks.any()
-    pictures = evaluation._picture(torch.from_numpy(redrawn)).astype(int)
+    pictures = evaluation._to_pixels(torch.from_numpy(reconstructions)).astype(int)
     assert np.abs(pictures - wanted.reconstructions).max() <= 1
     properties = {p.key: p.value for p in onnx.load(tmp_path / "model.onnx").metadata_props}
     assert float(properties["threshold"]) == inspector.threshold
@@ -54,9 +54,9 @@ def test_onnx_agrees_with_pytorch(model: str, tmp_path: Path) -> None:
 
 def test_what_is_no_graph_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = learn("template", tmp_path)
-    assert onnx_export.main([str(run), str(tmp_path / "model.onnx")]) == 1
+    assert cli.main(["export", str(run), str(tmp_path / "model.onnx")]) == 2
     told = capsys.readouterr().err
-    assert told.startswith("template cannot be exported to ONNX") and told.count("\n") == 1
+    assert told.startswith("clgan: template cannot be exported to ONNX") and told.count("\n") == 1
     assert not list(tmp_path.glob("*.onnx")) and not list(tmp_path.glob(".*part"))
 
 

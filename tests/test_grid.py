@@ -45,6 +45,13 @@ def papermill():
     done.touch()
 """
 
+SLEEPING = """
+import os, pathlib, time
+def papermill():
+    pathlib.Path("pid").write_text(str(os.getpid()))
+    time.sleep(600)
+"""
+
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -61,6 +68,13 @@ def environment_of(folder: Path) -> dict[str, str]:
     inherited = filter(None, [os.environ.get("PYTHONPATH")])
     path = {"PYTHONPATH": os.pathsep.join([str(folder), *inherited]), "CLGAN_CACHE": str(folder / "cache")}
     return {**os.environ, **path, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def stand_in_for_papermill(folder: Path, cli: str) -> None:
+    (folder / "papermill").mkdir(exist_ok=True)
+    (folder / "papermill/__init__.py").touch()
+    (folder / "papermill/cli.py").write_text(cli)
+    (folder / "papermill/clientwrap.py").write_text("class PapermillNotebookClient: pass")
 
 
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -124,10 +138,7 @@ def test_a_kernel_that_lost_its_port_is_started_again(words: str, attempts: int,
     (workshop / "one.yaml").write_text("categories: [tile]\nsettings: {results_root: results}\nmodels: {blur: {}}\n")
     shutil.rmtree(workshop / "results/one", ignore_errors=True)
     (workshop / "tries").write_text("")
-    (workshop / "papermill").mkdir(exist_ok=True)
-    (workshop / "papermill/__init__.py").touch()
-    (workshop / "papermill/cli.py").write_text(STUB.format(words=words))
-    (workshop / "papermill/clientwrap.py").write_text("class PapermillNotebookClient: pass")
+    stand_in_for_papermill(workshop, STUB.format(words=words))
     ended = snakemake(workshop, "--config", "experiment=one.yaml")
     shutil.rmtree(workshop / "papermill")
     assert (workshop / "tries").read_text() == "x" * attempts
@@ -156,11 +167,7 @@ def test_a_grid_that_cannot_begin_says_why_and_data_may_have_any_name(workshop: 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_grid_that_is_stopped_takes_its_runs_with_it(how: signal.Signals, workshop: Path) -> None:
     (workshop / "slow.yaml").write_text("categories: [tile]\nsettings: {results_root: results}\nmodels: {blur: {}}\n")
-    (workshop / "papermill").mkdir(exist_ok=True)
-    (workshop / "papermill/__init__.py").touch()
-    (workshop / "papermill/__main__.py").write_text(
-        "import os, pathlib, time\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(600)"
-    )
+    stand_in_for_papermill(workshop, SLEEPING)
     (workshop / "pid").unlink(missing_ok=True)
     command = [sys.executable, "-m", "clgan_lib.runs.grid", "slow.yaml", "--cores", "1"]
     with subprocess.Popen(
@@ -227,9 +234,9 @@ def test_an_error_of_several_lines_is_told_whole(tmp_path: Path) -> None:
         '---------\nException encountered at "In [7]":\n------\nCudaError   Traceback (most recent call last)\n\nFile\n'
     )
     log.write_text(head + "\nCudaError: out of memory\n\nset the allocator\n\n")
-    assert grid.more_of_error(log) == "\nCudaError: out of memory\n\nset the allocator"
+    assert grid.full_error(log) == "\nCudaError: out of memory\n\nset the allocator"
     log.write_text(head + "\nCudaError: out of memory\n\n")
-    assert grid.more_of_error(log) == "" == grid.more_of_error(tmp_path / "none.log")
+    assert grid.full_error(log) == "" == grid.full_error(tmp_path / "none.log")
 
 
 def test_the_table_holds_the_means_over_runs(tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ def wing(module: str) -> str:
     parts = module.split(".")
     if parts[0] == "baselines":
         return "baselines"
+    if module == "clgan_lib.__main__":  # it starts the command line
+        return "interop"
     package = ".".join(parts[:2])
     return parts[1] if len(parts) > 1 and MODULES[package].name == "__init__.py" else "core"
 

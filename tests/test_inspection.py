@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from clgan_lib.data import read_image, resize
 from clgan_lib.detection import detect
 from clgan_lib.exhibits import figures
-from clgan_lib.interop import inspection
+from clgan_lib.interop import cli, inspection
 from clgan_lib.interop.learning import learn_folder
 from clgan_lib.runs import evaluation, execution, weights
 from clgan_lib.runs.config import RunConfig
@@ -147,11 +147,11 @@ def test_the_command_names_what_cannot_be_read(
     run: Path, album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call = [str(run), str(album), str(tmp_path / "out")]
-    assert inspection.main(call) == 0
+    assert cli.main(["inspect", *call]) == 0
     (album / "cut.png").write_bytes((album / "wide.png").read_bytes()[:200])
     (album / "empty.jpg").touch()
     (album / "lost.png").symlink_to(tmp_path / "nowhere.png")
-    assert inspection.main(call) == 1
+    assert cli.main(["inspect", *call]) == 1
     told = capsys.readouterr()
     assert all(
         re.search(rf"^{name}: .*cannot be read", told.err, re.M) for name in ("cut.png", "empty.jpg", "lost.png")

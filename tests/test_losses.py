@@ -49,6 +49,7 @@ def test_negatives_come_from_the_same_image_only() -> None:
     query, key = unit(2, 4, 3), unit(2, 4, 3, seed=1)
     apart = [patch_nce_loss(query[i : i + 1], key[i : i + 1]) for i in range(2)]
     torch.testing.assert_close(patch_nce_loss(query, key), torch.stack(apart).mean())
+    torch.testing.assert_close(patch_nce_loss(query, key, reduction="none"), torch.stack(apart))
 
 
 def test_patch_nce_stays_finite_where_float32_exponentials_would_not() -> None:
@@ -71,6 +72,11 @@ def test_patch_nce_names_the_bad_argument(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         patch_nce_loss(query, key, temperature)
+
+
+def test_patch_nce_names_an_unknown_reduction() -> None:
+    with pytest.raises(ValueError, match="reduction: 'sum' is unknown"):
+        patch_nce_loss(unit(1, 4, 3), unit(1, 4, 3), reduction="sum")  # type: ignore[arg-type]
 
 
 def test_adversarial_loss_is_eq_1() -> None:

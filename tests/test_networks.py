@@ -7,14 +7,13 @@ import pytest
 import torch
 from torch import nn
 
+from clgan_lib.losses import draw_locations, take_locations
 from clgan_lib.networks import (
     BlurDown,
     BlurUp,
     Generator,
     PatchDiscriminator,
     ProjectionHead,
-    draw_locations,
-    take_locations,
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import sys
 import tomllib
@@ -75,6 +76,13 @@ def test_everything_imported_is_declared() -> None:
         for top in {name.partition(".")[0] for name in imports(path)}:
             if top not in sys.stdlib_module_names and top not in ("clgan_lib", "baselines"):
                 assert IMPORT_NAMES.get(top, top).lower() in base_here, f"{path} imports {top}, which is not declared"
+
+
+def test_each_command_that_is_installed_exists() -> None:
+    assert set(PROJECT["scripts"]) == {"clgan"}
+    for target in PROJECT["scripts"].values():
+        module, _, function = target.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
 
 
 def test_arrows_point_one_way() -> None:

@@ -111,7 +111,7 @@ def test_a_finished_run_is_read_back(tiny_root: Path) -> None:
     small = torch.nn.functional.interpolate(
         to_float(torch.from_numpy(maps["images"]).permute(0, 3, 1, 2)), (32, 32), mode="area"
     )
-    again = evaluation._picture(model.reconstruct(small)).astype(int)
+    again = evaluation._to_pixels(model.reconstruct(small)).astype(int)
     assert np.abs(again - maps["reconstructions"]).mean() < 2
 
 
@@ -195,7 +195,7 @@ def test_a_rerun_that_fails_takes_the_old_sign_of_success_away(tiny_root: Path) 
     newer = execution.start_run(config(tiny_root))  # of the same process: a notebook's cell that is run again
     execution.train_run(newer)
     execution.evaluate_run(newer)
-    run.found = newer.found
+    run.evaluation = newer.evaluation
     with pytest.raises(RuntimeError, match="another has taken its folder"):
         execution.finish_run(run)
     execution.finish_run(newer)

@@ -15,8 +15,8 @@ from clgan_lib.interop import map_files, native_resolution
 from clgan_lib.ranking import ranking_metrics
 
 
-def counted(scores: np.ndarray, truths: np.ndarray) -> native_resolution.Streamed:
-    found = native_resolution.Streamed()
+def counted(scores: np.ndarray, truths: np.ndarray) -> native_resolution.ScoreCounts:
+    found = native_resolution.ScoreCounts()
     for values, truth in zip(scores, truths, strict=True):
         found.add(values, truth if truth.any() else None)
     return found
@@ -57,7 +57,7 @@ def test_bins_keep_the_order_of_all_floats() -> None:
 
 
 def test_memory_does_not_grow_with_the_number_of_maps() -> None:
-    found, rng = native_resolution.Streamed(), np.random.default_rng(0)
+    found, rng = native_resolution.ScoreCounts(), np.random.default_rng(0)
     peaks = []
     for count in (2, 12):
         tracemalloc.start()
@@ -77,9 +77,9 @@ def test_native_size_opens_one_map_at_a_time(tiny_root: Path, monkeypatch: pytes
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, values)
     alive: list[int] = []
-    read, add = map_files.Reader.read, native_resolution.Streamed.add
-    monkeypatch.setattr(map_files.Reader, "read", lambda self, e: alive.append(len(alive)) or read(self, e))
-    monkeypatch.setattr(native_resolution.Streamed, "add", lambda self, *a: add(self, *a) or alive.pop())
+    read, add = map_files.MapReader.read, native_resolution.ScoreCounts.add
+    monkeypatch.setattr(map_files.MapReader, "read", lambda self, e: alive.append(len(alive)) or read(self, e))
+    monkeypatch.setattr(native_resolution.ScoreCounts, "add", lambda self, *a: add(self, *a) or alive.pop())
     found = native_resolution.native_measures(tiny_root / "maps", tiny_root, "nut")
     assert not alive and found.pop("images") == 7 and found.pop("problems") == []
     found.pop("AUROC_error")
@@ -105,7 +105,7 @@ def test_an_image_is_good_by_its_folder_and_never_for_want_of_a_mask(tiny_root: 
 
 
 def test_what_cannot_be_counted_is_named() -> None:
-    found = native_resolution.Streamed()
+    found = native_resolution.ScoreCounts()
     with pytest.raises(ValueError, match="one kind"):
         found.curve()
     with pytest.raises(ValueError, match=r"\(2, 2\) and \(2, 3\)"):

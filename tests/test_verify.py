@@ -43,7 +43,7 @@ def own(made: Path, tmp_path: Path) -> Path:
 
 
 def test_honest_tables_pass(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify.main(["--results-root", str(made)]) == 0
+    assert verify.check(results_root=made) == 0
     assert "all as the runs say" in capsys.readouterr().out
 
 
@@ -66,7 +66,7 @@ def test_an_edited_cell_is_named_with_its_line(own: Path, name: str, capsys: pyt
     digit = lines[number].rindex(".") + 1
     lines[number] = lines[number][:digit] + str((int(lines[number][digit]) + 1) % 10) + lines[number][digit + 1 :]
     path.write_text("\n".join(lines) + "\n")
-    assert verify.main(["--results-root", str(own), "e"]) == 1
+    assert verify.check(["e"], results_root=own) == 1
     assert f"e/tables/{name}, line {number + 1}: there is" in capsys.readouterr().out
 
 
@@ -81,7 +81,7 @@ def test_an_edited_number_in_a_csv_is_named(own: Path, name: str, capsys: pytest
     else:
         value = first_cell(path, "difference" if name.startswith("diff") else "IoU")
         edit(path, value, str(float(value) + 1))
-    assert verify.main(["--results-root", str(own), "e"]) >= 1
+    assert verify.check(["e"], results_root=own) >= 1
     assert f"e/tables/{name}.csv" in capsys.readouterr().out
 
 
@@ -129,7 +129,7 @@ def test_runs_tables_and_pages_that_are_missing_or_too_many(own: Path) -> None:
     assert "table4.csv cannot be read" in problems and "report.html does not show" in problems
     (own / "e/clgan/bottle/seed0/metrics.json").write_text("{")
     assert any("clgan/bottle/seed0/metrics.json is not used" in p for p in verify.check_experiment(own, "e"))
-    assert verify.main(["--results-root", str(own), "nosuch"]) == 1
+    assert verify.check(["nosuch"], results_root=own) == 1
 
 
 def test_every_run_s_numbers_recompute_from_its_maps(made: Path) -> None:

@@ -15,8 +15,7 @@ from torch.nn import functional as F
 
 from clgan_lib import lab
 from clgan_lib.detection import detect
-from clgan_lib.lab.common import FALSE, FOUND, MISSED, judged
-from clgan_lib.lab.stepper import believed
+from clgan_lib.lab.overlays import COLOURS, compared, discriminator_overlay
 from clgan_lib.lab.svg import Drawing
 from clgan_lib.losses import patch_nce_loss
 
@@ -80,12 +79,12 @@ def test_gradients_on_the_arrows_add_up_at_the_reconstruction() -> None:
     stepper.update_d()
     assert not set(stepper.trace.gradients) - {"D"}  # D's update sends nothing back to G
     stepper.update_g()
-    found = stepper.trace.gradients
+    norms = stepper.trace.gradients
     # G(x) hears from D and, through the encoder, from PatchNCE: the sum is no longer than both together.
-    assert abs(found["fake>D"] - found["query"]) <= found["dec>fake"] * 1.001
-    assert found["dec>fake"] <= (found["fake>D"] + found["query"]) * 1.001
+    assert abs(norms["fake>D"] - norms["query"]) <= norms["dec>fake"] * 1.001
+    assert norms["dec>fake"] <= (norms["fake>D"] + norms["query"]) * 1.001
     assert stepper.trace.shapes["enc>dec"] == (2, 16, 8, 8) and stepper.trace.shapes["H>L"] == (2, 16, 256)
-    assert min(found.values()) > 0
+    assert min(norms.values()) > 0
 
 
 def test_reset_goes_back_to_the_first_weights() -> None:
@@ -104,7 +103,7 @@ def test_the_buttons_of_the_stepper() -> None:
     state = torch.get_rng_state()
     stepper = lab.LossStepper(steps(), torch.zeros(3, 32, 32, dtype=torch.uint8))
     assert "Nothing has run" in words(stepper.live.picture.value)
-    for name, said in {"D's update": "D's update: D looked at 2 real", "G's update": "G's update: L_total"}.items():
+    for name, said in {"D's update": "D's update on 2 real", "G's update": "G's update: L_total"}.items():
         stepper.buttons[name].click()
         assert said in words(stepper.live.picture.value)
     stepper.buttons["10 iterations"].click()
@@ -114,18 +113,18 @@ def test_the_buttons_of_the_stepper() -> None:
     assert torch.equal(state, torch.get_rng_state())  # a widget that seeds the reader's generator would be a trap
 
 
-def test_what_d_believes_is_blue_for_real_and_orange_for_redrawn() -> None:
-    seen = believed(np.full((4, 4, 3), 100, np.uint8), np.array([[9.0, -9.0], [0.0, 0.0]]))
+def test_d_s_predictions_are_blue_for_real_and_orange_for_reconstructed() -> None:
+    seen = discriminator_overlay(np.full((4, 4, 3), 100, np.uint8), np.array([[9.0, -9.0], [0.0, 0.0]]))
     assert seen[0, 0, 2] > seen[0, 0, 0] and seen[0, 3, 0] > seen[0, 3, 2] and (seen[3, 3] == 100).all()
 
 
 def test_contrast_is_eq_2_taken_apart() -> None:
     generator = torch.Generator().manual_seed(0)
     query, key = (F.normalize(torch.randn(9, 6, generator=generator), dim=1) for _ in "qk")
-    found = lab.contrast(query, key, 0.2)
-    torch.testing.assert_close(found.losses.mean(), patch_nce_loss(query[None], key[None], 0.2))
-    torch.testing.assert_close(found.weights.sum(1), torch.ones(9))
-    torch.testing.assert_close(-found.weights.diagonal().log(), found.losses)
+    parts = lab.contrast(query, key, 0.2)
+    torch.testing.assert_close(parts.losses.mean(), patch_nce_loss(query[None], key[None], 0.2))
+    torch.testing.assert_close(parts.weights.sum(1), torch.ones(9))
+    torch.testing.assert_close(-parts.weights.diagonal().log(), parts.losses)
 
 
 def test_pixel_features_are_the_patches_row_by_row() -> None:
@@ -143,14 +142,14 @@ def test_pixel_features_are_the_patches_row_by_row() -> None:
 def test_the_explorer_shows_what_detect_and_the_metrics_say(root: Path) -> None:
     explorer = lab.PipelineExplorer(lab.finished_runs(root, "fake"))
     explorer.k.value, explorer.blur.value = 1.5, 3
-    found, index = explorer.found, explorer.image.value
-    mask = detect(found.images[index], found.reconstructions[index], 1.5, blur=3).mask
-    truth = found.truths[index]
+    run, index = explorer.evaluation, explorer.image.value
+    mask = detect(run.images[index], run.reconstructions[index], 1.5, blur=3).mask
+    truth = run.truths[index]
     numbers = [(mask & truth).sum(), (mask & ~truth).sum(), (~mask & truth).sum(), (~mask & ~truth).sum()]
     expected = percentages(*map(float, numbers))
     shown = dict(re.findall(r"class='score-(\w+)'>([\d.]+)<", explorer.live.picture.value))
     assert shown == {name: f"{value:.1f}" for name, value in expected.items()}
-    assert "At k1 = 1.5 at most 30.8 % of a channel can pass." in words(explorer.live.picture.value)
+    assert "At k1 = 1.5 at most 30.8 % of a channel can lie above." in words(explorer.live.picture.value)
     explorer.reset.click()
     assert explorer.settings == {"k": 3.0, "k2": 1.0, "blur": 5, "closing": 3}
     scores = explorer.scores
@@ -158,10 +157,10 @@ def test_the_explorer_shows_what_detect_and_the_metrics_say(root: Path) -> None:
 
 
 def test_the_explorer_leaves_out_maps_without_reconstructions(root: Path, tmp_path: Path) -> None:
-    found = lab.finished_runs(root, "fake")
-    with np.load(found["bottle"]["template"] / "maps.npz", allow_pickle=False) as maps:
+    runs = lab.finished_runs(root, "fake")
+    with np.load(runs["bottle"]["template"] / "maps.npz", allow_pickle=False) as maps:
         np.savez(tmp_path / "maps.npz", **{name: maps[name] for name in maps.files if name != "reconstructions"})
-    explorer = lab.PipelineExplorer({"bottle": {**found["bottle"], "theirs": tmp_path}, "grid": {"theirs": tmp_path}})
+    explorer = lab.PipelineExplorer({"bottle": {**runs["bottle"], "theirs": tmp_path}, "grid": {"theirs": tmp_path}})
     assert {model for models in explorer.runs.values() for model in models} == {"clgan", "template"}
     with pytest.raises(ValueError, match="no finished run with maps"):
         lab.PipelineExplorer({"grid": {"theirs": tmp_path}})
@@ -170,22 +169,22 @@ def test_the_explorer_leaves_out_maps_without_reconstructions(root: Path, tmp_pa
 def test_the_explorer_changes_run_and_keeps_the_image(root: Path) -> None:
     explorer = lab.PipelineExplorer(lab.finished_runs(root, "fake"))
     assert (explorer.category.value, explorer.model.value, explorer.image.label) == ("bottle", "clgan", "dent/002.png")
-    explorer.image.value = explorer.found.names.index("scratch/001.png")
+    explorer.image.value = explorer.evaluation.names.index("scratch/001.png")
     pictures = set()
     for category, model in (("bottle", "template"), ("metal_nut", "template"), ("metal_nut", "clgan")):
         explorer.category.value, explorer.model.value = category, model
         assert explorer.image.label == "scratch/001.png"
         pictures.add(explorer.live.picture.value)
     assert len(pictures) == 3
-    explorer.image.value = explorer.found.defects.index("good")
+    explorer.image.value = explorer.evaluation.defects.index("good")
     assert "This image is good" in words(explorer.live.picture.value)
 
 
 def test_a_perfect_residual_passes_up_to_the_cap_and_not_beyond(root: Path) -> None:
-    found = lab.read_evaluation(root / "fake/clgan/bottle/seed0")
-    for index, truth in enumerate(found.truths):
+    run = lab.read_evaluation(root / "fake/clgan/bottle/seed0")
+    for index, truth in enumerate(run.truths):
         if truth.any():
-            score = lab.score(lab.detectors(found, index, k=3.0), truth)["perfect residual, as set"]
+            score = lab.score(lab.detectors(run, index, k=3.0), truth)["perfect residual, as set"]
             assert score["R"] == (100 if truth.mean() <= 0.1 else 0)
 
 
@@ -193,8 +192,8 @@ def test_finished_runs_are_those_with_metrics_and_maps(root: Path) -> None:
     fake_run(root, "clgan", "bottle", seed=3)
     fake_run(root, "udcae", "bottle", maps=False)
     (root / "fake/template/metal_nut/seed0/metrics.json").unlink()
-    found = lab.finished_runs(root, "fake")
-    assert {c: {m: f.name for m, f in runs.items()} for c, runs in found.items()} == {
+    finished = lab.finished_runs(root, "fake")
+    assert {c: {m: f.name for m, f in runs.items()} for c, runs in finished.items()} == {
         "bottle": {"clgan": "seed0", "template": "seed0"},
         "metal_nut": {"clgan": "seed0"},
     }
@@ -217,17 +216,17 @@ def test_the_browser_shows_every_model(root: Path) -> None:
         assert browser.live.picture.value != before
     assert "has no detector of its own" in words(browser.live.picture.value)  # template, under "native"
     browser.category.value = "metal_nut"
-    assert set(browser.answers) == {"clgan", "template"}
+    assert set(browser.evaluations) == {"clgan", "template"}
     with pytest.raises(ValueError, match="no model was tested on 'x'"):
-        lab.draw_models(browser.answers, "x")
+        lab.draw_models(browser.evaluations, "x")
 
 
-def test_judged_colours() -> None:
+def test_a_mask_against_its_truth_in_colours() -> None:
     mask, truth = np.array([[True, True, False, False]]), np.array([[True, False, True, False]])
-    seen = judged(np.zeros((1, 4, 3), np.uint8), mask, truth)[0].astype(int)
-    for pixel, colour in zip(seen, (FOUND, FALSE, MISSED), strict=False):
+    seen = compared(np.zeros((1, 4, 3), np.uint8), mask, truth)[0].astype(int)
+    for pixel, colour in zip(seen, COLOURS.values(), strict=False):
         assert np.argmax(pixel) == np.argmax(colour)
-    assert len(set(seen[3])) == 1  # grey where nothing is and nothing was found
+    assert len(set(seen[3])) == 1  # a true negative is grey
 
 
 def test_an_error_in_a_callback_is_shown_and_raised(root: Path) -> None:

@@ -1,8 +1,8 @@
 """Can these numbers be? An audit of published tables of P, R, F1, IoU and ACC: a GRIM test for segmentation.
 
-``audit`` asks of every cell whether any images could give it, under which averaging and on which defect types;
-``marked`` puts the answer into the table itself. Nothing but the table is needed; the defects'
-areas, which anyone can measure on a public data set's masks, bound the accuracy too.
+``audit`` asks of every cell whether any images could give it, under which averaging and on which defect types; ``marked``
+shows the result in the table itself. Nothing but the table is needed. The defects' areas, which anyone can measure on a
+public data set's masks, bound the accuracy too. This wing imports `data` of the core and `render`.
 
 GRIM: Brown, Heathers, "The GRIM test: a simple technique detects numerous anomalies in the reporting of results in
 psychology", Social Psychological and Personality Science 8(4), 2017, asks whether a mean of integers can be.
@@ -15,29 +15,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from clgan_lib.audit.cell_checks import (
-    CONSISTENT,
-    IMPOSSIBLE,
-    SUSPICIOUS,
-    Finding,
-    accuracy_among_models,
-    best_everywhere,
-    f1_between,
-    iou_between,
-    joint,
-    readings,
-    row_means,
-)
-from clgan_lib.audit.figure import bounds_figure
-from clgan_lib.audit.k_series import against_table, iou_along, optimum_bracketed
-from clgan_lib.audit.k_series import cells as sweep_cells
-from clgan_lib.audit.marks import marked, marked_subsets, sentences
+from clgan_lib.audit import cell_checks
+from clgan_lib.audit.areas import defect_areas
+from clgan_lib.audit.cell_checks import CONSISTENT, IMPOSSIBLE, Finding, readings
+from clgan_lib.audit.presentation import bounds_figure, marked, marked_subsets, sentences
 from clgan_lib.audit.subsets import accuracy_on_areas, fitting_subsets, likelier_averaging, subsets
-from clgan_lib.audit.table import MAIN, SWEEP, Column, columns, read_areas, read_table
+from clgan_lib.audit.table import MAIN, SWEEP, columns, read_areas, read_table
 
 __all__ = [
-    "CONSISTENT", "IMPOSSIBLE", "MAIN", "SUSPICIOUS", "SWEEP", "Column", "Finding", "audit", "columns", "marked",
-    "bounds_figure", "marked_subsets", "read_areas", "read_table", "readings", "sentences", "subsets",
+    "IMPOSSIBLE", "MAIN", "SWEEP", "audit", "bounds_figure", "columns", "defect_areas", "marked", "marked_subsets",
+    "read_areas", "read_table", "readings", "sentences", "subsets",
 ]  # fmt: skip
 
 
@@ -68,24 +55,24 @@ def audit(
     if sweep is not None and not best:
         raise ValueError("best: empty; name the model of the table that the sweep was made with")
     cells = columns(read_table(table))
-    found = [*row_means(cells), *f1_between(cells), *iou_between(cells)]
-    found += [*joint(cells, found), *accuracy_among_models(cells)]
+    findings: list[Finding] = []
+    for check in (cell_checks.row_means, cell_checks.f1_between, cell_checks.iou_between):
+        findings += check(cells)
+    findings += [*cell_checks.joint(cells, findings), *cell_checks.accuracy_among_models(cells)]
     if areas is not None:
         known = read_areas(areas)
         measured = list(accuracy_on_areas(cells, known))
-        found += [*measured, *likelier_averaging(cells, known, measured)]
+        findings += [*measured, *likelier_averaging(cells, known, measured)]
         for category in dict.fromkeys(item.category for item in measured if item.verdict == IMPOSSIBLE):
-            found.append(fitting_subsets(subsets(cells, known, category), category))
+            findings.append(fitting_subsets(subsets(cells, known, category), category))
     if best:
-        found += best_everywhere(cells, best)
+        findings += cell_checks.best_everywhere(cells, best)
     if sweep is not None:
-        series = sweep_cells(read_table(sweep, SWEEP))
-        found += [
-            *against_table(series, cells, best, sweep_k),
-            *iou_along(series, best),
-            *optimum_bracketed(series, best),
-        ]
-    frame = pd.DataFrame([asdict(item) for item in found])
+        series = cell_checks.sweep_cells(read_table(sweep, SWEEP))
+        findings += cell_checks.against_table(series, cells, best, sweep_k)
+        findings += cell_checks.iou_along(series, best)
+        findings += cell_checks.optimum_bracketed(series, best)
+    frame = pd.DataFrame([asdict(item) for item in findings])
     flagged = frame["verdict"] != CONSISTENT
     frame.insert(0, "number", flagged.cumsum().where(flagged, 0))
     return frame

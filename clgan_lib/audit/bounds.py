@@ -6,8 +6,8 @@ one per image. Its solution on finitely many points proves nothing, but its mult
 $$ \overline{ACC} \le \frac1n \sum_i \max_{P,R} \left[ACC_i - \lambda \cdot (P, R, F_1, IoU)\right]
    + \max_{t \in \text{printed} \pm \text{rounding}} \lambda \cdot t $$
 
-for *every* $\lambda$. The inner maxima are taken by branch and bound with upper bounds per cell (everything is monotone in
-P and in R), so that the result is an upper bound whatever the points were.
+for *every* $\lambda$. Branch and bound takes the inner maxima, with upper bounds per cell, since everything is monotone in P
+and in R. So the result is an upper bound whatever the points were.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from scipy.optimize import linprog
 
 from clgan_lib.audit.surface import Array, accuracy, pooled_possible, surface
 
-TOLERANCE = 2e-7  # of the bounds, relative to the multipliers; far finer than two decimals of a percentage
-PRICING = 2e-5  # the same while multipliers are looked for
-GAP = 5e-5  # where the linear program and the proof agree to this, the search for better multipliers ends
-MAX_ROUNDS = 40
-GROUPS = 12  # images of similar area share a distribution where multipliers are looked for; not where bounds are proven
-MAX_CELLS = 300_000  # memory: past this the cells' present upper bounds are taken, which is still safe
+_TOLERANCE = 2e-7  # of the bounds, relative to the multipliers; far finer than two decimals of a percentage
+_PRICING = 2e-5  # the same while multipliers are looked for
+_GAP = 5e-5  # where the linear program and the proof agree to this, the search for better multipliers ends
+_MAX_ROUNDS = 40
+_GROUPS = (
+    12  # images of similar area share a distribution where multipliers are looked for; not where bounds are proven
+)
+_MAX_CELLS = 300_000  # memory: past this the cells' present upper bounds are taken, which is still safe
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def means_possible(low: Array, high: Array, areas: Array | None = None, share: A
         low: lower ends of the four means, shape ``(4,)``, in [0, 1].
         high: upper ends, likewise.
         areas: the defect's share of each defective image, shape ``(n,)``, in (0, 1]; a large defect forbids a low P with
-            a high R, since false alarms need background. ``None`` where unknown.
+            a high R, since false positives need background. ``None`` where unknown.
         share: each image's share of the mean, shape ``(n,)``; what they lack of 1 belongs to images without a defect,
             whose 0/0 may count 0 or 1. ``None`` for 1/n.
 
@@ -62,7 +64,7 @@ def means_possible(low: Array, high: Array, areas: Array | None = None, share: A
 def accuracy_bound(
     low: Array, high: Array, areas: Array, share: Array | None = None, *, sign: int = 1, enough: float | None = None
 ) -> Bound:
-    """The highest mean ACC of images whose mean P, R, F1 and IoU lie in the box, which must be possible on them.
+    """The highest mean ACC of images whose mean P, R, F1 and IoU lie in the box; some means in it must be possible.
 
     Args:
         low, high, areas, share: as in ``means_possible``.
@@ -82,34 +84,37 @@ def _optimum(
     order = np.argsort(areas, kind="stable")
     areas = areas[order]
     share = np.full(len(areas), 1 / len(areas)) if share is None else share[order]
-    groups = np.array_split(np.arange(len(areas)), min(GROUPS, len(areas)))
+    groups = np.array_split(np.arange(len(areas)), min(_GROUPS, len(areas)))
     weight = np.array([share[part].sum() for part in groups])
     area = np.array([areas[part] @ share[part] for part in groups]) / weight
     master = _Master(low, high, area, weight, sign)
     target = 0.0 if sign == 0 else enough
-    for _ in range(MAX_ROUNDS):
+    for _ in range(_MAX_ROUNDS):
         multipliers, attained = master.solve()
         if target is not None and attained >= target - 1e-9:
             return Bound(np.inf, attained)
-        upper, where = support(multipliers, area, sign, PRICING)
+        upper, where = support(multipliers, area, sign, _PRICING)
         proven = float(upper @ weight + master.constant(multipliers))
-        decided = target is not None and proven < target - GAP / 50
-        if decided or proven - attained < GAP + 2 * _slack(multipliers, PRICING):
+        decided = target is not None and proven < target - _GAP / 50
+        if decided or proven - attained < _GAP + 2 * _slack(multipliers, _PRICING):
             break
         master.add(where)
     # The same multipliers, for the images themselves and not for groups of them.
-    upper, _ = support(multipliers, areas, sign, TOLERANCE)
+    upper, _ = support(multipliers, areas, sign, _TOLERANCE)
     return Bound(float(upper @ share + master.constant(multipliers)), attained)
 
 
 class _Master:
-    """The linear program over the points found so far; missing the box costs ``PENALTY``, so it always has a solution."""
+    """The linear program over the present points; missing the box costs ``PENALTY``, so it always has a solution."""
 
     PENALTY = 300.0
 
     def __init__(self, low: Array, high: Array, area: Array, share: Array, sign: int) -> None:
         self.low, self.high, self.area, self.share, self.sign = low, high, area, share, sign
         self.good_share = max(0.0, 1 - share.sum())
+        # What an image without a defect may contribute: all 0; all 1 (0/0 = 1); only R 1 (0/0 = 1, false positives).
+        self.good_values = np.array([[0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 0, 0]], float)
+        self.good_gain = sign * np.array([1.0, 1.0, 1.0] if sign > 0 else [0.0, 1.0, 0.0])
         steps = np.array([0, 0.01, 0.1, 0.3, 0.6, 0.9, 1])
         grid = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
         grid = np.vstack([grid, (low[:2] + high[:2]) / 2])  # all images alike
@@ -128,24 +133,15 @@ class _Master:
         self.group = np.concatenate([self.group, np.arange(len(points))])
         self._drop_invalid()
 
-    def good_points(self) -> tuple[Array, Array]:
-        """What an image without a defect may contribute: all 0; all 1 (0/0 = 1); only R 1 (0/0 = 1, false alarms)."""
-        values = np.array([[0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 0, 0]], float)
-        return values, self.sign * np.array([1.0, 1.0, 1.0] if self.sign > 0 else [0.0, 1.0, 0.0])
-
     def constant(self, weights: Array) -> float:
         """What the bound holds beside the defective images: the box's part and the good images' part."""
-        values, gain = self.good_points()
-        return float(
-            -np.minimum(weights * self.low, weights * self.high).sum()
-            + self.good_share * (values @ weights + gain).max()
-        )
+        box = np.minimum(weights * self.low, weights * self.high).sum()
+        return float(-box + self.good_share * (self.good_values @ weights + self.good_gain).max())
 
     def solve(self) -> tuple[Array, float]:
         """Multipliers, shape ``(4,)``, as weights to add to the accuracy, and the optimum on the present points."""
-        values, gain = self.good_points()
-        values = np.concatenate([surface(self.points[:, 0], self.points[:, 1]), values])  # (columns, 4)
-        gain = np.concatenate([self.gain, gain])
+        values = np.concatenate([surface(self.points[:, 0], self.points[:, 1]), self.good_values])  # (columns, 4)
+        gain = np.concatenate([self.gain, self.good_gain])
         group = np.concatenate([self.group, np.full(3, len(self.area))])
         slack = np.zeros((8, 8))
         slack[:4, :4] = slack[4:, 4:] = -np.eye(4)
@@ -163,14 +159,14 @@ class _Master:
         return price[:4] - price[4:], -float(result.fun)
 
 
-def support(weights: Array, areas: Array, sign: int, tolerance: float = TOLERANCE) -> tuple[Array, Array]:
+def support(weights: Array, areas: Array, sign: int, tolerance: float = _TOLERANCE) -> tuple[Array, Array]:
     """Per image, the maximum over (P, R) of ``weights`` . (P, R, F1, IoU) + ``sign`` ACC, from above.
 
     Args:
         weights: shape ``(4,)``, any size.
         areas: the defects' shares, shape ``(n,)``, in [0, 1]; 0 allows any P and R.
         sign: 1, 0 or -1, the weight of the accuracy.
-        tolerance: how far above the maxima the bounds may end, relative to the weights; more only past ``MAX_CELLS``.
+        tolerance: how far above the maxima the bounds may end, relative to the weights; more only past ``_MAX_CELLS``.
 
     Returns:
         Upper bounds, shape ``(n,)``, and the best (P, R) seen, shape ``(n, 2)``.
@@ -192,7 +188,7 @@ def support(weights: Array, areas: Array, sign: int, tolerance: float = TOLERANC
         upper = _cell_bound(cells, size, weights, areas[image], sign)
         alive = upper > best[image] + slack
         cells, image, upper = cells[alive], image[alive], upper[alive]
-        if not len(cells) or 4 * len(cells) > MAX_CELLS or size < 1e-12:
+        if not len(cells) or 4 * len(cells) > _MAX_CELLS or size < 1e-12:
             break
         size /= 2
         cells = (cells[:, None] + size * np.array([[0, 0], [0, 1], [1, 0], [1, 1]])).reshape(-1, 2)

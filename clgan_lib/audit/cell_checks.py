@@ -1,8 +1,7 @@
-"""The checks of a published table that need nothing but the table: each cell against its row, column and claims.
+"""The checks that need nothing but published tables: each cell against its row, column, claims and a sweep of k.
 
-A finding is one check of one cell: what is printed, what arithmetic allows, and one sentence on what can and can't be
-concluded. *Impossible* means that no set of images gives the number under any averaging; *suspicious* that an innocent
-reading exists but is hard to believe. Why, is in ``surface`` and ``bounds``.
+*Impossible* means that no set of images gives the number under any averaging; *suspicious* that an innocent reading
+exists but is hard to believe. Why, is in ``surface`` and ``bounds``.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ import pandas as pd
 
 from clgan_lib.audit.bounds import means_possible
 from clgan_lib.audit.surface import harmonic_mean, iou_from_f1, pooled_possible
-from clgan_lib.audit.table import MEAN, METRICS, Column
+from clgan_lib.audit.table import MEAN, METRICS, SWEEP, Column
 
 IMPOSSIBLE, SUSPICIOUS, CONSISTENT = "impossible", "suspicious", "consistent"
-EPS = 1e-9  # percent; float noise
+_EPS = 1e-9  # percent; float noise
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,7 @@ class Finding:
     """One check of one cell, or of a category, or of the table where no cell is named. Numbers in percent.
 
     Attributes:
+        sentence: what is printed, what arithmetic allows, what can and can't be concluded.
         metric: the cell's metric, or several separated by blanks where only together they contradict each other.
         low, high: what the check allows; nan where it gives no bound.
         k: the threshold's factor, for cells of a sweep; nan elsewhere.
@@ -51,20 +51,17 @@ def row_means(table: list[Column]) -> Iterator[Finding]:
             if not row:
                 continue
             printed, cells = mean.percent[metric], [c.percent[metric] for c in row]
-            plain, slack = (
-                float(np.mean(cells)),
-                mean.half[metric] + float(np.mean([c.half[metric] for c in row])) + EPS,
-            )
+            plain = float(np.mean(cells))
+            slack = mean.half[metric] + float(np.mean([c.half[metric] for c in row])) + _EPS
             outside = not min(cells) - slack <= printed <= max(cells) + slack
             verdict = CONSISTENT if abs(printed - plain) <= slack else IMPOSSIBLE if outside else SUSPICIOUS
             why = "lies outside all of them" if outside else "is weighted, or one of these numbers is misprinted"
-            sentence = (
-                f"The mean of the row's {len(cells)} cells is {plain:.2f}, not {printed:.2f}: the printed mean {why}."
-            )
-            if verdict == CONSISTENT:
-                sentence = f"The printed mean {printed:.2f} is the plain mean of the row's {len(cells)} cells."
-            low, high = plain - slack, plain + slack
-            yield Finding("row mean", verdict, sentence, mean.model, MEAN, metric, printed, low, high)
+            sentence = f"The printed mean {printed:.2f} is the plain mean of the row's {len(cells)} cells."
+            if verdict != CONSISTENT:
+                cells_say = f"The mean of the row's {len(cells)} cells is {plain:.2f}, not {printed:.2f}"
+                sentence = f"{cells_say}: the printed mean {why}."
+            place = (mean.model, MEAN, metric)
+            yield Finding("row mean", verdict, sentence, *place, printed, plain - slack, plain + slack)
 
 
 def f1_between(table: list[Column]) -> Iterator[Finding]:
@@ -74,18 +71,16 @@ def f1_between(table: list[Column]) -> Iterator[Finding]:
         low = max(0.0, column.low("P") + column.low("R") - 100)
         high = 100 * float(harmonic_mean(column.high("P") / 100, column.high("R") / 100))
         verdict, sentence = CONSISTENT, f"F1 {f1:.2f} lies within what P {p:.2f} and R {r:.2f} allow."
-        if column.low("F1") > high + EPS:
+        if column.low("F1") > high + _EPS:
             verdict = IMPOSSIBLE
             sentence = (
                 f"F1 {f1:.2f} lies above {high:.2f}, the harmonic mean of P {p:.2f} and R {r:.2f}, which neither pooled "
                 "counts nor means over the same images can exceed: one of the three is wrong, which one can't be told"
                 f"{_left_out(p, r, f1)}."
             )
-        elif column.high("F1") < low - EPS:
-            verdict = IMPOSSIBLE
-            sentence = (
-                f"F1 {f1:.2f} lies below P + R - 100 = {low:.2f}, the least of any averaging: one of them is wrong."
-            )
+        elif column.high("F1") < low - _EPS:
+            verdict, least = IMPOSSIBLE, f"P + R - 100 = {low:.2f}, the least of any averaging"
+            sentence = f"F1 {f1:.2f} lies below {least}: one of them is wrong."
         yield Finding("F1 against P and R", verdict, sentence, column.model, column.category, "F1", f1, low, high)
 
 
@@ -110,36 +105,33 @@ def iou_between(table: list[Column]) -> Iterator[Finding]:
             low = max(low, column.low("P") + column.low("R") - 100)
         high, name = min((column.high(metric), metric) for metric in ("F1", "P", "R") if column.has(metric))
         verdict, sentence = CONSISTENT, f"IoU {iou:.2f} lies within what F1 {f1:.2f} allows."
-        if column.low("IoU") > high + EPS:
+        if column.low("IoU") > high + _EPS:
             verdict = IMPOSSIBLE
             sentence = (
                 f"IoU {iou:.2f} lies above {name} {column.percent[name]:.2f}, which it exceeds in no image and hence in no "
                 "mean or pool: one of the two is wrong, or they are not about the same images; which can't be told."
             )
-        elif column.high("IoU") < low - EPS:
-            verdict = IMPOSSIBLE
-            sentence = (
-                f"IoU {iou:.2f} lies below {low:.2f}, the least that F1 {f1:.2f}, P and R allow: one of them is wrong."
-            )
+        elif column.high("IoU") < low - _EPS:
+            verdict, least = IMPOSSIBLE, f"{low:.2f}, the least that F1 {f1:.2f}, P and R allow"
+            sentence = f"IoU {iou:.2f} lies below {least}: one of them is wrong."
         yield Finding("IoU against F1", verdict, sentence, column.model, column.category, "IoU", iou, low, high)
 
 
 def readings(table: list[Column]) -> pd.DataFrame:
-    """Per column of the table, whether P, R, F1 and IoU fit together as pooled counts and as means over images.
+    """Whether P, R, F1 and IoU of each column fit together as pooled counts, and as means over images.
 
     Returns:
         The columns model, category, pooled, means. Means of every kind obey the same inequalities: over defective images,
         over all images, over defect types.
     """
-    rows = [
-        (c.model, c.category, c.category != MEAN and pooled_possible(*c.box()), means_possible(*c.box())) for c in table
-    ]
-    return pd.DataFrame(rows, columns=["model", "category", "pooled", "means"])
+    rows = [(c.model, c.category, c.category != MEAN and pooled_possible(*c.box())) for c in table]
+    frame = pd.DataFrame(rows, columns=["model", "category", "pooled"])
+    return frame.assign(means=[means_possible(*c.box()) for c in table])
 
 
-def joint(table: list[Column], found: list[Finding]) -> Iterator[Finding]:
+def joint(table: list[Column], findings: list[Finding]) -> Iterator[Finding]:
     """Columns that pass each check of two or three cells, yet have no images behind all four; then the averaging's sum."""
-    known = {(item.model, item.category) for item in found if item.verdict == IMPOSSIBLE and item.category != MEAN}
+    known = {(item.model, item.category) for item in findings if item.verdict == IMPOSSIBLE and item.category != MEAN}
     fits = readings(table)
     for column, means in zip(table, fits["means"], strict=True):
         verdict, sentence = CONSISTENT, "P, R, F1 and IoU can be means over one set of images."
@@ -160,24 +152,22 @@ def accuracy_among_models(table: list[Column]) -> Iterator[Finding]:
     r"""ACC against the other rows of its category, which share the images and hence the defects' mean area $\bar a$.
 
     $1 - ACC \ge \overline{a(1-R)} \ge \bar a - \bar R$ in every row, so each row bounds the area from above, and a row's
-    false alarms are at least $1 - ACC - \bar a$. More than half of the surface falsely marked by a detector that finds a
-    smaller share of the defects is suspicious; impossible it is not.
+    false positives are at least $1 - ACC - \bar a$ of the surface. More than half of it falsely marked, by a detector that
+    detects a smaller share of the defects, is suspicious but not impossible.
     """
     table = [column for column in table if column.has("R", "ACC")]
     for column in [c for c in table if c.category != MEAN]:
         acc, r = column.percent["ACC"], column.percent["R"]
         area = min(100 - c.low("ACC") + c.high("R") for c in table if c.category == column.category)
-        alarms = 100 - column.high("ACC") - area
-        verdict, sentence = (
-            CONSISTENT,
-            f"ACC {acc:.2f} suits the area that the rows of {column.category} leave the defects.",
-        )
-        if alarms > max(50.0, column.high("R")):
+        false_positives = 100 - column.high("ACC") - area
+        verdict, rows = CONSISTENT, f"the rows of {column.category} leave the defects"
+        sentence = f"ACC {acc:.2f} suits the area that {rows}."
+        if false_positives > max(50.0, column.high("R")):
             verdict = SUSPICIOUS
             sentence = (
-                f"The rows of {column.category} leave the defects at most {area:.2f} % of the surface, so ACC {acc:.2f} "
-                f"needs at least {alarms:.2f} % falsely marked by a detector that finds {r:.2f} % of the defects: not "
-                f"strictly impossible, but a misprint is likelier{_as_fraction(column, table)}."
+                f"T{rows[1:]} at most {area:.2f} % of the surface, so ACC {acc:.2f} needs at least {false_positives:.2f} % "
+                f"falsely marked by a detector that finds {r:.2f} % of the defects: not strictly impossible, but a misprint "
+                f"is likelier{_as_fraction(column, table)}."
             )
         yield Finding("ACC among models", verdict, sentence, column.model, column.category, "ACC", acc)
 
@@ -215,3 +205,59 @@ def best_everywhere(table: list[Column], model: str) -> Iterator[Finding]:
             f"in this many categories: {single}; that it is higher in all metrics can be said of means only."
         )
     yield Finding("best everywhere", verdict, sentence, model)
+
+
+# --- a published sweep of the threshold's factor k ---------------------------------------------------------------------
+
+Cells = dict[tuple[str, str, float], tuple[float, float]]  # (metric, category, k): percent, half a unit of its rounding
+
+
+def sweep_cells(sweep: pd.DataFrame) -> Cells:
+    """The cells of a sweep as ``read_table`` returns it."""
+    rows = sweep[[*SWEEP, "percent", "half"]].itertuples(index=False, name=None)
+    return {(metric, category, float(k)): (percent, half) for metric, category, k, percent, half in rows}
+
+
+def against_table(sweep: Cells, table: list[Column], model: str, k: float) -> Iterator[Finding]:
+    """The sweep at the main table's own ``k`` is the same measurement, so it should print the same numbers."""
+    main = {column.category: column for column in table if column.model == model}
+    for (metric, category, at), (percent, half) in sweep.items():
+        if abs(at - k) > _EPS or category not in main or not main[category].has(metric):
+            continue
+        other, slack = main[category].percent[metric], half + main[category].half[metric] + _EPS
+        verdict, sentence = CONSISTENT, f"The sweep at k = {k} and the main table agree within rounding: {percent:.2f}."
+        if abs(percent - other) > slack:
+            verdict = SUSPICIOUS
+            sentence = (
+                f"The sweep at k = {k} prints {percent:.2f}, the main table {other:.2f} ({percent - other:+.2f}): not one "
+                "run with one setting; a second training run would explain it, and which of the two is meant can't be told."
+            )
+        low, high = other - slack, other + slack
+        yield Finding("sweep against table", verdict, sentence, model, category, metric, percent, low, high, at)
+
+
+def optimum_bracketed(sweep: Cells, model: str) -> Iterator[Finding]:
+    """An optimum is shown only where a series falls on both sides of it."""
+    for metric, category in dict.fromkeys(key[:2] for key in sweep):
+        series = {key[2]: cell[0] for key, cell in sweep.items() if key[:2] == (metric, category)}
+        best, first, last = max(series, key=series.__getitem__), min(series), max(series)
+        verdict = CONSISTENT
+        sentence = f"The highest value {series[best]:.2f}, at k = {best}, lies inside the range swept."
+        if best in (first, last):
+            verdict = SUSPICIOUS
+            trend = f"still rises at its last k = {last}" if best == last else f"falls from its first k = {first}"
+            sentence = f"The series {trend}: the best of the range swept, not shown to be the optimum."
+        yield Finding("optimum bracketed", verdict, sentence, model, category, metric, series[best], k=best)
+
+
+def iou_along(sweep: Cells, model: str) -> Iterator[Finding]:
+    r"""$F_1/(2-F_1) \le IoU \le F_1$ at every k, under every averaging."""
+    for (metric, category, k), (f1, half) in sweep.items():
+        if metric != "F1" or ("IoU", category, k) not in sweep:
+            continue
+        iou, slack = sweep["IoU", category, k]
+        low, high = 100 * float(iou_from_f1(max(0.0, f1 - half) / 100)), f1 + half
+        fits = low - slack - _EPS <= iou <= high + slack + _EPS
+        sentence = f"At k = {k} IoU {iou:.2f} lies {'within' if fits else 'outside'} what F1 {f1:.2f} allows."
+        verdict = CONSISTENT if fits else IMPOSSIBLE
+        yield Finding("IoU against F1", verdict, sentence, model, category, "IoU", iou, low, high, k)

@@ -20,7 +20,7 @@ READINGS = {
     "pooled": "pooled defective images",
     "pooled all": "pooled images",
 }
-AREA_SLACK = 0.01  # areas measured on masks resized otherwise may differ by this share of themselves
+_AREA_SLACK = 0.01  # areas measured on masks resized otherwise may differ by this share of themselves
 
 
 def accuracy_range(
@@ -33,14 +33,14 @@ def accuracy_range(
         by_type: areas of the images of each defect type, and of "good" where there are any.
         reading: one of ``READINGS``.
         tight: whether the highest ACC is wanted even where the printed one is known to be possible (else 100 there).
-            The lowest of a mean never is: it is 0 unless the printed ACC lies below it.
+            The lowest ACC of a mean is 0 unless the printed one lies below it.
 
     Returns:
         ``(nan, nan)`` where P, R, F1 and IoU are impossible on these images whatever ACC is.
     """
     low, high = column.box()
     areas, share = _shares(by_type, reading)
-    small, large = areas * (1 - AREA_SLACK), np.minimum(areas * (1 + AREA_SLACK), 1)
+    small, large = areas * (1 - _AREA_SLACK), np.minimum(areas * (1 + _AREA_SLACK), 1)
     if reading.startswith("pooled"):
         ends = [pooled_accuracy(low, high, float(part @ share)) for part in (small, large)]
         fits = pooled_possible(low, high) and ends[0][0] <= ends[0][1]
@@ -49,7 +49,7 @@ def accuracy_range(
         return np.nan, np.nan
     most = accuracy_bound(low, high, small, share, enough=None if tight else column.low("ACC") / 100).proven
     wrong = 1 + accuracy_bound(low, high, small, share, sign=-1, enough=-column.high("ACC") / 100).proven
-    wrong *= (1 + AREA_SLACK) / (1 - AREA_SLACK)  # at given P and R an image's errors grow at most as its defect does
+    wrong *= (1 + _AREA_SLACK) / (1 - _AREA_SLACK)  # at given P and R an image's errors grow at most as its defect does
     return 100 * max(1 - wrong, 0.0), 100 * min(most, 1.0)
 
 
@@ -63,13 +63,13 @@ def _shares(by_type: dict[str, Array], reading: str) -> tuple[Array, Array]:
     return areas, np.full(len(areas), 1 / (len(areas) + (len(by_type.get(GOOD, [])) if counted else 0)))
 
 
-def possible(column: Column, bounds: tuple[float, float]) -> bool:
+def _possible(column: Column, bounds: tuple[float, float]) -> bool:
     """Whether the printed ACC lies within ``accuracy_range``, rounding allowed for."""
     return bounds[0] <= column.high("ACC") and column.low("ACC") <= bounds[1]
 
 
-def subsets(table: list[Column], areas: pd.DataFrame, category: str, reading: str = "image") -> pd.DataFrame:
-    """Every non-empty subset of a category's defect types, and whether it makes the category's rows possible.
+def subsets(table: list[Column], areas: pd.DataFrame, category: str) -> pd.DataFrame:
+    """Every non-empty subset of a category's defect types, and whether its rows are possible as means over these images.
 
     Returns:
         One row per subset and model: subset ("bent + color"), images (defective ones), area (their mean, percent), model,
@@ -81,22 +81,23 @@ def subsets(table: list[Column], areas: pd.DataFrame, category: str, reading: st
     rows = []
     for subset in [part for size in range(1, len(types) + 1) for part in combinations(types, size)]:
         chosen = {name: part for name, part in by_type.items() if name in (*subset, GOOD)}
-        part, _ = _shares(chosen, reading)
+        part, _ = _shares(chosen, "image")
         for column in [c for c in _measurable(table, areas) if c.category == category]:
-            bounds = accuracy_range(column, chosen, reading, tight=False)
-            shown = (column.model, column.percent["ACC"], bounds[1], possible(column, bounds))
+            bounds = accuracy_range(column, chosen, "image", tight=False)
+            shown = (column.model, column.percent["ACC"], bounds[1], _possible(column, bounds))
             rows.append((" + ".join(subset), len(part), 100 * part.mean(), *shown))
     return pd.DataFrame(rows, columns=["subset", "images", "area", "model", "published", "high", "possible"])
 
 
-def fitting_subsets(found: pd.DataFrame, category: str, reading: str = "image") -> Finding:
+def fitting_subsets(results: pd.DataFrame, category: str) -> Finding:
     """The result of ``subsets`` in one sentence: which subsets make every row of the category possible."""
-    fits = {str(name): bool(rows["possible"].all()) for name, rows in found.groupby("subset", sort=False)}
-    names = [f"{{{name}}}" for name, fit in fits.items() if fit]
+    fits = results.groupby("subset", sort=False)["possible"].all()
+    names = [f"{{{name}}}" for name in fits.index[fits]]
     sentence = (
         f"Of the {len(fits)} subsets of {category}'s defect types, {' and '.join(names) or 'none'} "
-        f"make{'s' if len(names) < 2 else ''} all {found['model'].nunique()} rows possible as a {READINGS[reading]}; which "
-        "images were used can't be told, only that the rest of the test set doesn't fit these rows."
+        f"make{'s' if len(names) < 2 else ''} all {results['model'].nunique()} rows possible as a "
+        f"{READINGS['image']}; which images were used can't be told, only that the rest of the test set doesn't fit these "
+        "rows."
     )
     return Finding("defect types", SUSPICIOUS, sentence, "", category)
 
@@ -108,8 +109,12 @@ def accuracy_on_areas(table: list[Column], areas: pd.DataFrame) -> Iterator[Find
         (part, _), acc = _shares(by_type, "image"), column.percent["ACC"]
         shown = ("image", "all")
         ranges = {name: accuracy_range(column, by_type, name, tight=name in shown) for name in READINGS}
-        fits = [READINGS[name] for name, bounds in ranges.items() if possible(column, bounds)]
-        allowed = "; ".join(f"{READINGS[name]}: {_words(*ranges[name])}" for name in shown)
+        fits = [READINGS[name] for name, bounds in ranges.items() if _possible(column, bounds)]
+        most = {name: ranges[name][1] for name in shown}
+        words = {
+            n: "P, R, F1 and IoU already impossible" if np.isnan(m) else f"at most {m:.2f}" for n, m in most.items()
+        }
+        allowed = "; ".join(f"{READINGS[name]}: {words[name]}" for name in shown)
         verdict, end = CONSISTENT, f"Possible as {', '.join(fits)}."
         if not fits:
             verdict = IMPOSSIBLE
@@ -119,10 +124,6 @@ def accuracy_on_areas(table: list[Column], areas: pd.DataFrame) -> Iterator[Find
             f"({allowed}). {end}"
         )
         yield Finding("highest ACC", verdict, sentence, column.model, column.category, "ACC", acc, *ranges["image"])
-
-
-def _words(low: float, high: float) -> str:
-    return "P, R, F1 and IoU already impossible" if np.isnan(high) else f"at most {high:.2f}"
 
 
 def likelier_averaging(table: list[Column], areas: pd.DataFrame, measured: list[Finding]) -> Iterator[Finding]:
@@ -135,7 +136,7 @@ def likelier_averaging(table: list[Column], areas: pd.DataFrame, measured: list[
         good = len(by_type.get(GOOD, []))
         rows = [column for column in rest if column.category == category]
         printed = np.array([column.percent["ACC"] for column in rows])
-        image, everything = (np.array([typical_accuracy(c, part, count) for c in rows]) for count in (0, good))
+        image, everything = (np.array([_typical_accuracy(c, part, count) for c in rows]) for count in (0, good))
         nearer = np.abs(image - printed) < np.abs(everything - printed)
         sentence = (
             f"If every defect of {category} had its row's P and R, ACC would be {_list(image)} over defective images and "
@@ -145,7 +146,7 @@ def likelier_averaging(table: list[Column], areas: pd.DataFrame, measured: list[
         yield Finding("likelier averaging", CONSISTENT, sentence, "", category)
 
 
-def typical_accuracy(column: Column, areas: Array, good: int) -> float:
+def _typical_accuracy(column: Column, areas: Array, good: int) -> float:
     """ACC, in percent, if every defective image had the column's P and R: a guide to the size of ACC, not a bound.
 
     Where ``good`` images are averaged too, their 0/0 counting 0, the defective ones' P and R are larger by their share.

@@ -11,11 +11,11 @@ convex hull. F1 is concave in (P, R) and IoU convex in F1 (Jensen), and in every
 $$ \max(0, P+R-1) \le F_1 \le \frac{2PR}{P+R}, \qquad \max\!\left(\tfrac{F_1}{2-F_1},\, P+R-1\right) \le IoU
    \le \min(F_1, P, R). $$
 
-Where areas are unknown, these inequalities say as much as the linear program of ``bounds`` does (a test draws both).
+Where areas are unknown, these inequalities say as much as the linear program of ``bounds`` does (a test compares them).
 
-Conventions for 0/0 only move an image on the closed surface: without any detection it is (0, 0) where 0/0 counts 0 and
+What 0/0 counts only moves an image on the closed surface: without any detection it is (0, 0) where 0/0 counts 0 and
 (1, 0) where it counts 1; without a defect it has all four 0, or all 1, or R alone 1. Images *left out* of one mean and
-not of another are the one convention that is not covered; the findings say so where it matters.
+not of another are the one averaging that is not covered; the findings say so where it matters.
 """
 
 from __future__ import annotations
@@ -49,13 +49,12 @@ def surface(p: Array | float, r: Array | float) -> Array:
 def accuracy(p: Array, r: Array, area: Array, sign: int = 1) -> Array:
     """ACC of images from precision, recall and the defect's share of the image, all in [0, 1].
 
-    Where P = R = 0 the false alarms are free: none for ``sign >= 0``, the whole background for ``sign < 0``.
-    No image can have P = 0 < R, nor more false alarms than background: such points give ``nan``.
+    Where P = R = 0 the false positives are free: none for ``sign >= 0``, the whole background for ``sign < 0``.
+    No image can have P = 0 < R, nor more false positives than background: such points give ``nan``.
     """
-    false_alarms = area * r * (1 - p) / np.maximum(p, 1e-300)
-    nothing_found = (p == 0) & (r == 0)
-    false_alarms = np.where(nothing_found & (sign < 0), 1 - area, false_alarms)
-    return np.where(false_alarms <= 1 - area + 1e-12, 1 - area * (1 - r) - false_alarms, np.nan)
+    false_positives = area * r * (1 - p) / np.maximum(p, 1e-300)
+    false_positives = np.where((p == 0) & (r == 0) & (sign < 0), 1 - area, false_positives)
+    return np.where(false_positives <= 1 - area + 1e-12, 1 - area * (1 - r) - false_positives, np.nan)
 
 
 def pooled_possible(low: Array, high: Array) -> bool:
@@ -69,7 +68,7 @@ def pooled_accuracy(low: Array, high: Array, area: float) -> tuple[float, float]
     """Lowest and highest ACC of one set of counts with P and R in the box, defects covering the share ``area``.
 
     $1 - ACC = a (1 - 2R + R/P)$ falls with P and is linear in R, so its extremes lie at the box's corners, or where the
-    false alarms fill the background: there ACC = aR. ``(inf, -inf)`` if even the fewest false alarms don't fit.
+    false positives fill the background: there ACC = aR. ``(inf, -inf)`` if even the fewest of them don't fit.
     """
     if np.isnan(accuracy(np.array(high[0]), np.array(low[1]), np.array(area))):
         return np.inf, -np.inf
@@ -78,4 +77,4 @@ def pooled_accuracy(low: Array, high: Array, area: float) -> tuple[float, float]
     full = np.isnan(value)
     value = np.where(full, area * corners[:, 1], value)
     least = min(value.min(), area * low[1]) if full.any() else value.min()
-    return (0.0 if low[0] <= 0 else float(least)), float(value.max())  # nothing found: false alarms are anyone's guess
+    return (0.0 if low[0] <= 0 else float(least)), float(value.max())  # no true positives: any number of false ones

@@ -15,7 +15,7 @@ from clgan_lib.audit.surface import Array
 METRICS = ("P", "R", "ACC", "F1", "IoU")
 MEAN = "mean"  # the category that holds a row's mean
 GOOD = "good"  # the defect type of images without a defect
-MAX_DECIMALS = 6
+_MAX_DECIMALS = 6
 MAIN, SWEEP = ("metric", "model", "category"), ("metric", "category", "k")  # what names a cell
 
 
@@ -70,26 +70,24 @@ def read_table(source: str | Path | pd.DataFrame, keys: tuple[str, ...] = MAIN) 
         if metric not in METRICS:
             raise ValueError(f"{name}: unknown metric {metric!r}; the audit knows {', '.join(METRICS)}")
     percent = pd.to_numeric(table["percent"], errors="coerce").astype(float)
-    for bad, why in (
-        (~percent.between(0, 100), "is no percentage from 0 to 100"),
-        (table.duplicated([*keys]), "is twice"),
-    ):
+    refused = {"is no percentage from 0 to 100": ~percent.between(0, 100), "is twice": table.duplicated([*keys])}
+    for why, bad in refused.items():
         if bad.any():
-            cell = {key: table[key][bad].iloc[0] for key in (*keys, "percent")}
-            where = " / ".join(str(cell[key]) for key in keys)
-            raise ValueError(f"{name}: {where} = {cell['percent']} {why}; correct the row or take it out")
+            *place, printed = table.loc[bad, [*keys, "percent"]].iloc[0]
+            where = " / ".join(map(str, place))
+            raise ValueError(f"{name}: {where} = {printed} {why}; correct the row or take it out")
     clean = table[[*keys]].assign(percent=percent, half=_rounding(list(table["percent"]))).reset_index(drop=True)
     return clean.astype({"k": float}) if "k" in keys else clean
 
 
 def columns(table: pd.DataFrame) -> list[Column]:
     """The columns of a main table, in the order in which it names them."""
-    found: dict[tuple[str, str], Column] = {}
+    columns: dict[tuple[str, str], Column] = {}
     for metric, model, category, percent, half in table[[*MAIN, "percent", "half"]].itertuples(index=False, name=None):
         empty = Column(model, category, dict.fromkeys(METRICS, np.nan), dict.fromkeys(METRICS, np.nan))
-        column = found.setdefault((model, category), empty)
+        column = columns.setdefault((model, category), empty)
         column.percent[metric], column.half[metric] = percent, half
-    return list(found.values())
+    return list(columns.values())
 
 
 def read_areas(source: str | Path | pd.DataFrame) -> pd.DataFrame:
@@ -124,7 +122,7 @@ def _open(source: str | Path | pd.DataFrame, needed: tuple[str, ...], rows: str)
 
 def _rounding(printed: list[Any]) -> Array:
     """Half a unit of each cell's last decimal, in percent."""
-    text = [v.strip() if isinstance(v, str) else f"{v:.{MAX_DECIMALS}f}".rstrip("0") for v in printed]
+    text = [v.strip() if isinstance(v, str) else f"{v:.{_MAX_DECIMALS}f}".rstrip("0") for v in printed]
     decimals = np.array([len(value.partition(".")[2]) for value in text])
     as_table = np.array([not isinstance(v, str) or v.strip() == "0" for v in printed])
     return 0.5 * 10.0 ** -np.where(as_table, decimals.max(), decimals)

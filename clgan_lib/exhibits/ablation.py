@@ -1,8 +1,8 @@
-"""What each ingredient is worth: every variant against the base of its group.
+"""Ablation: every variant against the base of its group.
 
-A group is a base and what is held against it, one thing changed at a time, as the experiment's YAML lists them
-(`clgan_lib.runs.experiment.Experiment.ablation`). Runs are paired: same category, same seed. A group of two is a 2 x 2 with
-the two thresholds, which every run brings.
+A group is a base and its variants, one change each, as the experiment's YAML lists them
+(`clgan_lib.runs.experiment.Experiment.ablation`). Runs are paired: same category, same seed. A base with one variant gives a
+2 x 2 design with the two thresholds, since every run has both.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ MEASURES = {
     "AUROC": ("AUROC", "dual_threshold", 3),
     "AP": ("AP", "dual_threshold", 3),
 }
-# Of a config what tells runs apart; the rest are settings of the method.
-IDENTITY = ("experiment", "results_root", "category", "seed", "variant", "options", "leave_out")
+# Fields of a config that tell runs apart; the others are settings of the method.
+_IDENTITY = ("experiment", "results_root", "category", "seed", "variant", "options", "leave_out")
 
-Groups = Mapping[str, Sequence[str]]
+_Groups = Mapping[str, Sequence[str]]
 
 
-def groups_of(experiment: str) -> Groups:
+def groups_of(experiment: str) -> _Groups:
     """The groups that ``config/<experiment>.yaml`` lists, each with its base first.
 
     Raises:
         ValueError: if it lists none.
         FileNotFoundError: if there is no such file.
     """
-    found = Experiment.load(experiment).ablation
-    if not found:
+    groups = Experiment.load(experiment).ablation
+    if not groups:
         raise ValueError(
             f"experiment: config/{experiment}.yaml has no groups to compare; add `ablation:`, a base first"
         )
-    return found
+    return groups
 
 
-def effects(results_root: str | Path, frame: pd.DataFrame, groups: Groups) -> pd.DataFrame:
+def effects(results_root: str | Path, frame: pd.DataFrame, groups: _Groups) -> pd.DataFrame:
     """Each variant minus the base of its group, by measure.
 
     Args:
@@ -60,11 +60,12 @@ def effects(results_root: str | Path, frame: pd.DataFrame, groups: Groups) -> pd
         groups: the base of each first.
 
     Returns:
-        group, base, variant, changes (what differs in their settings), measure (of `MEASURES`, and the interaction: what
-        calibration gives the variant more than the base), difference (mean over categories of the mean over seeds), low,
-        high (95 % by drawing the test images again, paired; NaN for measures of whole runs, or where a pair has no
-        ``scores.csv``), deviation (over seeds; NaN with one), pairs (of runs), wanted (pairs). F1 in points, AUROC and AP
-        in [-1, 1]. Best first within a group, by the calibrated F1. A variant without any pair has no rows.
+        A row per group, variant and measure; none for a variant without a pair. F1 in points, AUROC and AP in [-1, 1].
+        Best first within a group, by the calibrated F1. Columns: group, base, variant, changes (settings that differ),
+        measure (of `MEASURES`, and the interaction: the gain by calibration of the variant minus that of the base),
+        difference (mean over categories of the mean over seeds), low and high (95 % by a paired bootstrap over test
+        images; NaN for measures of whole runs, or where a pair has no ``scores.csv``), deviation (over seeds; NaN with
+        one), pairs (of runs), wanted (pairs).
     """
     scores = read_scores(results_root, frame)
     wanted = frame["category"].nunique() * frame["seed"].nunique()
@@ -77,25 +78,24 @@ def effects(results_root: str | Path, frame: pd.DataFrame, groups: Groups) -> pd
                 gaps = run_gaps(frame, variant, base, measure)
                 if gaps.empty:
                     continue
-                per_seed = seed_means(gaps)
                 low, high = _interval(images[measure], len(gaps)) if measure in images else (np.nan, np.nan)
                 rows.append({
                     "group": group, "base": base, "variant": variant, "measure": measure,
                     "changes": _changes(results_root, frame, variant, base),
                     "difference": effect(gaps), "low": low, "high": high,
-                    "deviation": float(per_seed.std(ddof=1)), "pairs": len(gaps), "wanted": wanted,
+                    "deviation": float(seed_means(gaps).std(ddof=1)), "pairs": len(gaps), "wanted": wanted,
                 })  # fmt: skip
-        block = pd.DataFrame(rows)
-        if len(block):
+        if rows:
+            block = pd.DataFrame(rows)
             calibrated = block[block["measure"] == CALIBRATED].set_index("variant")["difference"]
-            place = block["variant"].map(calibrated)
-            blocks.append(block.assign(place=-place).sort_values("place", kind="stable").drop(columns="place"))
-    found = pd.concat(blocks, ignore_index=True) if blocks else pd.DataFrame(columns=["group", "variant", "measure"])
-    return found.assign(provenance=provenance(frame))
+            blocks.append(block.sort_values("variant", key=lambda names: -names.map(calibrated), kind="stable"))
+    columns = ["group", "variant", "measure"]
+    differences = pd.concat(blocks, ignore_index=True) if blocks else pd.DataFrame(columns=columns)
+    return differences.assign(provenance=provenance(frame))
 
 
 def run_gaps(frame: pd.DataFrame, variant: str, base: str, measure: str) -> pd.Series:
-    """Variant minus base of each pair of runs that are both there, by (category, seed)."""
+    """Variant minus base for each complete pair of runs, by (category, seed)."""
     if measure == INTERACTION:
         return (run_gaps(frame, variant, base, CALIBRATED) - run_gaps(frame, variant, base, DUAL)).dropna()
     column, postprocess, _ = MEASURES[measure]
@@ -107,30 +107,30 @@ def run_gaps(frame: pd.DataFrame, variant: str, base: str, measure: str) -> pd.S
 
 
 def effect(gaps: pd.Series) -> float:
-    """Of `run_gaps`, the mean over categories of the mean over seeds; NaN of none."""
+    """The mean over categories of the mean over seeds of `run_gaps`; NaN without pairs."""
     return float(gaps.groupby("category").mean().mean()) if len(gaps) else float("nan")
 
 
 def seed_means(gaps: pd.Series) -> pd.Series:
-    """Of `run_gaps`, the mean over categories by seed; seeds that lack a category are left out."""
+    """The mean over categories of `run_gaps`, by seed; seeds that lack a category are left out."""
     return gaps.unstack("category").dropna().mean(axis=1)
 
 
 def _image_gaps(scores: pd.DataFrame, variant: str, base: str) -> dict[str, pd.Series]:
-    """Variant minus base of each image's F1, by (seed, category, name), under each threshold, and their interaction."""
+    """Variant minus base in F1 of each image, by (seed, category, name), under both thresholds, and the interaction."""
     mine = scores[scores["model"].isin([variant, base])]
-    found = {}
+    gaps = {}
     for measure in (DUAL, CALIBRATED):
         rows = mine[mine["postprocess"] == MEASURES[measure][1]] if len(mine) else mine
         if rows["model"].nunique() < 2:
             return {}
         wide = rows.pivot_table(index=["seed", "category", "name"], columns="model", values="F1")
-        found[measure] = (wide[variant] - wide[base]).dropna()
-    return found | {INTERACTION: found[CALIBRATED] - found[DUAL]}
+        gaps[measure] = (wide[variant] - wide[base]).dropna()
+    return gaps | {INTERACTION: gaps[CALIBRATED] - gaps[DUAL]}
 
 
 def _interval(gaps: pd.Series, pairs: int) -> tuple[float, float]:
-    """By drawing images, each with its mean over seeds; NaN where the images are of fewer runs than the difference."""
+    """95 % by a bootstrap over images, each the mean over seeds; NaN where some of the runs lack their images."""
     if gaps.groupby(["seed", "category"]).ngroups < pairs:
         return np.nan, np.nan
     images = gaps.groupby(["category", "name"]).mean()
@@ -138,35 +138,35 @@ def _interval(gaps: pd.Series, pairs: int) -> tuple[float, float]:
 
 
 def _changes(results_root: str | Path, frame: pd.DataFrame, variant: str, base: str) -> str:
-    """The settings that differ, as the variant has them, such as ``"lambda_x=1.0"``."""
+    """The variant's settings that differ from the base's, such as ``"lambda_x=1.0"``."""
     runs = frame[frame["finished"].astype(bool)].drop_duplicates("model").set_index("model")["folder"]
     mine, theirs = (read_record(Path(results_root) / runs[name]).content()["config"] for name in (variant, base))
     flat = [
-        {**{name: value for name, value in config.items() if name not in IDENTITY}, **config.get("options", {})}
+        {**{name: value for name, value in config.items() if name not in _IDENTITY}, **config.get("options", {})}
         for config in (mine, theirs)
     ]
     names = [name for name in {**flat[0], **flat[1]} if flat[0].get(name) != flat[1].get(name)]
     return ", ".join(f"{name}={flat[0].get(name, 'default')}" for name in names) or "nothing"
 
 
-def squares(found: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `effects` that belong to groups of two (as far as there are runs)."""
-    return found[found.groupby("group")["variant"].transform("nunique") == 1].reset_index(drop=True)
+def squares(differences: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `effects` that belong to groups with one variant, as far as there are runs."""
+    return differences[differences.groupby("group")["variant"].transform("nunique") == 1].reset_index(drop=True)
 
 
-def square_table(frame: pd.DataFrame, found: pd.DataFrame) -> Table:
-    """Each group of two as a 2 x 2 with the thresholds: the corner is their interaction.
+def square_table(frame: pd.DataFrame, differences: pd.DataFrame) -> Table:
+    """Each group with one variant as a 2 x 2 with the two thresholds; the last cell is the interaction.
 
     Args:
         frame: from `collect`.
-        found: from `squares`, not empty.
+        differences: from `squares`, not empty.
     """
     both = select(frame, "calibrated").merge(
         select(frame, "dual_threshold")[["model", "category", "seed", "F1"]], on=["model", "category", "seed"],
         suffixes=("", "_dual"))  # fmt: skip
     both[INTERACTION] = pd.to_numeric(both["F1"], errors="coerce") - pd.to_numeric(both["F1_dual"], errors="coerce")
-    lines, notes = [], []
-    for (group, base, variant), part in found.groupby(["group", "base", "variant"], sort=False):
+    lines, notes = [], list[str]()
+    for (group, base, variant), part in differences.groupby(["group", "base", "variant"], sort=False):
         for name in (base, variant):
             mine = both[both["model"] == name]
             cells = [spread(mine, c, decimals=1, signed=c == INTERACTION)[0] for c in ("F1_dual", "F1", INTERACTION)]
@@ -176,23 +176,23 @@ def square_table(frame: pd.DataFrame, found: pd.DataFrame) -> Table:
         cells = [_cell(rows, measure) for measure in (DUAL, CALIBRATED, INTERACTION)]
         lines.append(Row([Cell("", "label"), Cell("difference", "label"), *cells]))
         worst = {m: seed_means(run_gaps(frame, str(variant), str(base), m)) for m in (DUAL, CALIBRATED)}
-        told = " and ".join(f"{number(gaps.min(), 1, True)} ({m[4:]})" for m, gaps in worst.items() if len(gaps))
-        seeds = f"On the worst of {len(worst[DUAL])} seeds: {told} points." if told else ""
+        lowest = " and ".join(f"{number(gaps.min(), 1, True)} ({m[4:]})" for m, gaps in worst.items() if len(gaps))
+        seeds = f"On the worst of {len(worst[DUAL])} seeds: {lowest} points." if lowest else ""
         notes += [f"{display(str(variant))} differs from {display(str(base))} in: {rows['changes'].iloc[0]}. {seeds}"]
-    caption = "F1 by model and by threshold, percent, mean ± standard deviation over seeds. " + EXPLAINED
+    caption = "F1 by model and by threshold, percent, mean ± standard deviation over seeds. " + _EXPLAINED
     header = ["", "model", DUAL, CALIBRATED, INTERACTION]
     return Table("ablation_2x2", caption, header, lines, labels=2, notes=notes, source=provenance(frame))
 
 
-def table(frame: pd.DataFrame, found: pd.DataFrame) -> Table:
-    """Every effect: a block per group, its base's own values in italics, then its variants, best first.
+def table(frame: pd.DataFrame, differences: pd.DataFrame) -> Table:
+    """Every effect: a block per group, the values of its base in italics, then its variants, best first.
 
     Args:
         frame: from `collect`.
-        found: from `effects`, not empty.
+        differences: from `effects`, not empty.
     """
     lines = []
-    for (group, base), block in found.groupby(["group", "base"], sort=False):
+    for (group, base), block in differences.groupby(["group", "base"], sort=False):
         values = []
         for column, postprocess, decimals in MEASURES.values():
             rows = select(frame, postprocess)
@@ -204,26 +204,26 @@ def table(frame: pd.DataFrame, found: pd.DataFrame) -> Table:
             labels = ["", display(str(variant)), str(rows["changes"].iloc[0])]
             cells = [_cell(rows, measure) for measure in MEASURES]
             lines.append(Row([*(Cell(text, "label") for text in labels), *cells]))
-    intervals = int(found[found["measure"].isin([DUAL, CALIBRATED])]["low"].notna().sum())
-    caption = "What each change is worth: the variant minus the base of its group, F1 in points. " + EXPLAINED
+    intervals = int(differences[differences["measure"].isin([DUAL, CALIBRATED])]["low"].notna().sum())
+    caption = "Effect of each change: the variant minus the base of its group, F1 in points. " + _EXPLAINED
     notes = [
-        "In italics: the base itself. An interval holds the effect on other images of these very models; ± is the scatter "
-        f"over seeds, which it leaves out. Of {intervals} intervals, one in twenty excludes zero by luck alone."
+        "In italics: the base itself. An interval covers other test images with the same trained models. It leaves out the "
+        f"scatter over seeds, which ± gives. Of {intervals} intervals, one in twenty excludes zero by chance."
     ]
-    if (found["pairs"] < found["wanted"]).any():
-        notes.append("(7/9): over as many of the pairs of runs as are there.")
+    if (differences["pairs"] < differences["wanted"]).any():
+        notes.append("(7/9): over 7 of 9 pairs of runs.")
     header = ["group", "variant", "changed", *MEASURES]
     return Table("ablation", caption, header, lines, labels=3, notes=notes, source=provenance(frame))
 
 
-EXPLAINED = (
+_EXPLAINED = (
     "Differences: mean over categories and seeds, ± over seeds, in brackets the 95 % interval of a paired bootstrap over "
     "the defective test images; bold where it excludes zero."
 )
 
 
 def _cell(rows: pd.DataFrame, measure: str) -> Cell:
-    """One effect in print; `rows` are one variant's, by measure."""
+    """The cell of one effect; `rows` are one variant's, by measure."""
     if measure not in rows.index:
         return Cell(NOT_APPLICABLE, "hole")
     row: Any = rows.loc[measure]

@@ -1,11 +1,12 @@
-"""Every figure of the paper, and the plots that go with them, in one house style (`clgan_lib.render.style`).
+"""The plots of the report, in one style (`clgan_lib.render.style`).
 
-Fig. 2 to 5 are pictures and live in `clgan_lib.exhibits.image_panels`; they can be had from here, too.
+The paper's Fig. 2 to 5 are image panels (`clgan_lib.exhibits.image_panels`), and can be imported from here, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import matplotlib as mpl
@@ -46,22 +47,20 @@ def losses(history: pd.DataFrame | Sequence[Mapping[str, float]], title: str = "
     with mpl.rc_context(STYLE):
         columns = min(4, max(1, len(terms)))
         rows = -(-max(1, len(terms)) // columns)
-        figure, axes = plt.subplots(
-            rows, columns, figsize=(2.4 * columns, 1.9 * rows + 0.4), squeeze=False, sharex=True
-        )
-        for axis, term in zip(axes.flat, terms, strict=False):
-            axis.plot(history["images"], history[term], color=OKABE_ITO[0])
-            axis.set_title(term)
-            axis.margins(x=0)
-        for axis in list(axes.flat)[len(terms) :]:
-            axis.set_axis_off()
+        size = (2.4 * columns, 1.9 * rows + 0.4)
+        figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True)
+        for axis, term in zip_longest(axes.flat, terms):
+            _panel(axis, term)
+            if term:
+                axis.plot(history["images"], history[term], color=OKABE_ITO[0])
+                axis.margins(x=0)
         for axis in axes[-1]:
             axis.set_xlabel("images seen")
         return captioned(figure, title)
 
 
 def scores(frame: pd.DataFrame, *, metric: str = "F1", postprocess: str = "dual_threshold", title: str = "") -> Figure:
-    """A dot per run: `metric` of each model on each category, a bar at each model's mean over seeds.
+    """A dot per run: `metric` of each model on each category.
 
     Args:
         frame: from `clgan_lib.exhibits.tables.collect`.
@@ -79,9 +78,8 @@ def scores(frame: pd.DataFrame, *, metric: str = "F1", postprocess: str = "dual_
             x = np.array([categories.index(c) for c in mine["category"]]) + width * (i - (len(models) - 1) / 2)
             marker = MARKERS[(i + i // len(OKABE_ITO)) % len(MARKERS)]  # no two alike
             colour = OKABE_ITO[i % len(OKABE_ITO)]
-            axis.plot(
-                x, mine[metric].astype(float), marker, color=colour, markersize=6, label=display(model), alpha=0.9
-            )
+            values = mine[metric].astype(float)
+            axis.plot(x, values, marker, color=colour, markersize=6, label=display(model), alpha=0.9)
         for edge in range(1, len(categories)):
             axis.axvline(edge - 0.5, color="#dddddd", linewidth=0.6)
         axis.set_xticks(range(len(categories)), categories, rotation=20 if len(categories) > 4 else 0)
@@ -89,71 +87,63 @@ def scores(frame: pd.DataFrame, *, metric: str = "F1", postprocess: str = "dual_
         top = rows[metric].astype(float).max()
         axis.set_ylim(0, 1.06 * top if top > 0 else 1)
         axis.grid(axis="x", visible=False)
-        axis.legend(
-            ncols=min(len(models), 4),
-            loc="lower center",
-            bbox_to_anchor=(0.5, 1.0),
-            columnspacing=1.0,
-            handletextpad=0.2,
-        )
+        above: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+        axis.legend(ncols=min(len(models), 4), columnspacing=1.0, handletextpad=0.2, **above)
         head = title or f"{metric}, {postprocess.replace('_', ' ')}, mean over the images with a defect"
         return captioned(figure, f"{head}. A dot per run (model, category, seed); a missing run has none.")
 
 
-def sweep(found: pd.DataFrame, paper: pd.DataFrame | None = None, title: str = "") -> Figure:
-    """Table 4 as curves: F1 over k, a panel per category, the range that the paper tried shaded.
+def sweep(swept: pd.DataFrame, paper: pd.DataFrame | None = None, title: str = "") -> Figure:
+    """Table 4 as curves: F1 over k, a panel per category; the paper's range of k is shaded.
 
     Args:
-        found: from `clgan_lib.exhibits.k_sweep.sweep_experiment`.
+        swept: from `clgan_lib.exhibits.k_sweep.sweep_experiment`.
         paper: from ``published("table4")``: its points, where it has the category.
         title: beginning of the caption.
     """
-    categories = sorted(found["category"].unique())
+    categories = sorted(swept["category"].unique())
     with mpl.rc_context(STYLE):
         columns = min(4, len(categories))
         rows = -(-len(categories) // columns)
-        figure, axes = plt.subplots(
-            rows, columns, figsize=(2.3 * columns + 0.5, 2.1 * rows + 0.9), squeeze=False, sharey=True
-        )
-        for axis, category in zip(axes.flat, categories, strict=False):
-            _curves(axis, found[found["category"] == category])
+        size = (2.3 * columns + 0.5, 2.1 * rows + 0.9)
+        figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharey=True)
+        for axis, category in zip_longest(axes.flat, categories):
+            _panel(axis, category)
+            if not category:
+                continue
+            _curves(axis, swept[swept["category"] == category])
             theirs = None if paper is None else paper[(paper["category"] == category) & (paper["metric"] == "F1")]
             if theirs is not None and len(theirs):
                 axis.plot(theirs["k"], theirs["percent"], ".", color=OKABE_ITO[1], markersize=4, label="published")
-            axis.set_title(category)
-        for axis in list(axes.flat)[len(categories) :]:
-            axis.set_axis_off()
         for axis in axes[:, 0]:
             axis.set_ylabel("F1 %")
         for axis in axes[-1]:
             axis.set_xlabel("k")
         drawn = {label: h for axis in axes.flat for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
         figure.legend(drawn.values(), drawn.keys(), loc="outside upper center", ncols=len(drawn), fontsize=8)
-        model, seed = display(str(found["model"].iloc[0])), found["seed"].iloc[0]
+        model, seed = display(str(swept["model"].iloc[0])), swept["seed"].iloc[0]
         head = title or f"Table 4 as curves: {model}, seed {seed}, mean F1 over the images with a defect"
         points = " Published points: real MVTec AD." if "published" in drawn else ""
-        return captioned(
-            figure, f"{head}. Shaded: the range of k that the paper tried.{points} {credit(found['data'])}"
-        )
+        shaded = "Shaded: the range of k that the paper tried."
+        return captioned(figure, f"{head}. {shaded}{points} {credit(swept['data'])}")
 
 
-def thresholds(found: pd.DataFrame, title: str = "") -> Figure:
-    """What each label-free rule gets of F1, and on how many good images it marks anything: a marker per model.
+def thresholds(measured: pd.DataFrame, title: str = "") -> Figure:
+    """F1 under each label-free rule, and the share of good images with a false positive: a marker per model.
 
     Args:
-        found: from `clgan_lib.exhibits.thresholds.measure`, not empty.
+        measured: from `clgan_lib.exhibits.thresholds.measure`, not empty.
         title: beginning of the caption.
     """
-    rules = [name for name in found["rule"].unique() if name != ORACLE_RULE] + [ORACLE_RULE]
+    rules = [name for name in measured["rule"].unique() if name != ORACLE_RULE] + [ORACLE_RULE]
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(8.2, 0.34 * len(rules) + 1.6), sharey=True)
-        for axis, (column, head) in zip(
-            axes, {"F1": "F1 %", "false_images": "good images marked %"}.items(), strict=True
-        ):
-            for i, (model, mine) in enumerate(found.groupby("model", sort=False)):
+        columns = {"F1": "F1 %", "false_images": "good images marked %"}
+        for axis, (column, head) in zip(axes, columns.items(), strict=True):
+            for i, (model, mine) in enumerate(measured.groupby("model", sort=False)):
                 means = mine.groupby("rule")[column].mean().reindex(rules)
                 colour, marker = OKABE_ITO[i % len(OKABE_ITO)], MARKERS[i % len(MARKERS)]
-                fill: Any = "full" if mine["category"].nunique() == found["category"].nunique() else "none"
+                fill: Any = "full" if mine["category"].nunique() == measured["category"].nunique() else "none"
                 name = display(str(model))
                 axis.plot(means, range(len(rules)), marker, color=colour, markersize=5, label=name, fillstyle=fill)
             axis.set_xlabel(head)
@@ -162,37 +152,39 @@ def thresholds(found: pd.DataFrame, title: str = "") -> Figure:
         axes[0].invert_yaxis()
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=6, fontsize=8)
         head = title or "Thresholds without labels, means over categories"
-        fewer = (
-            " Hollow: a mean over fewer categories."
-            if found.groupby("model")["category"].nunique().nunique() > 1
-            else ""
-        )
-        return captioned(figure, f"{head}. Last row: the one threshold that is best on the test labels.{fewer}")
+        uneven = measured.groupby("model")["category"].nunique().nunique() > 1
+        hollow = " Hollow: a mean over fewer categories." if uneven else ""
+        return captioned(figure, f"{head}. Last row: the one threshold that is best on the test labels.{hollow}")
+
+
+def _panel(axis: Axes, title: str | None) -> None:
+    """One panel of several, with its title; one that is left over is blank."""
+    axis.set_title(title or "")
+    if not title:
+        axis.set_axis_off()
 
 
 def _curves(axis: Axes, rows: pd.DataFrame) -> None:
-    """One category: ours and the perfect residual over k, and the two rules that choose a k."""
+    """One category: F1 over k of the run and of the perfect residual, and the two chosen k."""
     axis.axvspan(2, 3, color="#eeeeee", zorder=0)
     for source, colour, line in ((OURS, OKABE_ITO[0], "-"), (PERFECT, OKABE_ITO[2], "--")):
         grid = rows[(rows["source"] == source) & (rows["rule"] == GRID)].sort_values("k")
         axis.plot(grid["k"], grid["F1"], line, color=colour, label=source)
     for rule, marker in ((ORACLE, "*"), (LABEL_FREE, "D")):
         at = rows[(rows["source"] == OURS) & (rows["rule"] == rule)]
-        axis.plot(
-            at["k"], at["F1"], marker, color="black", markersize=9 if marker == "*" else 5, label=rule, linestyle=""
-        )
+        axis.plot(at["k"], at["F1"], marker, color="black", markersize=9 if marker == "*" else 5, label=rule)
     axis.set_ylim(0, 102)
 
 
-def effects(frame: pd.DataFrame, found: pd.DataFrame, title: str = "") -> Figure:
+def effects(frame: pd.DataFrame, differences: pd.DataFrame, title: str = "") -> Figure:
     """Each variant minus the base of its group, a panel per measure: the bar is the interval over images, a dot a seed.
 
     Args:
         frame: from `clgan_lib.exhibits.tables.collect`.
-        found: from `clgan_lib.exhibits.ablation.effects`, not empty.
+        differences: from `clgan_lib.exhibits.ablation.effects`, not empty.
         title: beginning of the caption.
     """
-    rows = found.drop_duplicates(["group", "variant"])[["group", "base", "variant"]].to_dict("records")
+    rows = differences.drop_duplicates(["group", "variant"])[["group", "base", "variant"]].to_dict("records")
     heads = [i for i, row in enumerate(rows) if i == 0 or rows[i - 1]["group"] != row["group"]]
     y = [float(i + sum(head <= i for head in heads)) for i in range(len(rows))]  # a line for each group's name
     with mpl.rc_context(STYLE):
@@ -200,7 +192,7 @@ def effects(frame: pd.DataFrame, found: pd.DataFrame, title: str = "") -> Figure
         axes[1].sharex(axes[0])  # both F1; before anything is drawn, so that both scale to both
         for axis, measure in zip(axes, MEASURES, strict=True):
             axis.axvline(0, color="#888888", linewidth=0.8)
-            by_row = found[found["measure"] == measure].set_index(["group", "variant"])
+            by_row = differences[differences["measure"] == measure].set_index(["group", "variant"])
             for height, row in zip(y, rows, strict=True):
                 if (row["group"], row["variant"]) in by_row.index:
                     seeds = seed_means(run_gaps(frame, row["variant"], row["base"], measure))
@@ -218,18 +210,15 @@ def effects(frame: pd.DataFrame, found: pd.DataFrame, title: str = "") -> Figure
                              bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
         axes[0].set_ylim(y[-1] + 0.7, -0.7)
         begin = title or f"Effects in experiment {frame['experiment'].iloc[0]}"
-        return captioned(
-            figure,
-            f"{begin}: means over categories and seeds of paired differences. Bar: 95 % interval by drawing the defective "
-            "test images again, where there is one; blue where it excludes zero. Small rings: the seeds.",
-        )
+        bars = "Bar: 95 % interval of a bootstrap over the defective test images; blue where it excludes zero."
+        means = "means over categories and seeds of paired differences"
+        return captioned(figure, f"{begin}: {means}. {bars} Small rings: the seeds.")
 
 
 def _effect(axis: Axes, height: float, row: pd.Series, seeds: pd.Series) -> None:
     """One line of `effects`."""
     colour = OKABE_ITO[0] if row["low"] > 0 or row["high"] < 0 else "#555555"
     axis.plot([row["low"], row["high"]], [height, height], color=colour, linewidth=2)
-    axis.plot(
-        seeds, [height] * len(seeds), "o", color=OKABE_ITO[1], markersize=4, fillstyle="none", markeredgewidth=0.9
-    )
+    ring: dict[str, Any] = {"color": OKABE_ITO[1], "markersize": 4, "fillstyle": "none", "markeredgewidth": 0.9}
+    axis.plot(seeds, [height] * len(seeds), "o", **ring)
     axis.plot(row["difference"], height, "D", color=colour, markersize=5)

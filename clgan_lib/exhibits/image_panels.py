@@ -1,4 +1,4 @@
-"""Figures made of pictures: Fig. 2 (pipeline), Fig. 3 (samples), Fig. 4 (reconstructions), Fig. 5 (detections)."""
+"""Image panels: Fig. 2 (pipeline), Fig. 3 (samples), Fig. 4 (reconstructions), Fig. 5 (detections)."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from clgan_lib.metrics import counts, metrics_of_counts
 from clgan_lib.render.style import STYLE, captioned
 from clgan_lib.runs.evaluation import SIZE, Evaluation
 
-CELL = 1.15  # inches, the side of a picture in a grid of pictures
-WIDEST = 9  # models side by side at most, so that a page shows the pictures at their size
+_CELL = 1.15  # inches, the side of an image in a grid
+_WIDEST = 9  # models side by side at most, so that the images fit a page at their size
 
 
 def reconstructions(chosen: Sequence[Example], title: str = "") -> Figure:
-    """Fig. 4: a row per image, the input first, then what each model makes of it.
+    """Fig. 4: a row per image: the input, then the reconstruction of each model.
 
     Args:
         chosen: from `clgan_lib.exhibits.examples.examples`.
@@ -41,15 +41,15 @@ def reconstructions(chosen: Sequence[Example], title: str = "") -> Figure:
     with mpl.rc_context(STYLE):
         figure, axes = _rows(chosen, ["input"], models)
         for line, example, block in axes:
-            _picture(line[0], example.image)
+            _show(line[0], example.image)
             outline(line[0], example.truth)
             for axis, model in zip(line[1:], block, strict=False):
-                _picture(axis, example.reconstructions.get(model))
+                _show(axis, example.reconstructions.get(model))
         return captioned(figure, _choice(caption, chosen, models))
 
 
 def detections(chosen: Sequence[Example], title: str = "") -> Figure:
-    """Fig. 5, a row per image as in Fig. 4: the image, the truth, then each model's mask.
+    """Fig. 5: a row per image as in Fig. 4: the image, the true mask, then the mask of each model.
 
     Args:
         chosen: from `clgan_lib.exhibits.examples.examples`.
@@ -60,10 +60,10 @@ def detections(chosen: Sequence[Example], title: str = "") -> Figure:
     with mpl.rc_context(STYLE):
         figure, axes = _rows(chosen, ["image", "truth"], models)
         for line, example, block in axes:
-            _picture(line[0], example.image)
-            _picture(line[1], example.truth)
+            _show(line[0], example.image)
+            _show(line[1], example.truth)
             for axis, model in zip(line[2:], block, strict=False):
-                _picture(axis, example.masks.get(model))
+                _show(axis, example.masks.get(model))
                 outline(axis, example.truth)
         return captioned(figure, _choice(caption, chosen, []))
 
@@ -71,12 +71,12 @@ def detections(chosen: Sequence[Example], title: str = "") -> Figure:
 def _rows(
     chosen: Sequence[Example], first: Sequence[str], models: Sequence[str]
 ) -> tuple[Figure, list[tuple[NDArray[Any], Example, Sequence[str]]]]:
-    """A figure with a row per image, heads above; more than `WIDEST` models go on in a second block of rows below.
+    """A figure with a row per image, heads above; more than `_WIDEST` models go on in a second block of rows below.
 
     Returns:
         The figure, and of each row its axes, its image, and its models, which come after the columns `first`.
     """
-    blocks = [models[i : i + WIDEST] for i in range(0, len(models), WIDEST)] or [[]]
+    blocks = [models[i : i + _WIDEST] for i in range(0, len(models), _WIDEST)] or [[]]
     figure, axes = _grid(len(chosen) * len(blocks), len(first) + len(blocks[0]))
     rows = list(zip(axes, itertools.product(blocks, chosen), strict=True))
     for number, (line, (block, example)) in enumerate(rows):
@@ -101,26 +101,30 @@ def pipeline(
         truth: bool ``(H, W)``, shown beside ID5 where given.
         title: model, category, image, seed.
     """
-    found = detect(image, reconstruction, k)
-    stretch = found.residual / max(float(found.residual.max()), 1e-6)
-    stages = {"I": image, "Ir": reconstruction, f"ID1 (to {found.residual.max():.2f})": stretch}
-    stages |= {"ID2": found.channels.astype(float), "ID3": found.gray, "ID4": found.binary, "ID5": found.mask}
+    detection = detect(image, reconstruction, k)
+    stretch = detection.residual / max(float(detection.residual.max()), 1e-6)
+    stages = {"I": image, "Ir": reconstruction, f"ID1 (to {detection.residual.max():.2f})": stretch}
+    stages |= {
+        "ID2": detection.channels.astype(float),
+        "ID3": detection.gray,
+        "ID4": detection.binary,
+        "ID5": detection.mask,
+    }
     if truth is not None:
         stages["truth"] = truth
     with mpl.rc_context(STYLE):
-        figure = plt.figure(figsize=(CELL * len(stages) + 0.3, 3.4))
-        parts: Any = figure.subfigures(2, 1, height_ratios=[1.15, 1.7])
-        upper, lower = parts
+        figure = plt.figure(figsize=(_CELL * len(stages) + 0.3, 3.4))
+        subfigures: Any = figure.subfigures(2, 1, height_ratios=[1.15, 1.7])
+        upper, lower = subfigures
         for axis, (name, stage) in zip(upper.subplots(1, len(stages)), stages.items(), strict=True):
-            _picture(axis, stage)
+            _show(axis, stage)
             axis.set_title(name, fontsize=9)
         axes = lower.subplots(1, 4)
         for c, (axis, colour) in enumerate(zip(axes, ("#D62728", "#2CA02C", "#1F77B4"), strict=False)):
-            share = found.channels[..., c].mean()
-            passed = f"ID1, {'RGB'[c]}: {100 * share:.1f} % pass"
-            _histogram(axis, found.residual[..., c], found.thresholds[c], colour, passed)
-        second = found.gray.mean() + found.gray.std()
-        _histogram(axes[3], found.gray, second, "#555555", f"ID3: {100 * found.binary.mean():.1f} % pass")
+            head = f"ID1, {'RGB'[c]}: {100 * detection.channels[..., c].mean():.1f} % above"
+            _histogram(axis, detection.residual[..., c], detection.thresholds[c], colour, head)
+        second = detection.gray.mean() + detection.gray.std()
+        _histogram(axes[3], detection.gray, second, "#555555", f"ID3: {100 * detection.binary.mean():.1f} % above")
         axes[0].set_ylabel("pixels (log)")
         return captioned(lower, title or f"Fig. 2: the dual threshold at k = {k:g}; dashed: mean + kσ", figure)
 
@@ -135,50 +139,50 @@ def _histogram(axis: Axes, values: NDArray, threshold: float, colour: str, title
 
 
 def samples(category: Category, title: str = "") -> Figure:
-    """Fig. 3: one good image and one of each defect type, the mask outlined: the one whose defect has median area.
+    """Fig. 3: one good image and one of each defect type, the one with the defect of median area, its mask outlined.
 
     Args:
         category: from `clgan_lib.data.load_category`.
         title: which data set; the category's name by default.
     """
-    masks, kinds = category.masks.numpy(), np.asarray(category.defects)
+    masks, defects = category.masks.numpy(), np.asarray(category.defects)
     areas = masks.mean((1, 2))
-    types = sorted(set(category.defects), key=lambda kind: (kind != "good", kind))
+    types = sorted(set(category.defects), key=lambda name: (name != "good", name))
     with mpl.rc_context(STYLE):
         figure, axes = _grid(1, len(types))
-        for axis, kind in zip(axes[0], types, strict=True):
-            index = _middle(np.flatnonzero(kinds == kind), areas)
-            _picture(axis, category.test[index].permute(1, 2, 0).numpy())
+        for axis, defect in zip(axes[0], types, strict=True):
+            index = _middle(np.flatnonzero(defects == defect), areas)
+            _show(axis, category.test[index].permute(1, 2, 0).numpy())
             outline(axis, masks[index])
-            area = f"\n{100 * areas[index]:.1f} % of the image" if kind != "good" else "\n"
-            axis.set_title(f"{kind}{area}", fontsize=7)
+            area = f"\n{100 * areas[index]:.1f} % of the image" if defect != "good" else "\n"
+            axis.set_title(f"{defect}{area}", fontsize=7)
             axis.set_xlabel(category.test_names[index], fontsize=6)
         title = (title or category.name).removesuffix(".")
         return captioned(figure, f"{title}. Shown of each type: the defect of median area.")
 
 
-def run_gallery(found: Evaluation, title: str = "") -> Figure:
-    """One run at a glance: a row per defect type, from the image to the two masks, the truth outlined in each.
+def run_gallery(evaluation: Evaluation, title: str = "") -> Figure:
+    """A row per defect type of one run: image, reconstruction, anomaly map and masks; the truth outlined in each.
 
     Args:
-        found: from `clgan_lib.runs.evaluation.evaluate`.
+        evaluation: from `clgan_lib.runs.evaluation.evaluate`.
         title: model, category, seed.
     """
-    kinds = np.asarray(found.defects)
-    f1 = metrics_of_counts(counts(found.masks["dual_threshold"], found.truths))[:, 2]
-    types = sorted(set(found.defects) - {"good"}) + (["good"] if "good" in found.defects else [])
-    heads = ["image", "reconstruction", "anomaly map", *(name.replace("_", " ") for name in found.masks)]
-    top = float(np.quantile(found.scores, 0.999)) or 1.0
+    defects = np.asarray(evaluation.defects)
+    f1 = metrics_of_counts(counts(evaluation.masks["dual_threshold"], evaluation.truths))[:, 2]
+    types = sorted(set(evaluation.defects) - {"good"}) + (["good"] if "good" in evaluation.defects else [])
+    heads = ["image", "reconstruction", "anomaly map", *(name.replace("_", " ") for name in evaluation.masks)]
+    top = float(np.quantile(evaluation.scores, 0.999)) or 1.0
     with mpl.rc_context(STYLE):
         figure, axes = _grid(len(types), len(heads))
-        for line, kind in zip(axes, types, strict=True):
-            i = _middle(np.flatnonzero(kinds == kind), f1)
-            stages = [found.images[i], found.reconstructions[i], np.minimum(found.scores[i] / top, 1)]
-            for axis, stage in zip(line, [*stages, *(masks[i] for masks in found.masks.values())], strict=True):
-                _picture(axis, stage)
-                outline(axis, found.truths[i])
-            line[0].set_ylabel(f"{kind}\n{found.names[i]}", fontsize=7)
-            line[3].set_xlabel(f"F1 {f1[i]:.1f} %" if kind != "good" else "", fontsize=7)
+        for line, defect in zip(axes, types, strict=True):
+            i = _middle(np.flatnonzero(defects == defect), f1)
+            stages = [evaluation.images[i], evaluation.reconstructions[i], np.minimum(evaluation.scores[i] / top, 1)]
+            for axis, stage in zip(line, [*stages, *(masks[i] for masks in evaluation.masks.values())], strict=True):
+                _show(axis, stage)
+                outline(axis, evaluation.truths[i])
+            line[0].set_ylabel(f"{defect}\n{evaluation.names[i]}", fontsize=7)
+            line[3].set_xlabel(f"F1 {f1[i]:.1f} %" if defect != "good" else "", fontsize=7)
         for axis, head in zip(axes[0], heads, strict=True):
             axis.set_title(head, fontsize=8)
         rule = f"Shown of each type: the image of median F1. Anomaly map white at {top:.3f}; outlined: the truth."
@@ -186,61 +190,63 @@ def run_gallery(found: Evaluation, title: str = "") -> Figure:
 
 
 def _middle(members: NDArray[np.int64], values: NDArray[np.float64]) -> int:
-    """Of some images, the one of median value; the lower of two, the first of equals."""
+    """The member of median value; the lower of two, the first of equals."""
     return int(members[np.argsort(values[members], kind="stable")[(len(members) - 1) // 2]])
 
 
 def outline(axis: Axes, mask: NDArray[np.bool_]) -> None:
-    """Draw a mask's border, dark under bright, so that it shows on any product."""
+    """Draw a mask's border, yellow on black, visible on any image."""
     if mask.any() and not mask.all():
         axis.contour(mask, levels=[0.5], colors="black", linewidths=2.2)
         axis.contour(mask, levels=[0.5], colors="#F0E442", linewidths=1.1)
 
 
 def _models(chosen: Sequence[Example]) -> list[str]:
-    """All models of the examples, in the order of the tables."""
+    """The models of the examples, in the order of the tables."""
     if not chosen:
         raise ValueError("chosen: no example; the runs have no maps, or none is finished")
     return list(dict.fromkeys(model for example in chosen for model in example.reconstructions))
 
 
-def _choice(caption: str, chosen: Sequence[Example], drawn: Sequence[str]) -> str:
-    """The caption, with the rule by which the images were chosen and whether a picture (`drawn`) or mask is missing."""
+def _choice(caption: str, chosen: Sequence[Example], models: Sequence[str]) -> str:
+    """The caption, with the rule by which the images were chosen, and a word on holes.
+
+    Args:
+        caption: its beginning.
+        chosen: the images.
+        models: whose reconstructions are shown; empty where masks are.
+    """
     seeds = ", ".join(sorted({str(example.seed) for example in chosen}))
-    judge = chosen[0].reference
-    others = [f"{e.category}: {display(e.reference)}" for e in chosen if e.reference != judge]
-    judges = display(judge) + (f" ({', '.join(others)})" if others else "")
-    pictures = (
-        [e.reconstructions.get(m) for e in chosen for m in drawn]
-        if drawn
-        else [mask for e in chosen for mask in e.masks.values()]
-    )
-    hole = any(picture is None for picture in pictures)
-    rule = f"Shown of each category: the defective image of median F1 under {judges}."
+    reference = chosen[0].reference
+    others = [f"{e.category}: {display(e.reference)}" for e in chosen if e.reference != reference]
+    references = display(reference) + (f" ({', '.join(others)})" if others else "")
+    shown = [[e.reconstructions.get(m) for m in models] if models else e.masks.values() for e in chosen]
+    holes = any(image is None for row in shown for image in row)
+    rule = f"Shown of each category: the defective image of median F1 under {references}."
     data = credit(example.data for example in chosen)
-    return f"{caption}. Seed {seeds}. {rule}{' Hatched: no such run.' if hole else ''} {data}"
+    return f"{caption}. Seed {seeds}. {rule}{' Hatched: no such run.' if holes else ''} {data}"
 
 
 def _grid(rows: int, columns: int) -> tuple[Figure, NDArray[Any]]:
-    return plt.subplots(rows, columns, figsize=(CELL * columns + 0.3, CELL * rows + 0.5), squeeze=False)
+    return plt.subplots(rows, columns, figsize=(_CELL * columns + 0.3, _CELL * rows + 0.5), squeeze=False)
 
 
-def _picture(axis: Axes, picture: NDArray | None) -> None:
-    """Show an image, a map or a mask (white where defective); a hatched field where there is none."""
+def _show(axis: Axes, image: NDArray | None) -> None:
+    """Show an image, a map or a mask (white where defective); a hatched square for None."""
     axis.set(xticks=[], yticks=[])
     axis.grid(visible=False)
     axis.spines[:].set_visible(True)
     axis.spines[:].set(color="#888888", linewidth=0.5)
-    if picture is None:
+    if image is None:
         axis.set(facecolor="#f4f4f4", aspect="equal", xlim=(0, 1), ylim=(0, 1))
         axis.fill_between([0, 1], 0, 1, facecolor="none", edgecolor="#bbbbbb", hatch="///", linewidth=0)
     else:
-        top = 1 if picture.dtype != np.uint8 else 255
-        axis.imshow(picture, cmap="gray", vmin=0, vmax=top, interpolation="antialiased")
+        top = 1 if image.dtype != np.uint8 else 255
+        axis.imshow(image, cmap="gray", vmin=0, vmax=top, interpolation="antialiased")
 
 
 def inspected(images: str | Path, out: str | Path, count: int = 8) -> Figure:
-    """Some images of an inspection, each above its overlay, from the highest score to the lowest.
+    """Images of an inspection, each above its overlay, from the highest score to the lowest.
 
     Args:
         images: the folder that was inspected.
@@ -251,25 +257,23 @@ def inspected(images: str | Path, out: str | Path, count: int = 8) -> Figure:
         ValueError: if no image could be read.
     """
     summary = json.loads((Path(out) / "inspection.json").read_text(encoding="utf8"))
-    table = (
-        pd.read_csv(Path(out) / "scores.csv").dropna(subset="image_score").sort_values("image_score", ascending=False)
-    )
-    if not len(table):
+    scores = pd.read_csv(Path(out) / "scores.csv").dropna(subset="image_score")
+    if not len(scores):
         raise ValueError(f"{out}: no image could be read, see scores.csv")
-    chosen = table.iloc[np.unique(np.linspace(0, len(table) - 1, count).round().astype(int))].to_dict("records")
+    ranks = np.unique(np.linspace(0, len(scores) - 1, count).round().astype(int))
+    chosen = scores.sort_values("image_score", ascending=False).iloc[ranks].to_dict("records")
     with mpl.rc_context(STYLE):
         figure, axes = _grid(2, len(chosen))
         for column, row in zip(axes.T, chosen, strict=True):
             for axis, path in zip(column, (Path(images) / row["name"], Path(out) / row["overlay"]), strict=True):
-                picture = read_image(path)
-                picture.thumbnail((2 * SIZE, 2 * SIZE))
-                _picture(axis, np.asarray(picture))
+                image = read_image(path)
+                image.thumbnail((2 * SIZE, 2 * SIZE))
+                _show(axis, np.asarray(image))
             column[0].set_title(textwrap.shorten(Path(row["name"]).as_posix(), 24, placeholder="…"), fontsize=6)
             ratio = row["image_score"] / summary["image_threshold"]
             column[1].set_xlabel(f"{row['verdict']}\n{ratio:.2f} × threshold", fontsize=7)
         axes[0, 0].set_ylabel("image", fontsize=8)
         axes[1, 0].set_ylabel("overlay", fontsize=8)
-        rule = (
-            f"{summary['model']}, {summary['category']}. From the highest score to the lowest, at equal steps of rank. "
-        )
-        return captioned(figure, rule + f"Threshold of an image: {summary['image_rule']}.")
+        order = "From the highest score to the lowest, at equal steps of rank."
+        rule = f"Threshold of an image: {summary['image_rule']}."
+        return captioned(figure, f"{summary['model']}, {summary['category']}. {order} {rule}")

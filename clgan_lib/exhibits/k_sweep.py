@@ -1,8 +1,8 @@
-"""Table 4: the paper's detector at every k, on maps that are already there.
+"""Table 4: the paper's detector over k, on the maps of finished runs.
 
-The paper tries k from 2.0 to 3.0, sees F1 rise to the end of its range and calls the end the optimum. We go on until the
-curve has come down again, and put three things beside it: what a perfect residual would get at the same k, the k that is
-best on the test labels (so named *oracle*: nobody has those labels), and a k chosen without them.
+The paper tries k from 2.0 to 3.0. F1 rises to the end of that range, and the paper calls the end the optimum. This sweep
+goes on until F1 falls. It also gives a perfect residual at the same k, the *oracle* k, which is best on the test labels,
+and a k chosen without labels.
 """
 
 from __future__ import annotations
@@ -25,15 +25,14 @@ from clgan_lib.metrics import metrics_from_counts
 from clgan_lib.render.table import HOLE, Cell, Row, Table
 from clgan_lib.runs.maps import read_maps
 
-K_PAPER = tuple(round(0.1 * i, 1) for i in range(20, 31))  # 2.0 to 3.0 by 0.1, as Table 4 prints
-K_BEFORE = (0.5, 1.0, 1.5)
-K_BEYOND = tuple(round(0.25 * i, 2) for i in range(13, 33))  # 3.25 to 8.0
-K_LAST = 24.0  # where a curve that still rises is given up; no residual of 256 x 256 pixels does
-MARGIN = 2  # zeros around a mask, so that a closing meets no border
-# The sets of channels that can pass together, from the highest grey value of eq. 9 to the lowest, and the values.
-SETS = sorted((s for n in (1, 2, 3) for s in combinations(range(3), n)), key=lambda s: -sum(LUMA[c] for c in s))
-GRAYS = np.array([sum(LUMA[c] for c in channels) for channels in [*SETS, ()]])
-OURS, PERFECT, PUBLISHED = "this run", "perfect residual", "published"
+_K_PAPER = tuple(round(0.1 * i, 1) for i in range(20, 31))  # 2.0 to 3.0 by 0.1, as Table 4 prints
+_K_WIDE = (0.5, 1.0, 1.5, *_K_PAPER, *(round(0.25 * i, 2) for i in range(13, 33)))  # 0.5 to 8.0
+_K_LAST = 24.0  # the sweep ends same even if F1 still rises; no residual of 256x256 pixels comes as far
+_MARGIN = 2  # zeros around a mask, so that the closing meets no border
+# The sets of channels that can exceed their thresholds together, from the highest grey value of eq. 9 down; the values.
+_SETS = sorted((s for n in (1, 2, 3) for s in combinations(range(3), n)), key=lambda s: -sum(LUMA[c] for c in s))
+_GRAYS = np.array([sum(LUMA[c] for c in channels) for channels in [*_SETS, ()]])
+OURS, PERFECT, _PUBLISHED = "this run", "perfect residual", "published"
 ORACLE, LABEL_FREE, GRID = "oracle k", "k without labels", ""
 
 
@@ -41,12 +40,12 @@ def sweep(residuals: Sequence[NDArray[np.float32]], truths: NDArray[np.bool_], k
     """Scores of the dual threshold at each k, the mean over images with a defect.
 
     Args:
-        residuals: ID1 per image, ``(H, W, 3)`` each, computed once for all k.
-        truths: bool ``(N, H, W)``.
+        residuals: ID1 of N images, ``(H, W, 3)`` each.
+        truths: true masks, bool ``(N, H, W)``.
         ks: values of k, any order.
 
     Returns:
-        k, P, R, F1, IoU, ACC; a row per k.
+        A row per k: k, P, R, F1, IoU, ACC (percent).
     """
     table = np.stack([counts_over_k(image, truth, ks) for image, truth in zip(residuals, truths, strict=True)])
     return pd.DataFrame([{"k": k, **metrics_from_counts(table[:, i], "image")} for i, k in enumerate(ks)])
@@ -55,73 +54,73 @@ def sweep(residuals: Sequence[NDArray[np.float32]], truths: NDArray[np.bool_], k
 def counts_over_k(residual: NDArray[np.float32], truth: NDArray[np.bool_], ks: Sequence[float]) -> NDArray[np.int64]:
     """TP, FP, FN, TN of ``threshold(residual, k).mask`` at each k, for little more than the cost of one.
 
-    A channel of a pixel passes the lowest few k: its rank says how many. ID3 has at most eight grey values, one for each set
-    of channels that pass, and eq. 8 on it cuts between two of them; how many k leave a pixel above a given cut is a maximum
-    of minima of its channels' ranks. Closing a picture of such ranks closes the masks of all k at once, since dilation is a
-    maximum, too, and erosion a minimum.
+    A pixel's channel exceeds the thresholds of the lowest few k: its rank is their number. ID3 has at most eight grey
+    values, one for each set of channels. Eq. 8 on ID3 cuts between two of these values. The number of k that leave a pixel
+    above a cut is a maximum of minima of its channels' ranks. Closing an image of such ranks closes the masks of all k at
+    once, since grey dilation is a maximum and grey erosion a minimum.
 
     Args:
         residual: ID1, ``(H, W, 3)``.
-        truth: ``(H, W)``.
-        ks: values of k, any order.
+        truth: bool ``(H, W)``.
+        ks: K values, any order.
 
     Returns:
-        ``(K, 4)`` pixels.
+        Numbers of pixels, ``(K, 4)``.
     """
     order = np.argsort(ks)
     places, ranks = _ranks(residual, np.asarray(ks, np.float64)[order])
-    above = np.stack([*(_passing(rank, len(ks)) for rank in ranks), np.full(len(ks), truth.size)], 1)
-    share = np.diff(above, prepend=0) / truth.size  # of each grey value, the highest first: (K, 8)
-    center = share @ GRAYS
-    spread = np.sqrt((share * (GRAYS - center[:, None]) ** 2).sum(1))
-    cuts = (GRAYS[:-1] >= (center + spread)[:, None]).sum(1)  # how many of the values above zero are in the mask
-    true = np.pad(truth, MARGIN)
+    at_least = np.stack([*(_above(rank, len(ks)) for rank in ranks), np.full(len(ks), truth.size)], 1)
+    share = np.diff(at_least, prepend=0) / truth.size  # of each grey value, the highest first, (K, 8)
+    center = share @ _GRAYS
+    spread = np.sqrt((share * (_GRAYS - center[:, None]) ** 2).sum(1))
+    cuts = (_GRAYS[:-1] >= (center + spread)[:, None]).sum(1)  # how many of the values above zero are in the mask
+    true = np.pad(truth, _MARGIN)
     positive, tp = np.zeros((2, len(ks)), np.int64)
     for cut in np.unique(cuts[cuts > 0]):
-        picture = np.zeros(true.shape, ranks.dtype)
-        picture[MARGIN:-MARGIN, MARGIN:-MARGIN].flat[places] = ranks[cut - 1]
-        closed = np.asarray(cv2.morphologyEx(picture, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)))
-        here = cuts == cut
-        positive[here], tp[here] = _passing(closed, len(ks))[here], _passing(closed[true], len(ks))[here]
+        rank_image = np.zeros(true.shape, ranks.dtype)
+        rank_image[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN].flat[places] = ranks[cut - 1]
+        closed = np.asarray(cv2.morphologyEx(rank_image, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)))
+        same = cuts == cut
+        positive[same], tp[same] = _above(closed, len(ks))[same], _above(closed[true], len(ks))[same]
     counted = np.stack([tp, positive - tp, truth.sum() - tp, truth.size - positive - truth.sum() + tp], 1)
     return counted[np.argsort(order)]
 
 
 def _ranks(residual: NDArray[np.float32], ks: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Where any channel passes the lowest k, ``(n,)``, and how many k leave ID3 at each of GRAYS or above, ``(7, n)``."""
+    """The n pixels that exceed the lowest threshold, and how many k leave ID3 at each of `_GRAYS` or above, ``(7, n)``."""
     mean, std = channel_statistics(residual)
     thresholds = np.where(std < FLAT, np.inf, mean + ks[:, None] * std).astype(np.float32)  # (K, 3)
     planes = [plane.ravel() for plane in cv2.split(residual)]
     places = np.flatnonzero(np.logical_or.reduce([p >= t for p, t in zip(planes, thresholds[0], strict=True)]))
-    kind = np.min_scalar_type(len(ks))
-    passed = [(p[places] >= t[:, None]).sum(0, dtype=kind) for p, t in zip(planes, thresholds.T, strict=True)]
-    together = [np.minimum.reduce([passed[channel] for channel in channels]) for channels in SETS]
+    smallest = np.min_scalar_type(len(ks))
+    exceeded = [(p[places] >= t[:, None]).sum(0, dtype=smallest) for p, t in zip(planes, thresholds.T, strict=True)]
+    together = [np.minimum.reduce([exceeded[channel] for channel in channels]) for channels in _SETS]
     return places, np.maximum.accumulate(together)
 
 
-def _passing(ranks: NDArray[Any], count: int) -> NDArray[np.int64]:
-    """How many pixels pass each of `count` k, the lowest first."""
+def _above(ranks: NDArray[Any], count: int) -> NDArray[np.int64]:
+    """The number of pixels above the threshold of each of `count` k, the lowest first."""
     return np.bincount(ranks[ranks > 0], minlength=count + 1)[:0:-1].cumsum()[::-1]
 
 
-def bracketed(residuals: Sequence[NDArray[np.float32]], truths: NDArray[np.bool_]) -> pd.DataFrame:
-    """`sweep` over 0.5 to 8, and on by whole steps while F1 is still best at the end."""
-    found = sweep(residuals, truths, [*K_BEFORE, *K_PAPER, *K_BEYOND])
-    while found["F1"].idxmax() == found.index[-1] and found["k"].iloc[-1] < K_LAST:
-        more = sweep(residuals, truths, [found["k"].iloc[-1] + 1])
-        found = pd.concat([found, more], ignore_index=True)
-    return found
+def _sweep_to_fall(residuals: Sequence[NDArray[np.float32]], truths: NDArray[np.bool_]) -> pd.DataFrame:
+    """`sweep` over 0.5 to 8, and on by steps of 1 while F1 is best at the end."""
+    swept = sweep(residuals, truths, _K_WIDE)
+    while swept["F1"].idxmax() == swept.index[-1] and swept["k"].iloc[-1] < _K_LAST:
+        more = sweep(residuals, truths, [swept["k"].iloc[-1] + 1])
+        swept = pd.concat([swept, more], ignore_index=True)
+    return swept
 
 
 def label_free_k(holdout: NDArray[np.float32], quantile: float) -> float:
     """The k at which a share 1 - `quantile` of the pixels of good images exceeds their image's mean + k sigma.
 
-    Only good images that were kept from training enter, so no label of the test set does. The maps are the run's anomaly
-    scores (one channel), so this is the rule of eq. 8 on the channel mean, before grey value, second threshold and closing.
+    No label of the test set enters, only held-out good images. The maps have one channel. So this is eq. 8 on the mean
+    over channels, without grey value, second threshold and closing.
 
     Args:
         holdout: score maps of held-out good images, ``(H, S, S)``.
-        quantile: in (0, 1); the run's own, to which its calibrated threshold is set, too.
+        quantile: in (0, 1); that of the run's calibrated threshold.
 
     Returns:
         k >= 0.
@@ -133,7 +132,7 @@ def label_free_k(holdout: NDArray[np.float32], quantile: float) -> float:
 
 
 def sweep_run(folder: Path, run: Mapping[Any, Any]) -> Iterator[dict[str, Any]]:
-    """All rows of Table 4 for one run: its own residuals, and a perfect one, at every k and at the chosen ones.
+    """All rows of Table 4 for one run: its own residuals and a perfect one, at every k and at the chosen ones.
 
     Args:
         folder: of the run, with maps.
@@ -152,11 +151,7 @@ def sweep_run(folder: Path, run: Mapping[Any, Any]) -> Iterator[dict[str, Any]]:
     key = {name: run[name] for name in ("model", "category", "seed", "data")}
     key["left_out"] = ", ".join(run["left_out"])
     for source, residuals in {OURS: ours, PERFECT: perfect}.items():
-        grid = (
-            bracketed(residuals, truths)
-            if source == OURS
-            else sweep(residuals, truths, [*K_BEFORE, *K_PAPER, *K_BEYOND])
-        )
+        grid = _sweep_to_fall(residuals, truths) if source == OURS else sweep(residuals, truths, _K_WIDE)
         named = {GRID: grid, ORACLE: grid.loc[[grid["F1"].idxmax()]]}
         if source == OURS:
             named[LABEL_FREE] = sweep(residuals, truths, [chosen])
@@ -177,57 +172,57 @@ def sweep_experiment(results_root: str | Path, frame: pd.DataFrame, model: str =
     return pd.DataFrame(rows).assign(provenance=provenance(frame))
 
 
-def table4(frame: pd.DataFrame, found: pd.DataFrame, paper: pd.DataFrame | None = None) -> Table:
-    """Table 4 in the paper's layout: k from 2.0 to 3.0 across, and to the right the k that is best, and one that is honest.
+def table4(frame: pd.DataFrame, swept: pd.DataFrame, paper: pd.DataFrame | None = None) -> Table:
+    """Table 4 in the paper's layout: k from 2.0 to 3.0 across; on the right the oracle k and the k without labels.
 
     Args:
         frame: from `collect`, for what is missing and the provenance.
-        found: from `sweep_experiment`.
+        swept: from `sweep_experiment`.
         paper: from ``published("table4")``; its rows in italics under ours.
     """
-    model = str(found["model"].iloc[0])
+    model = str(swept["model"].iloc[0])
     lines: list[Row] = []
     for metric in ("F1", "IoU"):
         for i, category in enumerate(sorted(frame["category"].unique())):
-            rows = found[found["category"] == category]
+            rows = swept[swept["category"] == category]
             block = [_line(rows[rows["source"] == source], metric) for source in (OURS, PERFECT)]
             theirs = paper[(paper["metric"] == metric) & (paper["category"] == category)] if paper is not None else None
             heads = [Cell(source, "label") for source in (OURS, PERFECT)]
             if theirs is not None and len(theirs):
                 printed = dict(zip(theirs["k"].round(1), theirs["percent"], strict=True))
-                block.append([Cell(f"{printed[k]:.2f}", "published") for k in K_PAPER] + [Cell("")] * 4)
-                heads.append(Cell(PUBLISHED, "published"))
+                block.append([Cell(f"{printed[k]:.2f}", "published") for k in _K_PAPER] + [Cell("")] * 4)
+                heads.append(Cell(_PUBLISHED, "published"))
             for j, (head, cells) in enumerate(zip(heads, block, strict=True)):
                 labels = [Cell(metric if i == j == 0 else "", "label"), Cell(category if j == 0 else "", "label"), head]
                 lines.append(Row([*labels, *cells], opens=i == j == 0))
     caption = (
         f"Table 4: {display(model)}, the dual threshold as k changes, mean over the images with a defect, percent."
     )
-    header = ["metric", "category", "residual", *(f"{k:.1f}" for k in K_PAPER), ORACLE, "there", LABEL_FREE, "there"]
-    return Table("table4", caption, header, lines, labels=3, notes=_notes(found, paper), source=provenance(frame))
+    header = ["metric", "category", "residual", *(f"{k:.1f}" for k in _K_PAPER), ORACLE, "there", LABEL_FREE, "there"]
+    return Table("table4", caption, header, lines, labels=3, notes=_notes(swept, paper), source=provenance(frame))
 
 
 def _line(rows: pd.DataFrame, metric: str) -> list[Cell]:
-    """The cells of one row: at each printed k, then k and score of the two rules."""
+    """The cells of one row: the score at each printed k, then k and score of the two rules."""
     grid = {round(row["k"], 2): row[metric] for row in rows[rows["rule"] == GRID].to_dict("records")}
-    cells = [Cell(number(grid[k]) if k in grid else HOLE, "plain" if k in grid else "hole") for k in K_PAPER]
+    cells = [Cell(number(grid[k]) if k in grid else HOLE, "plain" if k in grid else "hole") for k in _K_PAPER]
     for rule in (ORACLE, LABEL_FREE):
         at = rows[rows["rule"] == rule]
         cells += [Cell(number(at["k"].iloc[0])), Cell(number(at[metric].iloc[0]))] if len(at) else [Cell(""), Cell("")]
     return cells
 
 
-def _notes(found: pd.DataFrame, paper: pd.DataFrame | None) -> list[str]:
+def _notes(swept: pd.DataFrame, paper: pd.DataFrame | None) -> list[str]:
     notes = [
-        f"{PERFECT}: the true mask itself put in the place of ID1. Mean + k sigma passes at most 1/(1 + k^2) of an image, "
-        "so of an even residual a larger defect is lost whole; at k = 3 that is 10 % of the image. It is no ceiling: an "
-        "uneven residual can keep a part.",
-        f"{ORACLE}: the k of the highest F1 on these very test labels, searched from {min(K_BEFORE)} until F1 falls: what "
-        f"nobody can know beforehand. {LABEL_FREE}: from held-out good images alone, see label_free_k.",
+        f"{PERFECT}: the true mask in the place of ID1. Mean + k sigma marks at most 1/(1 + k^2) of an image, 10 % at "
+        "k = 3. A larger defect with an even residual is lost whole. This row is no upper bound: an uneven residual can "
+        "keep a part of the defect.",
+        f"{ORACLE}: the k of the highest F1 on these test labels, searched from {min(_K_WIDE)} until F1 falls. "
+        f"{LABEL_FREE}: from held-out good images alone, see label_free_k.",
     ]
-    left = found[found["left_out"].astype(bool)].drop_duplicates("category")
+    left = swept[swept["left_out"].astype(bool)].drop_duplicates("category")
     notes += [f"{row['category']}: without {row['left_out']}." for row in left.to_dict("records")]
-    if paper is not None and not all(map(is_mvtec, found["data"].unique())):
-        data = ", ".join(found["data"].unique())
+    if paper is not None and not all(map(is_mvtec, swept["data"].unique())):
+        data = ", ".join(swept["data"].unique())
         notes.append(f"Published rows are on the real MVTec AD, these runs on other images ({data}): not comparable.")
     return notes

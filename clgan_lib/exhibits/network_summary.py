@@ -1,7 +1,7 @@
-"""Tables 1 and 2 and the generator's layers, read off the live modules: nothing here knows a size that they don't have.
+"""Tables 1 and 2 and the generator's layers, read from the modules themselves; no size is typed here.
 
-A copy of a network runs on torch's "meta" device, which computes shapes and no numbers, and hooks write down what comes
-out of every layer. So a table costs nothing at any image size, and a change in the networks changes it.
+A copy of a network runs on torch's "meta" device, which computes shapes without numbers. Hooks record the output of every
+layer. So a table costs nothing at any image size, and follows every change in the networks.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from clgan_lib.layers import BlurDown, BlurUp, ImageTanh
 from clgan_lib.networks import Generator, PatchDiscriminator, ResidualBlock
 
 # What the paper prints: Table 1's outputs, the last of them in its text only ("5 convolution layers, 30 x 30 x 1").
-PAPER_TABLE_1 = ("256×256×64", "127×127×128", "63×63×256", "31×31×512", "30×30×1")
-PAPER_TABLE_2 = "FC+ReLU, 3×3, 256"  # each of the four rows
+_PAPER_TABLE_1 = ("256×256×64", "127×127×128", "63×63×256", "31×31×512", "30×30×1")
+_PAPER_TABLE_2 = "FC+ReLU, 3×3, 256"  # each of the four rows
 
-NAMES: dict[type[nn.Module], str] = {
+_NAMES: dict[type[nn.Module], str] = {
     nn.Conv2d: "Conv",
     nn.Linear: "FC",
     nn.BatchNorm2d: "BN",
@@ -37,8 +37,8 @@ NAMES: dict[type[nn.Module], str] = {
     BlurUp: "blur↑2",
     ResidualBlock: "Residual",
 }
-STARTS = (nn.Conv2d, nn.Linear, ResidualBlock)  # a row of a table begins with one of these
-PREFIXES = (nn.ReflectionPad2d, BlurUp)  # these belong to the convolution after them
+_STARTS = (nn.Conv2d, nn.Linear, ResidualBlock)  # each begins a row of a table
+_PREFIXES = (nn.ReflectionPad2d, BlurUp)  # part of the convolution after them
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Stage:
     Attributes:
         kind: its layers, such as ``"Conv+BN+LeakyReLU+blur↓2"``.
         kernel: side of the convolution's kernel; 0 where there is none.
-        inner: shape right after the convolution, without the batch; what Table 1 prints.
-        output: shape after the whole stage, without the batch.
-        parameters: learnt numbers.
-        taps: which of 1 to 5 the contrastive loss takes from here (at `inner`); mostly none.
+        inner: shape ``(C, H, W)`` right after the convolution, as Table 1 prints it; ``(C,)`` for a fully connected layer.
+        output: shape after the whole stage, likewise.
+        parameters: number of trained parameters.
+        taps: numbers, 1 to 5, of the PatchNCE taps at `inner`; mostly none.
     """
 
     kind: str
@@ -63,7 +63,7 @@ class Stage:
 
 
 def stages(module: nn.Module, *shape: int) -> list[Stage]:
-    """Run a network on an input of some shape, the batch included, and list its stages in order."""
+    """List the stages of a network in order, for an input of `shape`, the batch included."""
     ghost = copy.deepcopy(module).to("meta").eval()
     events: list[tuple[nn.Module, Tensor]] = []
     for unit in _units(ghost):
@@ -77,25 +77,25 @@ def stages(module: nn.Module, *shape: int) -> list[Stage]:
         ghost(image)
     groups: list[list[tuple[nn.Module, Tensor]]] = [[]]
     for number, (layer, output) in enumerate(events):
-        before = isinstance(events[number - 1][0], PREFIXES) and not any(events[number - 1][1] is t for t in taps)
-        if isinstance(layer, PREFIXES) or (isinstance(layer, STARTS) and not before):
+        before = isinstance(events[number - 1][0], _PREFIXES) and not any(events[number - 1][1] is t for t in taps)
+        if isinstance(layer, _PREFIXES) or (isinstance(layer, _STARTS) and not before):
             groups.append([])
         groups[-1].append((layer, output))
     return [_stage(group, taps) for group in groups if group]
 
 
 def _units(module: nn.Module) -> Iterator[nn.Module]:
-    """The layers that tables name; what is inside a residual block is not listed."""
+    """The layers that tables name, without those inside a residual block."""
     for child in module.children():
-        if isinstance(child, tuple(NAMES)):
+        if isinstance(child, tuple(_NAMES)):
             yield child
         else:
             yield from _units(child)
 
 
 def _stage(group: list[tuple[nn.Module, Tensor]], taps: list[Tensor]) -> Stage:
-    inner = next((output for layer, output in group if isinstance(layer, STARTS)), group[-1][1])
-    names = [next(name for kind, name in NAMES.items() if isinstance(layer, kind)) for layer, _ in group]
+    inner = next((output for layer, output in group if isinstance(layer, _STARTS)), group[-1][1])
+    names = [next(name for kind, name in _NAMES.items() if isinstance(layer, kind)) for layer, _ in group]
     size = next((layer.kernel_size[0] for layer, _ in group if isinstance(layer, nn.Conv2d)), 0)
     return Stage(
         kind="+".join(name for name in names if len(group) == 1 or name != "pad"),
@@ -108,14 +108,14 @@ def _stage(group: list[tuple[nn.Module, Tensor]], taps: list[Tensor]) -> Stage:
 
 
 def generator_table(generator: Generator, image_size: int = 256) -> pd.DataFrame:
-    """G, layer by layer; the paper prints no such table. Equal residual blocks share a row.
+    """The layers of G, which the paper does not print. Equal residual blocks share a row.
 
     Args:
         generator: any.
         image_size: side of the input in pixels.
     """
-    found, rows, numbers = stages(generator, 1, 3, image_size, image_size), [], Counter[str]()
-    for _, equal in groupby(found, lambda stage: stage):
+    rows, numbers = [], Counter[str]()
+    for _, equal in groupby(stages(generator, 1, 3, image_size, image_size)):
         same = list(equal)
         stage = same[0]
         part = "Residual" if stage.kind == "Residual" else "Deconv" if numbers["Residual"] else "Conv"
@@ -138,36 +138,31 @@ def generator_table(generator: Generator, image_size: int = 256) -> pd.DataFrame
 
 
 def discriminator_table(discriminator: PatchDiscriminator, image_size: int = 256) -> pd.DataFrame:
-    """Table 1 with what it prints beside what the convolutions give.
+    """Table 1: the printed sizes beside those of the convolutions.
 
     Args:
         discriminator: any.
         image_size: side of the input in pixels; the paper's numbers are for 256.
     """
-    found = stages(discriminator, 1, 3, image_size, image_size)
+    layers = zip(
+        stages(discriminator, 1, 3, image_size, image_size), _PAPER_TABLE_1, patch_sizes(discriminator), strict=True
+    )
     rows = [
         {
-            "layer": f"Conv2D_{number}",
-            "type": stage.kind,
-            "kernel": _square(stage.kernel),
-            "output": _size(stage.inner),
-            "the paper prints": printed,
-            "agree": "yes" if printed == _size(stage.inner) else "no",
+            "layer": f"Conv2D_{number}", "type": stage.kind, "kernel": _square(stage.kernel), "output": _size(stage.inner),
+            "the paper prints": printed, "agree": "yes" if printed == _size(stage.inner) else "no",
             "after halving": _size(stage.output) if stage.output != stage.inner else "",
-            "parameters": stage.parameters,
-            "one output sees": _square(seen),
+            "parameters": stage.parameters, "one output sees": _square(seen),
         }
-        for number, (stage, printed, seen) in enumerate(
-            zip(found, PAPER_TABLE_1, patch_sizes(discriminator), strict=True), 1
-        )
-    ]
+        for number, (stage, printed, seen) in enumerate(layers, 1)
+    ]  # fmt: skip
     return pd.DataFrame(rows).set_index("layer")
 
 
 def patch_sizes(discriminator: PatchDiscriminator) -> list[int]:
-    """The side of the square of pixels that one output of each convolution depends on, by its gradient.
+    """The receptive field of each convolution of D, side in pixels, from the gradient of one output.
 
-    Norms are left out: in training they look at the whole batch, however small the patch.
+    Norms are left out: in training they see the whole batch.
     """
     net = copy.deepcopy(discriminator).eval()
     for name, layer in net.body.named_children():
@@ -188,33 +183,26 @@ def patch_sizes(discriminator: PatchDiscriminator) -> list[int]:
 
 
 def head_table(heads: nn.ModuleList) -> pd.DataFrame:
-    """Table 2 with what it prints beside what the heads are, and the parameters of the head of each tap.
+    """Table 2: the printed layers beside those of the heads, and the parameters of the head of each tap.
 
     Args:
         heads: a CLGAN's projection heads, one a tap.
     """
-    every = [stages(head, 1, 1, _inputs(head)) for head in heads]
+    linear = [[layer for layer in head.modules() if isinstance(layer, nn.Linear)] for head in heads]
+    every = [stages(head, 1, 1, layers[0].in_features) for head, layers in zip(heads, linear, strict=True)]
     rows = [
         {
-            "layer": f"MLP_{number}",
-            "type": layers[0].kind,
-            "kernel": "one place",
-            "output": layers[0].output[-1],
-            "the paper prints": PAPER_TABLE_2 if number <= 4 else "",
+            "layer": f"MLP_{number}", "type": layers[0].kind, "kernel": "one place", "output": layers[0].output[-1],
+            "the paper prints": _PAPER_TABLE_2 if number <= 4 else "",
             **{f"parameters, tap {tap}": layer.parameters for tap, layer in enumerate(layers, 1)},
         }
         for number, layers in enumerate(zip(*every, strict=True), 1)
-    ]
+    ]  # fmt: skip
     return pd.DataFrame(rows).set_index("layer")
 
 
-def _inputs(head: nn.Module) -> int:
-    """The channels that a projection head takes."""
-    return next(layer.in_features for layer in head.modules() if isinstance(layer, nn.Linear))
-
-
 def totals(model: CLGAN) -> pd.DataFrame:
-    """Learnt numbers of the three networks, and which of them detection keeps."""
+    """Parameters of the three networks, and which of them detection needs."""
     parts = {"G": model.generator, "D": model.discriminator, "H": model.heads}
     rows = [(name, sum(p.numel() for p in part.parameters()), name == "G") for name, part in parts.items()]
     return pd.DataFrame(rows, columns=["network", "parameters", "kept for detection"]).set_index("network")

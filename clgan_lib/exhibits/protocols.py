@@ -1,8 +1,8 @@
-"""One set of maps, many numbers: the same run by every protocol in use.
+"""One set of maps, many numbers: the same run under every protocol in use.
 
-Published results differ in how they average, at which size they compare, how they choose a threshold and which images
-count. None of this touches the model. Here the maps of one finished run are scored under each, so that a reader sees how
-far the protocol alone moves a result. A threshold or k chosen on the test labels is called *oracle*.
+Published results differ in averaging, in the size of the masks, in the choice of the threshold and in the images that
+count. None of this touches the model. This module scores the maps of one run under each protocol, to show how much the
+protocol alone moves a result. A threshold or k chosen on the test labels is called *oracle*.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from clgan_lib.ranking import curve
 from clgan_lib.render.table import NOT_APPLICABLE, Cell, Row, Table
 from clgan_lib.runs.maps import read_maps
 
-SMALL = 128  # pixels, a size that papers reduce masks to
-GRID = 21  # thresholds between the lowest and the highest score that papers try
-K_GRID = tuple(round(0.25 * i, 2) for i in range(2, 33))  # for the oracle k
+_SMALL = 128  # pixels; some papers reduce masks to this size
+_GRID = 21  # thresholds between the lowest and the highest score, as some papers try
+_K_GRID = tuple(round(0.25 * i, 2) for i in range(2, 33))  # for the oracle k
 
 
 def measure(results_root: str | Path, frame: pd.DataFrame, model: str) -> pd.DataFrame:
@@ -38,12 +38,12 @@ def measure(results_root: str | Path, frame: pd.DataFrame, model: str) -> pd.Dat
         ValueError: if none of its runs has maps with reconstructions.
     """
     runs = runs_with_maps(results_root, frame, model, reconstructed=True)
-    found = pd.DataFrame([row for run in runs for row in rows(Path(results_root) / run["folder"], run)])
-    return found.assign(provenance=provenance(frame))
+    measured = pd.DataFrame([row for run in runs for row in rows(Path(results_root) / run["folder"], run)])
+    return measured.assign(provenance=provenance(frame))
 
 
 def rows(folder: Path, run: Mapping[Any, Any]) -> Iterator[dict[str, Any]]:
-    """Every protocol on one run's maps.
+    """The scores of one run's maps under every protocol.
 
     Args:
         folder: of the run.
@@ -66,19 +66,19 @@ def rows(folder: Path, run: Mapping[Any, Any]) -> Iterator[dict[str, Any]]:
         "one threshold": _thresholds(scores, truths, run),
         "defect types": _types(dual, maps["masks"], kept, ", ".join(run["left_out"])),
     }
-    for group, found in groups.items():
-        for protocol, values in found:
+    for group, protocols in groups.items():
+        for protocol, values in protocols:
             yield {**key, "group": group, "protocol": protocol, **values}
 
 
-Numbers = Iterator[tuple[str, dict[str, float]]]
+_Scores = Iterator[tuple[str, dict[str, float]]]
 
 
 def _score(masks: NDArray[np.bool_], truths: NDArray[np.bool_], average: Average = "image") -> dict[str, float]:
     return metrics_from_counts(counts(masks, truths), average)
 
 
-def _averagings(masks: NDArray[np.bool_], truths: NDArray[np.bool_]) -> Numbers:
+def _averagings(masks: NDArray[np.bool_], truths: NDArray[np.bool_]) -> _Scores:
     defective = truths.any((1, 2))
     yield "per image, images with a defect", _score(masks, truths, "image")
     yield "per image, good ones too", _score(masks, truths, "all")
@@ -86,85 +86,84 @@ def _averagings(masks: NDArray[np.bool_], truths: NDArray[np.bool_]) -> Numbers:
     yield "pixels pooled, images with a defect", _score(masks[defective], truths[defective], "pooled")
 
 
-def _sizes(masks: NDArray[np.bool_], truths: NDArray[np.bool_]) -> Numbers:
+def _sizes(masks: NDArray[np.bool_], truths: NDArray[np.bool_]) -> _Scores:
     full = masks.shape[-1]
     yield f"{full} px, as measured", _score(masks, truths)
-    found = _resize(masks, cv2.INTER_NEAREST) > 0.5
-    yield f"{SMALL} px, masks by nearest neighbour", _score(found, _resize(truths, cv2.INTER_NEAREST) > 0.5)
-    yield f"{SMALL} px, masks by area, half counts", _score(found, _resize(truths, cv2.INTER_AREA) >= 0.5)
-    yield f"{SMALL} px, masks by area, any part counts", _score(found, _resize(truths, cv2.INTER_AREA) > 0)
+    small, area = _resize(masks, cv2.INTER_NEAREST) > 0.5, _resize(truths, cv2.INTER_AREA)
+    yield f"{_SMALL} px, masks by nearest neighbour", _score(small, _resize(truths, cv2.INTER_NEAREST) > 0.5)
+    yield f"{_SMALL} px, masks by area, half counts", _score(small, area >= 0.5)
+    yield f"{_SMALL} px, masks by area, any part counts", _score(small, area > 0)
 
 
 def _resize(masks: NDArray[np.bool_], how: int) -> NDArray[np.float32]:
-    return np.stack([cv2.resize(mask.astype(np.float32), (SMALL, SMALL), interpolation=how) for mask in masks])
+    return np.stack([cv2.resize(mask.astype(np.float32), (_SMALL, _SMALL), interpolation=how) for mask in masks])
 
 
 def _ks(
     residuals: NDArray[np.float32], truths: NDArray[np.bool_], run: Mapping[Any, Any], holdout: NDArray[np.float32]
-) -> Numbers:
+) -> _Scores:
     defective = truths.any((1, 2))
-    found = sweep(
-        list(residuals[defective]), truths[defective], [*K_GRID, run["k"], label_free_k(holdout, run["quantile"])]
-    )
-    best = found.iloc[int(found["F1"].argmax())]
+    ks = [*_K_GRID, run["k"], label_free_k(holdout, run["quantile"])]
+    swept = sweep(list(residuals[defective]), truths[defective], ks)
+    best = swept.iloc[int(swept["F1"].argmax())]
     for name, row in {
-        f"the paper's, k = {run['k']:g}": found.iloc[len(K_GRID)],
-        f"without labels, k = {found['k'].iloc[-1]:.2f}": found.iloc[-1],
+        f"the paper's, k = {run['k']:g}": swept.iloc[len(_K_GRID)],
+        f"without labels, k = {swept['k'].iloc[-1]:.2f}": swept.iloc[-1],
         f"oracle, k = {best['k']:g}": best,
     }.items():
         yield name, {metric: float(row[metric]) for metric in NAMES}
 
 
-def _thresholds(scores: NDArray[np.float32], truths: NDArray[np.bool_], run: Mapping[Any, Any]) -> Numbers:
-    """The anomaly map against one threshold for all images; the oracle's is best for the pixels pooled."""
+def _thresholds(scores: NDArray[np.float32], truths: NDArray[np.bool_], run: Mapping[Any, Any]) -> _Scores:
+    """One threshold on the anomaly maps for all images; the oracle maximises F1 of the pooled pixels."""
     calibrated = scores > run["threshold"]
     yield "calibrated on good images, per image", _score(calibrated, truths)
     yield "calibrated on good images, pooled", _score(calibrated, truths, "pooled")
-    grid = np.linspace(scores.min(), scores.max(), GRID)
+    grid = np.linspace(scores.min(), scores.max(), _GRID)
     best = max(grid, key=lambda t: (truths & (scores >= t)).sum() / (truths.sum() + (scores >= t).sum()))  # half of F1
-    yield f"oracle among {GRID} thresholds, pooled", _score(scores >= best, truths, "pooled")
+    yield f"oracle among {_GRID} thresholds, pooled", _score(scores >= best, truths, "pooled")
     exact = scores >= curve(scores, truths).oracle()[2]
     yield "oracle, exact, pooled", _score(exact, truths, "pooled")
     yield "oracle, exact, per image", _score(exact, truths)
 
 
-def _types(masks: NDArray[np.bool_], truths: NDArray[np.bool_], kept: NDArray[np.bool_], left_out: str) -> Numbers:
+def _types(masks: NDArray[np.bool_], truths: NDArray[np.bool_], kept: NDArray[np.bool_], left_out: str) -> _Scores:
     yield f"without {left_out}" if left_out else "every type", _score(masks[kept], truths[kept])
     if left_out:
         yield "every type", _score(masks, truths)
 
 
-def table(frame: pd.DataFrame, found: pd.DataFrame) -> Table:
-    """The numbers of one run or several in print: a block per thing varied, a column of F1 per category.
+def table(frame: pd.DataFrame, measured: pd.DataFrame) -> Table:
+    """A row per protocol, a block per group; F1 in a column per category, or all metrics for one category.
 
     Args:
         frame: from `collect`, for the provenance.
-        found: a frame of `rows`; one model, one seed.
+        measured: a frame of `rows`; one model, one seed.
     """
-    categories = sorted(found["category"].unique())
+    categories = sorted(measured["category"].unique())
     several = len(categories) > 1
     keys = categories if several else list(METRICS)
     lines = []
-    for group, block in _common_names(found, several).groupby("group", sort=False):
+    for group, block in _common_names(measured, several).groupby("group", sort=False):
         for i, (name, part) in enumerate(block.groupby("protocol", sort=False)):
             values = dict(zip(part["category"], part["F1"], strict=True)) if several else part.iloc[0].to_dict()
             cells = [Cell(number(values[k])) if k in values else Cell(NOT_APPLICABLE, "hole") for k in keys]
             lines.append(
                 Row([Cell(str(group) if i == 0 else "", "label"), Cell(str(name), "label"), *cells], opens=i == 0)
             )
-    model, seed = display(str(found["model"].iloc[0])), found["seed"].iloc[0]
+    model, seed = display(str(measured["model"].iloc[0])), measured["seed"].iloc[0]
     where = "" if several else f" on {categories[0]}"
-    caption = f"One set of maps, many numbers: {model}{where}, seed {seed}, the same run by every protocol, percent."
+    caption = f"One set of maps, many numbers: {model}{where}, seed {seed}, the same run under every protocol, percent."
     return Table("protocols", caption, ["varied", "protocol", *keys], lines, labels=2, source=provenance(frame))
 
 
-def _common_names(found: pd.DataFrame, several: bool) -> pd.DataFrame:
-    """Protocols without what is a category's own (its k, its types left out), so that categories share a row."""
+def _common_names(measured: pd.DataFrame, several: bool) -> pd.DataFrame:
+    """Protocols named without a category's own k and left-out types, so that categories share a row."""
     if not several:
-        return found
-    names = found["protocol"].str.replace(r", k = [\d.]+", "", regex=True)
-    own = (found["group"] == "defect types") & (names != "every type")
-    has_own = found.loc[own, "category"].unique()
-    renamed = found.assign(protocol=names.mask(own, "as scored here"))
+        return measured
+    names = measured["protocol"].str.replace(r", k = [\d.]+", "", regex=True)
+    own = (measured["group"] == "defect types") & (names != "every type")
+    has_own = measured.loc[own, "category"].unique()
+    renamed = measured.assign(protocol=names.mask(own, "as scored here"))
     same = renamed[(renamed["group"] == "defect types") & ~renamed["category"].isin(has_own)]
     return pd.concat([renamed, same.assign(protocol="as scored here")], ignore_index=True)

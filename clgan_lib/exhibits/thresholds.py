@@ -1,7 +1,8 @@
-"""Thresholds that need no label, as a benchmark of their own: what each rule in use makes of the same maps.
+"""A benchmark of thresholds that need no label: each rule in use, on the same maps.
 
-A rule (`clgan_lib.calibration`) sees the maps of held-out good images, and for `synthetic` the model; never a label of the
-test set. Beside them stands the *oracle*, the one threshold that is best on the test labels, and each rule's gap to it.
+A rule (`clgan_lib.calibration`) sees the maps of held-out good images; the rule by synthetic anomalies also sees the model.
+None sees a label of the test set. The *oracle* is the one threshold that is best on the test labels. Each rule's gap is
+its distance to the oracle.
 """
 
 from __future__ import annotations
@@ -40,56 +41,57 @@ from clgan_lib.runs.record import read_record
 
 ORACLE = "oracle"
 QUANTILES = (0.99, 0.995, 0.999)
-SIGMA = "mean + {k:g}σ per image"
-SYNTHETIC = "synthetic defects"
+_SIGMA = "mean + {k:g}σ per image"
+_SYNTHETIC = "synthetic anomalies"
 
 
-def rules(holdout: Maps, synthetic: float | None = None) -> dict[str, float]:
-    """Every rule that is one number for all images, by name; a rule that cannot be fitted is left out."""
-    found = {f"quantile {level:g}": quantile(holdout, level) for level in QUANTILES}
-    found["highest held-out pixel"] = float(holdout.max())
+def _rules(holdout: Maps, synthetic: float | None = None) -> dict[str, float]:
+    """Thresholds that hold for all images, by the name of their rule; a rule that cannot be fitted is left out."""
+    thresholds = {f"quantile {share:g}": quantile(holdout, share) for share in QUANTILES}
+    thresholds["highest held-out pixel"] = float(holdout.max())
     for name, rule in {f"peaks over threshold, {PIXEL_RATE:g} of pixels": peaks_over_threshold,
                        f"image maxima, {IMAGE_RATE:g} of images": image_maxima}.items():  # fmt: skip
         try:
-            found[name] = rule(holdout)
+            thresholds[name] = rule(holdout)
         except ValueError:
             continue
-    return found | ({} if synthetic is None else {SYNTHETIC: synthetic})
+    return thresholds | ({} if synthetic is None else {_SYNTHETIC: synthetic})
 
 
 def rows(folder: Path, run: Mapping[Any, Any], *, synthetic: bool = True) -> Iterator[dict[str, Any]]:
-    """Every rule on one run, and the oracle.
+    """The scores of one run under every rule and under the oracle's threshold.
 
     Args:
         folder: of the run, with maps.
         run: its row of the tidy table.
-        synthetic: also by synthetic defects, where the run's weights and data are here.
+        synthetic: also by synthetic anomalies, where the run's weights and data are on this machine.
 
     Yields:
         model, category, seed, rule, threshold (NaN where each image has its own), F1, IoU (percent, mean over the scored
-        images with a defect), false_images, false_pixels (percent, of the good test images), gap (F1 of the oracle minus
-        F1; below 0 where a threshold per image beats the best single one).
+        images with a defect), false_images, false_pixels (percent of the good test images with a false positive, and of
+        their pixels), gap (F1 of the oracle minus F1; negative where a threshold per image beats the best single one).
     """
     maps = read_maps(folder, ["scores", "masks", "defects", "holdout"])
     kept = maps["masks"].any((1, 2)) & ~np.isin(maps["defects"], list(run["left_out"]))
     good = maps["defects"] == "good"
     chosen = _synthetic_threshold(folder) if synthetic else None
-    levels = rules(maps["holdout"], chosen) if len(maps["holdout"]) else {}
-    best, _ = best_single(maps["scores"][kept], maps["masks"][kept])
-    masks = {SIGMA.format(k=run["k"]): (float("nan"), mean_and_sigma(maps["scores"], run["k"]))}
-    masks |= {name: (level, maps["scores"] > level) for name, level in {**levels, ORACLE: best}.items()}
-    scored = {name: metrics_of_counts(counts(m[kept], maps["masks"][kept])).mean(0) for name, (_, m) in masks.items()}
-    for name, (level, found) in masks.items():
-        alarms = false_alarms(found[good]) if good.any() else {}
+    thresholds = _rules(maps["holdout"], chosen) if len(maps["holdout"]) else {}
+    thresholds[ORACLE], _ = best_single(maps["scores"][kept], maps["masks"][kept])
+    masks = {_SIGMA.format(k=run["k"]): mean_and_sigma(maps["scores"], run["k"])}
+    masks |= {rule: maps["scores"] > threshold for rule, threshold in thresholds.items()}
+    scores = {rule: metrics_of_counts(counts(m[kept], maps["masks"][kept])).mean(0) for rule, m in masks.items()}
+    for rule, mask in masks.items():
+        false_positives = false_alarms(mask[good]) if good.any() else {}
         yield {
-            **{key: run[key] for key in ("model", "category", "seed")}, "rule": name, "threshold": level,
-            "F1": scored[name][2], "IoU": scored[name][3], **{f"false_{k}": v for k, v in alarms.items()},
-            "gap": scored[ORACLE][2] - scored[name][2],
+            **{key: run[key] for key in ("model", "category", "seed")}, "rule": rule,
+            "threshold": thresholds.get(rule, float("nan")), "F1": scores[rule][2], "IoU": scores[rule][3],
+            **{f"false_{share}": percent for share, percent in false_positives.items()},
+            "gap": scores[ORACLE][2] - scores[rule][2],
         }  # fmt: skip
 
 
 def _synthetic_threshold(folder: Path) -> float | None:
-    """By synthetic defects, with the run's own model on its own held-out images; None where they are not here."""
+    """By synthetic anomalies on the run's held-out images; None without weights or data on this machine."""
     try:
         model = execution.load_model(folder)
         config = read_record(folder).run_config()
@@ -99,7 +101,7 @@ def _synthetic_threshold(folder: Path) -> float | None:
     held_out = train[execution.hold_out(config, len(train))]
 
     def score(images: NDArray[np.uint8]) -> Maps:
-        """The run's own maps, ``(H, S, S)``."""
+        """The model's maps of uint8 ``(H, S, S, 3)``, ``(H, S, S)``."""
         return anomaly_maps(model, torch.from_numpy(images).permute(0, 3, 1, 2))
 
     return synthetic_anomaly_threshold(held_out.permute(0, 2, 3, 1).numpy(), score)
@@ -107,39 +109,38 @@ def _synthetic_threshold(folder: Path) -> float | None:
 
 def measure(results_root: str | Path, frame: pd.DataFrame, *, synthetic: bool = True) -> pd.DataFrame:
     """`rows` of every model on every category, the lowest seed's run with maps; empty where no run has maps."""
-    found: list[dict[str, Any]] = []
+    measured: list[dict[str, Any]] = []
     for model in frame["model"].unique():
         try:
             chosen = runs_with_maps(results_root, frame, model)
         except ValueError:
             continue
         for run in chosen:
-            found += rows(Path(results_root) / run["folder"], run, synthetic=synthetic)
-    return pd.DataFrame(found).assign(provenance=provenance(frame))
+            measured += rows(Path(results_root) / run["folder"], run, synthetic=synthetic)
+    return pd.DataFrame(measured).assign(provenance=provenance(frame))
 
 
-def table(frame: pd.DataFrame, found: pd.DataFrame) -> Table:
-    """The benchmark in print: a block per model, a row per rule, means over categories.
+def table(frame: pd.DataFrame, measured: pd.DataFrame) -> Table:
+    """A block per model, a row per rule: means over categories.
 
     Args:
         frame: from `collect`, for the provenance.
-        found: from `measure`, not empty.
+        measured: from `measure`, not empty.
     """
     lines = []
-    names = list(found["rule"].unique())
-    names = [n for n in names if n != ORACLE] + [ORACLE]
-    for model in found["model"].unique():
-        mine = found[found["model"] == model]
+    names = [*(rule for rule in measured["rule"].unique() if rule != ORACLE), ORACLE]
+    for model in measured["model"].unique():
+        mine = measured[measured["model"] == model]
         for i, name in enumerate(names):
             part = mine[mine["rule"] == name]
-            cells = [_mean(part, column, found["category"].nunique()) for column in COLUMNS]
+            cells = [_mean(part, column, measured["category"].nunique()) for column in COLUMNS]
             lines.append(
                 Row([Cell(display(model) if i == 0 else "", "label"), Cell(name, "label"), *cells], opens=i == 0)
             )
     caption = "Thresholds without labels: means over categories, the lowest seed's run; percent, the gap in points."
     notes = [
-        "Oracle: the one threshold of the highest mean F1 on these very test labels. A rule with a threshold for each image "
-        f"can beat it. {SYNTHETIC}: the highest F1 on held-out good images with painted defects of a family of their own. "
+        "Oracle: the one threshold of the highest mean F1 on these test labels. A rule with a threshold for each image can "
+        f"beat it. {_SYNTHETIC}: the highest F1 on held-out good images with synthetic anomalies of a family of their own. "
         f"(1/2): a mean over fewer categories. {NOT_APPLICABLE}: nothing was held out, or weights or data are not here."
     ]
     return Table("thresholds", caption, ["model", "rule", *COLUMNS.values()], lines, labels=2, notes=notes,

@@ -1,10 +1,10 @@
 """Are the tables what the runs say? Every table of an experiment is made again from its runs' `metrics.json`.
 
-    python -m clgan_lib.exhibits.verify [--maps] [experiment ...]
+    clgan verify [--maps] [EXPERIMENT ...]
 
 An exhibit that needs more than `metrics.json` (Table 4, the protocols, the intervals) is printed again from its own CSV.
 That CSV is held against `metrics.json` wherever both give the same number. With ``--maps`` each run's `metrics.json` itself
-is measured again from its `maps.npz`, where it is there. One line per difference; the exit code says whether there is any.
+is measured again from its `maps.npz`, where it is there. One line per difference.
 
 In a checkout the tables that git tracks are held against the runs that git tracks. Of what else lies in `results/` it says
 what is wrong, and does not count it. An experiment that is named is held against all its runs.
@@ -12,10 +12,8 @@ what is wrong, and does not count it. An experiment that is named is held agains
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import sys
 import tempfile
 import warnings
 from collections.abc import Collection, Iterator
@@ -154,29 +152,28 @@ def _unequal(has: Any, should: Any, where: str) -> Iterator[str]:
         yield f"{where} is {json.dumps(has)}, maps.npz gives {json.dumps(should)}; run it again"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command; returns how many differences there are, at most 100, in what is named or committed."""
-    parser = argparse.ArgumentParser(
-        prog="python -m clgan_lib.exhibits.verify", description="Are the tables what the runs say?"
-    )
-    everything = (
-        "hold these against all their runs; without names: what git tracks, outside a checkout all that have tables"
-    )
-    parser.add_argument("experiments", nargs="*", help=everything)
-    parser.add_argument("--maps", action="store_true", help="measure every metrics.json again from its maps.npz, too")
-    parser.add_argument("--results-root", type=Path, default=RESULTS)
-    chosen = parser.parse_args(arguments)
-    root: Path = chosen.results_root
-    files = set() if chosen.experiments else committed.tracked(root)
+def check(experiments: Collection[str] = (), *, maps: bool = False, results_root: str | Path = RESULTS) -> int:
+    """Print every difference between tables and runs.
+
+    Args:
+        experiments: held against all their runs. Empty: what git tracks, outside a checkout all that have tables.
+        maps: measure every `metrics.json` again from its `maps.npz`, too.
+        results_root: the folder that holds experiments.
+
+    Returns:
+        The number of differences in what is named or committed.
+    """
+    root = Path(results_root)
+    files = set() if experiments else committed.tracked(root)
     if not files:
-        names = chosen.experiments or sorted(path.parent.name for path in root.glob("*/tables"))
-        return min(100, sum(_tell(root, name, chosen.maps) for name in names))
+        names = experiments or sorted(path.parent.name for path in root.glob("*/tables"))
+        return sum(_tell(root, name, maps) for name in names)
     with tempfile.TemporaryDirectory() as scratch:
         held = committed.view(root, files, Path(scratch))
         names = sorted({file.parts[0] for file in files if file.parent.name == "tables"})
-        total = sum(_tell(held, name, chosen.maps) for name in names)
+        total = sum(_tell(held, name, maps) for name in names)
     _tell_the_rest(root, files)
-    return min(100, total)
+    return total
 
 
 def _tell(root: Path, name: str, maps: bool) -> int:
@@ -212,7 +209,3 @@ def _tell_the_rest(root: Path, files: Collection[Path]) -> None:
             print(*lines[:_SHOWN], sep="\n", end="\n" if lines else "")
             more = f"; make verify VERIFY={name} " + ("counts them in" if name in known else "lists and counts all")
             print(f"{name}, not in git, not counted: runs {len(beside)}, faults {len(lines)}{more}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,8 +1,8 @@
-"""An experiment as one archive, ready to be deposited: maps, scores per image, provenance, a manifest and a licence note.
+"""An experiment as one ZIP archive to publish: maps, scores per image, provenance, a manifest and a licence note.
 
-The archive is a ZIP. ``manifest.json`` lists every file with its SHA-256; ``LICENCE.txt`` says what may be done with it.
-Images and true masks of a data set are their owner's and stay out, and so do reconstructions, which show the images; the
-embedded data is free and goes in whole. Scores, masks found and all tables need none of them.
+``manifest.json`` lists every file with its SHA-256; ``LICENCE.txt`` states the terms. Images, true masks and
+reconstructions belong to the owner of the data set and are left out; those of the embedded data are free and included.
+Predicted masks, scores and all tables need none of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,21 +26,21 @@ from clgan_lib.runs.evaluation import SIZE, dual_masks
 from clgan_lib.runs.maps import read_maps
 from clgan_lib.runs.record import read_record
 
-FORMAT = 1
-PLAIN = ("metrics.json", "config.json", "env.json", "scores.csv", "history.csv", "import.csv")
-OWNED = ("images", "masks", "reconstructions")  # of the data set's owner
-NOTE = """Score maps, masks found and measures of experiment {name}, computed on: {data}.
+_FORMAT = 1
+_PLAIN = ("metrics.json", "config.json", "env.json", "scores.csv", "history.csv", "import.csv")
+_OWNED = ("images", "masks", "reconstructions")  # by the owner of the data set
+_NOTE = """Anomaly maps, predicted masks and measures of experiment {name}, computed on: {data}.
 {terms}
-Each file's SHA-256 is in manifest.json. Whoever deposits this chooses a licence for the maps and scores; CC BY 4.0 is usual.
+Each file's SHA-256 is in manifest.json. Who publishes this chooses a licence for maps and scores; CC BY 4.0 is usual.
 """
-FREE = "The images were drawn by program and are as free as the code that drew them (MIT); they are included."
-KEPT = """The images and true masks of this data set are not included, nor is any picture made from them; they belong to its
-owner (MVTec AD: MVTec Software GmbH, CC BY-NC-SA 4.0), from whom they must be had to draw figures. The maps were computed
-from them: where that licence reaches, use them under it."""
+_FREE = "The images are synthetic, under the licence of the code that generated them (MIT); they are included."
+_KEPT = """The images and true masks of this data set are not included, nor is any image made from them; they belong to its
+owner (MVTec AD: MVTec Software GmbH, CC BY-NC-SA 4.0). Figures need them: get them there. The maps were computed from them;
+as far as that licence applies, use the maps under it."""
 
 
-def export(folder: Path, archive: Path) -> Path:
-    """Pack every finished run of an experiment.
+def pack(folder: Path, archive: Path) -> Path:
+    """Pack every finished run of an experiment into one archive.
 
     Args:
         folder: of the experiment.
@@ -56,37 +55,38 @@ def export(folder: Path, archive: Path) -> Path:
     """
     if archive.exists():
         raise FileExistsError(f"{archive} exists; choose another name or remove it")
-    found = sorted(path.parent for path in folder.glob("*/*/seed*/metrics.json"))
-    if not found:
-        raise FileNotFoundError(f"{folder} holds no finished run to export")
+    runs = sorted(path.parent for path in folder.glob("*/*/seed*/metrics.json"))
+    if not runs:
+        raise FileNotFoundError(f"{folder} holds no finished run to pack")
     digests: dict[str, str] = {}
-    roots = {run: read_record(run).config.data_root for run in found}
+    roots = {run: read_record(run).config.data_root for run in runs}
     names = sorted({Path(root).name or "embedded" for root in roots.values()})
-    with replacing(archive) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as pack:
+    with replacing(archive) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as file:
         for run, root in roots.items():
             place = run.relative_to(folder).as_posix()
-            for name in PLAIN:
+            for name in _PLAIN:
                 if (run / name).is_file():
-                    _put(pack, digests, f"{place}/{name}", (run / name).read_bytes())
+                    digests[f"{place}/{name}"] = _put(file, f"{place}/{name}", (run / name).read_bytes())
             if (run / "maps.npz").is_file():
-                _put(pack, digests, f"{place}/maps.npz", _bytes(_shareable(run, free=not root)))
-        terms = FREE if not any(roots.values()) else KEPT
-        note = NOTE.format(name=folder.name, data=", ".join(names), terms=terms)
-        _put(pack, digests, "LICENCE.txt", note.encode())
-        manifest = {"format": FORMAT, "experiment": folder.name, "data": names, "sha256": digests}
-        pack.writestr(_entry("manifest.json"), json.dumps(manifest, indent=1))
+                maps = _bytes(_shareable(run, free=not root))
+                digests[f"{place}/maps.npz"] = _put(file, f"{place}/maps.npz", maps)
+        terms = _KEPT if any(roots.values()) else _FREE
+        note = _NOTE.format(name=folder.name, data=", ".join(names), terms=terms)
+        digests["LICENCE.txt"] = _put(file, "LICENCE.txt", note.encode())
+        manifest = {"format": _FORMAT, "experiment": folder.name, "data": names, "sha256": digests}
+        _put(file, "manifest.json", json.dumps(manifest, indent=1).encode())
     return archive
 
 
 def _shareable(run: Path, free: bool) -> dict[str, NDArray[Any]]:
-    """The arrays of a run that may leave the house; the paper's masks go in where they can't be computed again."""
+    """The arrays of a run that may be published, with the masks that can't be computed from them."""
     maps = read_maps(run)
     if free:
         return maps
     if "reconstructions" in maps:
         k = read_record(run).config.k
         maps["dual_threshold"] = dual_masks(maps["images"], maps["reconstructions"], k)
-    return {name: values for name, values in maps.items() if name not in OWNED}
+    return {name: values for name, values in maps.items() if name not in _OWNED}
 
 
 def _bytes(arrays: dict[str, NDArray[Any]]) -> bytes:
@@ -95,26 +95,22 @@ def _bytes(arrays: dict[str, NDArray[Any]]) -> bytes:
     return buffer.getvalue()
 
 
-def _entry(name: str) -> zipfile.ZipInfo:
-    """A member without the date, so that the same runs make the same archive."""
+def _put(file: zipfile.ZipFile, name: str, content: bytes) -> str:
+    """Write a member without its date, so that the same runs make the same archive; returns its SHA-256."""
     entry = zipfile.ZipInfo(name)
     entry.compress_type = zipfile.ZIP_STORED if name.endswith(".npz") else zipfile.ZIP_DEFLATED
-    return entry
-
-
-def _put(pack: zipfile.ZipFile, digests: dict[str, str], name: str, content: bytes) -> None:
-    pack.writestr(_entry(name), content)
-    digests[name] = hashlib.sha256(content).hexdigest()
+    file.writestr(entry, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def restore(archive: Path, results_root: Path, data_root: str = "") -> list[Path]:
-    """Unpack an archive into run folders, so that its tables are made here as they were made there.
+    """Unpack an archive into run folders, from which the same tables can be made.
 
     Args:
-        archive: from `export`.
+        archive: from `pack`.
         results_root: the folder that holds experiments.
-        data_root: the data set, for figures: with it, images and true masks are put back beside the maps. Without it, tables
-            and intervals are whole, and runs on images that are not free have no ``maps.npz``.
+        data_root: the data set, from which images and true masks are put back beside the maps. Without it, runs on images
+            that are not free have no ``maps.npz``, which figures need; tables and intervals are complete.
 
     Returns:
         The run folders.
@@ -122,11 +118,11 @@ def restore(archive: Path, results_root: Path, data_root: str = "") -> list[Path
     Raises:
         ValueError: if a file is missing, altered, or not in the manifest, or `data_root` is another data set.
         FileExistsError: if a run is there already.
-        FileNotFoundError: if there is no such data. Whatever is raised, no run folder was made.
+        FileNotFoundError: if there is no such data. After any error, no run folder was made.
     """
     try:
-        with zipfile.ZipFile(archive) as pack:
-            manifest = _checked(pack)
+        with zipfile.ZipFile(archive) as file:
+            manifest = _checked_manifest(file)
             runs = sorted({str(PurePosixPath(n).parent) for n in manifest["sha256"] if n.endswith("/metrics.json")})
             folders = [results_root / manifest["experiment"] / run for run in runs]
             for folder in folders:
@@ -137,7 +133,7 @@ def restore(archive: Path, results_root: Path, data_root: str = "") -> list[Path
                 for name in (PurePosixPath(n) for n in manifest["sha256"]):
                     if str(name.parent) in runs:
                         Path(whole, name.parent).mkdir(parents=True, exist_ok=True)
-                        _unpack(pack.read(str(name)), Path(whole, name), data_root)
+                        _unpack(file.read(str(name)), Path(whole, name), data_root)
                 for run, folder in zip(runs, folders, strict=True):
                     folder.parent.mkdir(parents=True, exist_ok=True)
                     Path(whole, run).rename(folder)
@@ -146,31 +142,27 @@ def restore(archive: Path, results_root: Path, data_root: str = "") -> list[Path
     return folders
 
 
-def _checked(pack: zipfile.ZipFile) -> dict[str, Any]:
-    """The manifest, after every member was found to be what it says."""
-    manifest = json.loads(pack.read("manifest.json"))
+def _checked_manifest(file: zipfile.ZipFile) -> dict[str, Any]:
+    """The manifest, after each file of the archive was compared with it."""
+    manifest = json.loads(file.read("manifest.json"))
     try:
-        RunConfig(experiment=manifest["experiment"])  # refuses what leads elsewhere, and the paper's own folder
+        RunConfig(experiment=manifest["experiment"])  # refuses another folder, and the paper's own
     except ValueError as error:
-        raise ValueError(f"{pack.filename}: {error}") from None
+        raise ValueError(f"{file.filename}: {error}") from None
     listed = manifest["sha256"]
-    for name in _unlike(set(pack.namelist()) - {"manifest.json"}, set(listed)):
-        raise ValueError(f"{pack.filename}: {name} is not both in the archive and in its manifest; get it again")
+    for name in sorted((set(file.namelist()) - {"manifest.json"}) ^ set(listed)):
+        raise ValueError(f"{file.filename}: {name} is not both in the archive and in its manifest; get it again")
     for name, digest in listed.items():
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name or len(path.parts) not in (1, 4):
-            raise ValueError(f"{pack.filename}: {name} would lie outside its run folder; not unpacked")
-        if hashlib.sha256(pack.read(name)).hexdigest() != digest:
-            raise ValueError(f"{pack.filename}: {name} is not what the manifest says; get the archive again")
+            raise ValueError(f"{file.filename}: {name} would lie outside its run folder; not unpacked")
+        if hashlib.sha256(file.read(name)).hexdigest() != digest:
+            raise ValueError(f"{file.filename}: {name} is not what the manifest says; get the archive again")
     return manifest
 
 
-def _unlike(first: set[str], second: set[str]) -> Iterable[str]:
-    return sorted(first ^ second)
-
-
 def _unpack(content: bytes, path: Path, data_root: str) -> None:
-    """Write one file; maps without pictures only if the data set is here to complete them."""
+    """Write one file; maps without images only if there is a data root to complete them from."""
     if path.name != "maps.npz":
         path.write_bytes(content)
         return
@@ -180,13 +172,13 @@ def _unpack(content: bytes, path: Path, data_root: str) -> None:
         if not data_root:
             return
         category = load_category(data_root, path.parts[-3], SIZE)
-        index = {known: i for i, known in enumerate(category.test_names)}
-        missing = [str(n) for n in arrays["names"] if str(n) not in index]
+        numbers = {name: i for i, name in enumerate(category.test_names)}
+        missing = [str(n) for n in arrays["names"] if str(n) not in numbers]
         if missing:
             raise ValueError(
                 f"data_root: {data_root} lacks test image {missing[0]} of {category.name}; is it another set?"
             )
-        chosen = [index[str(n)] for n in arrays["names"]]
+        chosen = [numbers[str(n)] for n in arrays["names"]]
         arrays["images"] = category.test.numpy().transpose(0, 2, 3, 1)[chosen]
         arrays["masks"] = category.masks.numpy()[chosen]
         content = _bytes(arrays)

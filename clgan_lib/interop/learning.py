@@ -1,4 +1,4 @@
-"""Training on a plain folder of good images: no defect, no mask and no test set is needed, and nothing is scored."""
+"""Training on a plain folder of good images, without defects, masks or a test set."""
 
 from __future__ import annotations
 
@@ -24,31 +24,30 @@ DEFAULTS = {
     "budget": 10_000,  # images: about 20 minutes on two cores
     "symmetry": "none",
 }
-
-MVTEC = ("good", "train")  # folders that name no product
+_LAYOUT = ("good", "train")  # folders that are not named after a product
 
 
 def learn_folder(good: str | Path, **settings: Any) -> Path:
-    """Train on good images alone and calibrate on every seventh of them, which is kept from training.
+    """Train on good images alone; every seventh is held out for calibration.
 
-    Started again after an interruption, it goes on from its checkpoint.
+    Started again after an interruption, it continues from its checkpoint.
 
     Args:
-        good: folder of good images, those under it too; or one product in MVTec AD's layout, whose ``train/good`` is taken.
-        settings: fields of `RunConfig`; where they say nothing, `DEFAULTS` do: the restoring variant that finds most, for
-            use and not for show. The category is the folder's name, or the product's in ``product/train/good``. What only
-            you know is ``symmetry``.
+        good: folder of good images, searched with all folders under it; or one product in MVTec AD's layout, whose
+            ``train/good`` is taken.
+        settings: fields of `RunConfig`, before `DEFAULTS`: the restoring variant that detects best. The category is the
+            folder's name, or the product's in ``product/train/good``. Only you know the ``symmetry``.
 
     Returns:
         The run folder. Its ``weights.safetensors`` is all that `clgan_lib.interop.inspection` needs.
 
     Raises:
         FileNotFoundError: if there is no image.
-        ValueError: naming the setting that cannot be, the file that cannot be read, or what else is wrong with the folder.
+        ValueError: naming the impossible setting, the file that cannot be read, or what is wrong with the folder.
         OSError: if the run folder cannot be written.
     """
     folder = Path(good).resolve()
-    product = next((name for name in reversed(folder.parts) if name not in MVTEC), folder.name)
+    product = next((name for name in reversed(folder.parts) if name not in _LAYOUT), folder.name)
     config = RunConfig(**{**DEFAULTS, "category": product, "data_root": str(folder), **settings})
     set_threads(config.threads)
     model = execution.fresh_model(config)
@@ -68,7 +67,7 @@ def learn_folder(good: str | Path, **settings: Any) -> Path:
 
 
 def _load(folder: Path, config: RunConfig) -> tuple[Category, torch.Tensor]:
-    """The good images as a category without test images, and at the training's size, uint8 ``(N, 3, S, S)``."""
+    """The good images as a category without test images, and at the size of training, uint8 ``(N, 3, S, S)``."""
     if (folder / "train" / "good").is_dir():
         folder = folder / "train" / "good"
     product = next(folder.glob("*/train/good"), None)
@@ -80,7 +79,7 @@ def _load(folder: Path, config: RunConfig) -> tuple[Category, torch.Tensor]:
         image = read_image(path)
         large.append(resize(image, SIZE))
         small.append(resize(image, config.image_size))
-    train, seen = (torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous() for images in (large, small))
+    train, resized = (torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous() for images in (large, small))
     names = tuple(path.relative_to(folder).as_posix() for path in paths)
     nothing = train[:0]
-    return Category(config.category, folder, SIZE, train, nothing, nothing[:, 0] > 0, (), names, ()), seen
+    return Category(config.category, folder, SIZE, train, nothing, nothing[:, 0] > 0, (), names, ()), resized

@@ -1,9 +1,9 @@
-"""The ranking of any number of maps in flat memory: each is opened once, counted, and forgotten.
+"""The ranking measures at the images' own size, in memory that does not grow with the number of maps.
 
-Scores are counted in 2^22 bins whose edges are float32 numbers with 10 of their 23 mantissa bits dropped, so that a bin is
-1/8192 of its score wide at any scale, and the order of scores is kept. At every edge the counts are exact; only the order
-within a bin is lost. So F1, IoU and the thresholds they belong to are exact for the edges tried, the largest score of each
-image is exact, and AUROC is off by no more than `Streamed.auroc_error`, which is computed.
+Each map is opened once and its scores are counted in 2^22 bins. The edges of the bins are float32 numbers without the last
+10 of their 23 mantissa bits: a bin is 1/8192 of its score wide at any scale, and the order of scores is kept. At every edge
+the counts are exact; only the order within a bin is lost. So the best F1, the best IoU and their thresholds are exact for
+the edges, image AUROC is exact, and the error of AUROC has the bound `ScoreCounts.auroc_error`.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from numpy.typing import NDArray
 
 from clgan_lib.data import find_files, read_image, read_mask
 from clgan_lib.datasets import arrange
-from clgan_lib.interop.map_files import Reader, key_of, scan
+from clgan_lib.interop.map_files import MapReader, image_key, index_maps
 from clgan_lib.ranking import Curve, image_auroc, region_weights
 from clgan_lib.runs.evaluation import refuse_unknown_types
 
-BITS = 22
-SHIFT = 32 - BITS
+_BITS = 22
+_SHIFT = 32 - _BITS
 
 
-class Streamed:
-    """Counts of good and defective pixels by score; 100 MB, however many maps are added."""
+class ScoreCounts:
+    """Counts of good and defective pixels by score: 100 MB, however many maps are added."""
 
     def __init__(self) -> None:
-        self.good = np.zeros(2**BITS, np.int64)
-        self.bad = np.zeros(2**BITS, np.int64)
-        self.share = np.zeros(2**BITS)  # of regions, summed
+        self.good_pixels = np.zeros(2**_BITS, np.int64)
+        self.defective_pixels = np.zeros(2**_BITS, np.int64)
+        self.region_share = np.zeros(2**_BITS)  # of regions, summed
         self.largest: list[float] = []
         self.defective: list[bool] = []
 
@@ -55,10 +55,10 @@ class Streamed:
         bins = _bins(scores)
         if truth is not None and truth.any():
             inside = bins[truth]
-            _count(self.bad, inside)
-            _count(self.share, inside, region_weights(truth)[truth])
+            _count(self.defective_pixels, inside)
+            _count(self.region_share, inside, region_weights(truth)[truth])
             bins = bins[~truth]
-        _count(self.good, bins.ravel())
+        _count(self.good_pixels, bins.ravel())
         self.largest.append(float(scores.max()))
         self.defective.append(truth is not None and bool(truth.any()))
 
@@ -68,16 +68,19 @@ class Streamed:
         Raises:
             ValueError: if all pixels so far are of one kind.
         """
-        if not self.good.any() or not self.bad.any():
-            raise ValueError("truths: a ranking needs defective and good pixels, found one kind only")
-        at = np.flatnonzero(self.bad)[::-1]
-        alarms, hits, overlap = (np.cumsum(a[::-1])[::-1] for a in (self.good, self.bad, self.share))
-        total = int(alarms[0])
-        return Curve(_edges(at), alarms[at] - self.good[at], alarms[at], hits[at], overlap[at] / overlap[0], total)
+        if not self.good_pixels.any() or not self.defective_pixels.any():
+            raise ValueError("truths: a ranking needs defective and good pixels, and there is one kind only")
+        bins = np.flatnonzero(self.defective_pixels)[::-1]
+        counted = (self.good_pixels, self.defective_pixels, self.region_share)
+        false, true, overlap = (np.cumsum(counts[::-1])[::-1] for counts in counted)  # in this bin and all above
+        above = false[bins] - self.good_pixels[bins]
+        return Curve(_edges(bins), above, false[bins], true[bins], overlap[bins] / overlap[0], int(false[0]))
 
     def auroc_error(self) -> float:
-        """How far AUROC can be off at most: half of the pairs of a good and a defective pixel that share a bin."""
-        return float((self.good / self.good.sum()) @ (self.bad / self.bad.sum()) / 2)
+        """The largest possible error of AUROC: half of the pairs of a good and a defective pixel that share a bin."""
+        return float(
+            (self.good_pixels / self.good_pixels.sum()) @ (self.defective_pixels / self.defective_pixels.sum()) / 2
+        )
 
     def measures(self) -> dict[str, Any]:
         """As `clgan_lib.ranking.ranking_metrics`, with ``AUROC_error``."""
@@ -95,22 +98,22 @@ def _count(total: NDArray[Any], bins: NDArray[np.int64], weights: NDArray[np.flo
 
 
 def _bins(scores: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The bin of each score: its bits, turned so that unsigned order is the order of the numbers, shortened."""
+    """The bin of each score: the upper bits of its float32, changed so that their unsigned order is that of the numbers."""
     bits = (np.ascontiguousarray(scores, np.float32) + np.float32(0)).view(np.uint32)  # minus zero becomes zero
     ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
-    return (ordered >> SHIFT).astype(np.int64)
+    return (ordered >> _SHIFT).astype(np.int64)
 
 
 def _edges(bins: NDArray[np.int64]) -> NDArray[np.float32]:
     """The lowest score of each bin."""
-    ordered = (bins << SHIFT).astype(np.uint32)
+    ordered = (bins << _SHIFT).astype(np.uint32)
     return np.where(ordered >> 31, ordered & np.uint32(2**31 - 1), ~ordered).astype(np.uint32).view(np.float32)
 
 
 def native_measures(
     maps: str | Path, data_root: str | Path, category: str, leave_out: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Every ranking measure at the images' own size, one map and one mask in memory at a time.
+    """Every ranking measure at the images' own size, with one map and one mask in memory at a time.
 
     Args:
         maps: a folder, see `clgan_lib.interop.map_files`; a map of another size than its image is brought to it, bilinear.
@@ -119,30 +122,30 @@ def native_measures(
         leave_out: defect types that do not count.
 
     Returns:
-        The measures, ``images`` scored, and ``problems``: (name, what is wrong) of the others.
+        The measures, the number of ``images`` scored, and ``problems``: (name, reason) of the others.
 
     Raises:
         FileNotFoundError: if there are no maps or no such data.
         ValueError: if there is nothing to rank, or a defect type left out does not exist.
     """
-    shelf, reader, found = scan(maps), Reader(), Streamed()
-    problems = list(shelf.problems)
+    index, reader, counts = index_maps(maps), MapReader(), ScoreCounts()
+    problems = list(index.problems)
     files = find_files(arrange(data_root, category), category).test
-    refuse_unknown_types(leave_out, [kind for _, kind, _ in files], category)
-    for image, kind, mask in files:
-        key = key_of(f"{kind}/{image.name}")[0]
-        entry = shelf.maps.get(key) or shelf.maps.get(key.replace("/", "_"))
-        if kind in leave_out:
+    refuse_unknown_types(leave_out, [defect for _, defect, _ in files], category)
+    for image, defect, mask in files:
+        if defect in leave_out:
             continue
+        key = image_key(f"{defect}/{image.name}")[0]
+        location = index.maps.get(key) or index.maps.get(key.replace("/", "_"))
         try:
-            if entry is None:
+            if location is None:
                 raise ValueError("no map")
-            if kind != "good" and mask is None:
-                raise ValueError(f"no mask; add ground_truth/{kind}/{image.stem}_mask.png")
-            scores, size = reader.read(entry), read_image(image).size
+            if defect != "good" and mask is None:
+                raise ValueError(f"no mask; add ground_truth/{defect}/{image.stem}_mask.png")
+            scores, size = reader.read(location), read_image(image).size
             if scores.shape[::-1] != size:
                 scores = np.asarray(cv2.resize(scores, size, interpolation=cv2.INTER_LINEAR), np.float32)
-            found.add(scores, None if mask is None or kind == "good" else np.asarray(read_mask(mask, size)) > 0)
+            counts.add(scores, None if mask is None or defect == "good" else np.asarray(read_mask(mask, size)) > 0)
         except ValueError as error:
             problems.append((key, str(error)))
-    return {**found.measures(), "images": len(found.largest), "problems": problems}
+    return {**counts.measures(), "images": len(counts.largest), "problems": problems}

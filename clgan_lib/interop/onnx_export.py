@@ -1,20 +1,15 @@
-"""A trained model as one ONNX file, checked against PyTorch before it gets its name.
+"""A trained model as one ONNX file, compared with PyTorch before it gets its name. `clgan export RUN FILE.onnx`
 
-    python -m clgan_lib.interop.onnx_export RUN FILE.onnx
-
-Input ``images``, float32 ``(B, 3, 256, 256)``, RGB in [-1, 1], any B; outputs ``reconstruction`` of the same shape,
-``anomaly_map`` ``(B, 256, 256)``, and ``mask``, bool, where the map exceeds `Inspector.threshold`. The same as
-`clgan_lib.interop.inspection` computes, the reduction to the model's own size included. Thresholds, sizes and provenance are
-in the file's metadata. Needs the extra `export`: ``pip install -e ".[export]"``.
+Input ``images``: float32 ``(B, 3, 256, 256)``, RGB in [-1, 1], any B. Outputs: ``reconstruction`` of the same shape,
+``anomaly_map`` ``(B, 256, 256)``, and ``mask``, bool, where the map exceeds `Inspector.threshold`. They are those of
+`clgan_lib.interop.inspection`, which also resizes to the model's own size. Thresholds, sizes and provenance are in the
+metadata. Needs the extra `export`: ``pip install -e ".[export]"``.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
-import sys
 import warnings
-from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -34,12 +29,12 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-OUTPUTS = ("reconstruction", "anomaly_map", "mask")
-TOLERANCE = 1e-3  # of the range; what rounding in another order leaves is a hundredth of it
+_OUTPUTS = ("reconstruction", "anomaly_map", "mask")
+_TOLERANCE = 1e-3  # of the range; another order of rounding makes a hundredth of it
 
 
-class Graph(nn.Module):
-    """From images at 256 to a model's answers at 256; see the top of the file."""
+class _Graph(nn.Module):
+    """From images at 256x256 to the three outputs at 256x256."""
 
     def __init__(self, model: ReconstructionModel, threshold: float) -> None:
         super().__init__()
@@ -47,21 +42,21 @@ class Graph(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         small = reduce(images, self.model.image_size)
-        redrawn = self.model.reconstruct(small)
-        scores = enlarge(self.model.anomaly_map(small, redrawn).float()[:, None])[:, 0]
-        return enlarge(redrawn), scores, scores > self.threshold
+        reconstruction = self.model.reconstruct(small)
+        scores = enlarge(self.model.anomaly_map(small, reconstruction).float()[:, None])[:, 0]
+        return enlarge(reconstruction), scores, scores > self.threshold
 
 
 def export(run: str | Path | Inspector, file: str | Path) -> dict[str, float]:
     """Write a trained model as ONNX, whole or not at all.
 
     Args:
-        run: run folder, weights file, or what `clgan_lib.interop.inspection.load` returned.
+        run: run folder, weights file, or an inspector from `clgan_lib.interop.inspection.load`.
         file: to write.
 
     Returns:
-        By output, the largest absolute difference between onnxruntime and PyTorch on random images; the map's in shares of
-        its largest value, the mask's as the share of pixels that differ.
+        By output, the largest absolute difference between onnxruntime and PyTorch on random images. The map's is relative to
+        its largest value, the mask's is the share of pixels that differ.
 
     Raises:
         ModuleNotFoundError: if the extra `export` is not installed.
@@ -75,22 +70,21 @@ def export(run: str | Path | Inspector, file: str | Path) -> dict[str, float]:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"{error}; pip install -e '.[export]'") from None
     inspector = run if isinstance(run, Inspector) else load(run, "cpu")
-    graph = Graph(inspector.model.cpu().eval(), inspector.threshold).eval()
+    graph = _Graph(inspector.model.cpu().eval(), inspector.threshold).eval()
     proto = _trace(graph, inspector.card.config.model)
     onnx.helper.set_model_props(proto, metadata(inspector))
     file = Path(file)
     with writing(file.parent, "choose another place"), replacing(file) as part:
         part.write_bytes(proto.SerializeToString())
-        found = compare(graph, onnxruntime.InferenceSession(str(part), providers=["CPUExecutionProvider"]))
-        wrong = {name: value for name, value in found.items() if not value <= TOLERANCE}
+        differences = _compare(graph, onnxruntime.InferenceSession(str(part), providers=["CPUExecutionProvider"]))
+        wrong = {name: value for name, value in differences.items() if not value <= _TOLERANCE}
         if wrong:
-            raise ValueError(
-                f"{inspector.card.config.model}: the ONNX file computes something else: {wrong}; not written"
-            )
-    return found
+            name = inspector.card.config.model
+            raise ValueError(f"{name}: the ONNX file computes something else: {wrong}; not written")
+    return differences
 
 
-def _trace(graph: Graph, name: str) -> onnx.ModelProto:
+def _trace(graph: _Graph, name: str) -> onnx.ModelProto:
     """The graph with its weights, for any number of images.
 
     Raises:
@@ -98,23 +92,22 @@ def _trace(graph: Graph, name: str) -> onnx.ModelProto:
     """
     example = torch.zeros(2, 3, SIZE, SIZE)
     shapes = {"images": {0: torch.export.Dim("batch")}}
-    logging.disable(logging.WARNING)  # what cannot be exported is said in one line below, not in pages
+    logging.disable(logging.WARNING)  # one line below names what cannot be exported
     try:
         with warnings.catch_warnings(action="ignore"), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             program = torch.onnx.export(graph, (example,), dynamic_shapes=shapes, input_names=["images"],
-                                        output_names=OUTPUTS, verbose=False)  # fmt: skip
+                                        output_names=_OUTPUTS, verbose=False)  # fmt: skip
         return program.model_proto  # type: ignore[union-attr]
-    except Exception as error:  # whatever the exporter meets
+    except Exception as error:  # the exporter may raise anything
         cause = first_line(error.__cause__ or error)
-        raise ValueError(
-            f"{name} cannot be exported to ONNX: it is no fixed sequence of operations ({cause})"
-        ) from None
+        reason = f"it is no fixed sequence of operations ({cause})"
+        raise ValueError(f"{name} cannot be exported to ONNX: {reason}") from None
     finally:
         logging.disable(logging.NOTSET)
 
 
 def metadata(inspector: Inspector) -> dict[str, str]:
-    """What travels in the file: all that is needed to use it."""
+    """The metadata of the file: thresholds, sizes, value range and provenance."""
     card = inspector.card
     content = {
         "model": card.config.model, "category": card.config.category, "commit": card.commit, "image_size": SIZE,
@@ -124,43 +117,23 @@ def metadata(inspector: Inspector) -> dict[str, str]:
     return {name: str(value) for name, value in content.items()}
 
 
-def compare(graph: Graph, session: onnxruntime.InferenceSession) -> dict[str, float]:
+def _compare(graph: _Graph, session: onnxruntime.InferenceSession) -> dict[str, float]:
     """The differences that `export` returns, over batches of one and three random images.
 
     Their noise grows from left to right, so that their scores lie on both sides of a threshold.
     """
     generator = torch.Generator().manual_seed(0)
     strength = torch.linspace(0, 1, SIZE)
-    found = dict.fromkeys(OUTPUTS, 0.0)
+    differences = dict.fromkeys(_OUTPUTS, 0.0)
     for count in (1, 3):
         images = (torch.rand(count, 3, SIZE, SIZE, generator=generator) * 2 - 1) * strength
         with torch.no_grad():
-            wanted = [value.float().numpy() for value in graph(images)]
-        got = session.run(list(OUTPUTS), {"images": images.numpy()})
-        for name, ours, theirs in zip(OUTPUTS, wanted, got, strict=True):
+            expected = [value.float().numpy() for value in graph(images)]
+        outputs = session.run(list(_OUTPUTS), {"images": images.numpy()})
+        for name, ours, theirs in zip(_OUTPUTS, expected, outputs, strict=True):
             difference = np.abs(ours - theirs.astype(np.float32))
             if name == "anomaly_map":
                 difference /= max(float(ours.max()), 1e-9)
-            found[name] = max(found[name], float(difference.mean() if name == "mask" else difference.max()))
-    return found
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m clgan_lib.interop.onnx_export", description="A trained model as one ONNX file."
-    )
-    parser.add_argument("run", help="run folder or weights.safetensors")
-    parser.add_argument("file", help="the .onnx file to write")
-    given = parser.parse_args(arguments)
-    try:
-        found = export(given.run, given.file)
-    except (ValueError, OSError, ImportError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(f"{given.file}: " + ", ".join(f"{name} differs by at most {value:.1g}" for name, value in found.items()))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+            value = float(difference.mean() if name == "mask" else difference.max())
+            differences[name] = max(differences[name], value)
+    return differences

@@ -1,4 +1,4 @@
-"""All models side by side on any image of an experiment: what each redraws, where it differs, what it marks."""
+"""All models side by side on any image of an experiment: reconstruction, anomaly map and mask of each."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ import numpy as np
 
 from clgan_lib.detection import detect
 from clgan_lib.exhibits.run_table import display
-from clgan_lib.lab.common import Live, choice, judged, legend, outlined
-from clgan_lib.lab.sources import Shelf, finished_runs, first_defective
+from clgan_lib.lab.controls import Live, dropdown
+from clgan_lib.lab.overlays import compared, legend, outlined
+from clgan_lib.lab.run_selection import EvaluationCache, finished_runs, first_defective
 from clgan_lib.lab.svg import SOFT, Drawing
 from clgan_lib.metrics import pixel_metrics
 from clgan_lib.runs.evaluation import Evaluation
 from clgan_lib.runs.record import read_record
 
 DUAL = "dual threshold"
-WIDTH, GAP = 1040, 10
+WIDTH, GAP, TOP = 1040, 10, 38
 
 
-def draw_models(answers: Mapping[str, Evaluation], name: str, postprocess: str = DUAL, k: float = 3.0) -> Drawing:
+def draw_models(evaluations: Mapping[str, Evaluation], name: str, postprocess: str = DUAL, k: float = 3.0) -> Drawing:
     """One test image, a column per model: reconstruction, anomaly map, mask against the truth.
 
     Args:
-        answers: by model.
+        evaluations: by model.
         name: of the image; a model that was not tested on it says so.
         postprocess: ``"dual threshold"``, ``"calibrated"`` or ``"native"``.
         k: of the dual threshold.
@@ -33,58 +34,54 @@ def draw_models(answers: Mapping[str, Evaluation], name: str, postprocess: str =
     Raises:
         ValueError: if no model was tested on the image.
     """
-    having = {model: found for model, found in answers.items() if name in found.names}
-    if not having:
+    first = next((evaluation for evaluation in evaluations.values() if name in evaluation.names), None)
+    if first is None:
         raise ValueError(f"name: no model was tested on {name!r}")
-    first = next(iter(having.values()))
     index = first.names.index(name)
-    side = min(210.0, (WIDTH - 20) / (len(answers) + 1) - GAP)
-    board = Drawing(WIDTH, 3 * side + 2 * GAP + 70)
-    board.image(10, 38, side, outlined(first.images[index], first.truths[index]), "image", name)
+    side = min(210.0, (WIDTH - 20) / (len(evaluations) + 1) - GAP)
+    rows = [TOP + row * (side + GAP) for row in range(3)]
+    board = Drawing(WIDTH, rows[2] + side + 32)
+    board.image(10, rows[0], side, outlined(first.images[index], first.truths[index]), "image", name)
+    board.image(10, rows[1], side, first.truths[index])
     share = f"{100 * first.truths[index].mean():.1f} % of the image"
-    board.image(10, 38 + side + GAP, side, first.truths[index])
-    board.text(10, 38 + 2 * side + 26, f"the truth: {share}", size=10.5, fill=SOFT)
-    legend_y = 38 + 2 * side + 52
-    for offset, words in enumerate(("From above: reconstruction,", "anomaly map, mask by", f"{postprocess}.")):
-        board.text(10, legend_y + 17 * offset, words, size=11, fill=SOFT)
-    legend(board, 10, 3 * side + 2 * GAP + 60)
-    for column, (model, found) in enumerate(answers.items(), start=1):
-        _draw_model(board, (10 + column * (side + GAP), side), display(model), found, name, postprocess, k)
+    board.text(10, rows[2] + 6, f"the truth: {share}", size=10.5, fill=SOFT)
+    for line, words in enumerate(("From above: reconstruction,", "anomaly map, mask by", f"{postprocess}.")):
+        board.text(10, rows[2] + 32 + 17 * line, words, size=11, fill=SOFT)
+    legend(board, 10, rows[2] + side + 22)
+    for column, (model, evaluation) in enumerate(evaluations.items(), start=1):
+        _draw_model(board, (10 + column * (side + GAP), side), display(model), evaluation, name, postprocess, k)
     return board
 
 
 def _draw_model(
-    board: Drawing, place: tuple[float, float], title: str, found: Evaluation, name: str, postprocess: str, k: float
+    board: Drawing,
+    place: tuple[float, float],
+    title: str,
+    evaluation: Evaluation,
+    name: str,
+    postprocess: str,
+    k: float,
 ) -> None:
     """One column; `place` is its left edge and its width."""
     x, side = place
-    if name not in found.names:
-        board.text(x, 18, title, bold=True)
-        board.text(x, 32, "not tested on this image", size=10.5, fill=SOFT)
+    if name not in evaluation.names:
+        board.heading(x, TOP, title, "not tested on this image")
         return
-    i = found.names.index(name)
-    image, truth = found.images[i], found.truths[i]
-    top = float(np.quantile(found.scores[i], 0.999)) or 1.0
-    redrawn = found.reconstructions[i] if len(found.reconstructions) else None
-    if postprocess == DUAL and redrawn is not None:
-        mask = detect(image, redrawn, k).mask
-    elif postprocess.replace(" ", "_") in found.masks:
-        mask = found.masks[postprocess.replace(" ", "_")][i]
+    i = evaluation.names.index(name)
+    image, truth, scores = evaluation.images[i], evaluation.truths[i], evaluation.scores[i]
+    reconstruction = evaluation.reconstructions[i] if len(evaluation.reconstructions) else None
+    stored = evaluation.masks.get(postprocess.replace(" ", "_"))
+    mask = None if stored is None else stored[i]
+    if postprocess == DUAL and reconstruction is not None:
+        mask = detect(image, reconstruction, k).mask
+    metrics = pixel_metrics(mask[None], truth[None], "all") if mask is not None and truth.any() else None
+    note = f"F1 {metrics['F1']:.1f}, IoU {metrics['IoU']:.1f}" if metrics else " "
+    board.image(x, TOP, side, np.full_like(image, 244) if reconstruction is None else reconstruction, title, note)
+    board.image(x, TOP + side + GAP, side, scores / (float(np.quantile(scores, 0.999)) or 1.0))
+    if mask is None:
+        board.text(x, TOP + 2 * (side + GAP) + 22, "has no detector of its own", size=10.5, fill=SOFT)
     else:
-        board.text(x, 60 + 2 * side + 20, "has no detector of its own", size=10.5, fill=SOFT)
-        mask = None
-    scores = pixel_metrics(mask[None], truth[None], "all") if mask is not None and truth.any() else None
-    board.image(
-        x,
-        38,
-        side,
-        np.full_like(image, 244) if redrawn is None else redrawn,
-        title,
-        f"F1 {scores['F1']:.1f}, IoU {scores['IoU']:.1f}" if scores else " ",
-    )
-    board.image(x, 38 + side + GAP, side, found.scores[i] / top)
-    if mask is not None:
-        board.image(x, 38 + 2 * (side + GAP), side, judged(image, mask, truth))
+        board.image(x, TOP + 2 * (side + GAP), side, compared(image, mask, truth))
 
 
 class RunBrowser(ipw.VBox):
@@ -99,49 +96,40 @@ class RunBrowser(ipw.VBox):
     """
 
     def __init__(self, results_root: str | Path, experiment: str) -> None:
-        self.runs, self.shelf = finished_runs(results_root, experiment), Shelf()
+        self.runs, self.cache = finished_runs(results_root, experiment), EvaluationCache()
         if not self.runs:
             raise ValueError(
                 f"experiment: {experiment!r} has no finished run with maps.npz in {results_root}; run it first"
             )
-        self.category = choice(list(self.runs), "category", width="230px")
-        self.image = choice([], "image", width="320px")
+        self.category = dropdown(list(self.runs), "category", width="230px")
+        self.image = dropdown([], "image", width="320px")
         self.postprocess = ipw.ToggleButtons(options=[DUAL, "calibrated", "native"], style={"button_width": "auto"})
         steps = [ipw.Button(description=name, layout=ipw.Layout(width="90px")) for name in ("previous", "next")]
         self._offer_images()
         self.live = Live(self.draw, [self.image, self.postprocess])
-        self.category.observe(lambda change: self._switch(), names="value")
+        self.category.observe(lambda change: self.live.run(self._offer_images), names="value")
         for step, button in zip((-1, 1), steps, strict=True):
             button.on_click(lambda button, step=step: self._step(step))
-        controls = ipw.HBox(
-            [self.category, self.image, *steps, self.postprocess], layout=ipw.Layout(flex_flow="row wrap")
-        )
-        super().__init__([controls, self.live.message, self.live.picture])
+        controls = [self.category, self.image, *steps, self.postprocess]
+        row = ipw.HBox(controls, layout=ipw.Layout(flex_flow="row wrap"))
+        super().__init__([row, self.live.message, self.live.picture])
 
     @property
-    def answers(self) -> dict[str, Evaluation]:
-        """The answers of every model on the category that is chosen."""
+    def evaluations(self) -> dict[str, Evaluation]:
+        """The predictions of every model on the chosen category."""
         category = self.category.value
-        return {model: self.shelf.read(category, folder) for model, folder in self.runs[category].items()}
+        return {model: self.cache.read(category, folder) for model, folder in self.runs[category].items()}
 
     def draw(self) -> Drawing:
-        """The drawing for the controls as they stand."""
+        """The drawing for the present controls."""
         folder = next(iter(self.runs[self.category.value].values()))
         k = read_record(folder).config.k
-        return draw_models(self.answers, self.image.value, self.postprocess.value, k)
-
-    def _switch(self) -> None:
-        self.live.quiet = True
-        try:
-            self.live.run(self._offer_images)
-        finally:
-            self.live.quiet = False
+        return draw_models(self.evaluations, self.image.value, self.postprocess.value, k)
 
     def _offer_images(self) -> None:
-        answers = self.answers.values()
-        names = list(dict.fromkeys(name for found in answers for name in found.names))
-        self.image.options = names
-        self.image.value = first_defective(next(iter(answers)))
+        evaluations = list(self.evaluations.values())
+        self.image.options = list(dict.fromkeys(name for evaluation in evaluations for name in evaluation.names))
+        self.image.value = first_defective(evaluations[0])
 
     def _step(self, step: int) -> None:
         names = list(self.image.options)

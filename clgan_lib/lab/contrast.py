@@ -1,4 +1,4 @@
-"""PatchNCE to look at: one query patch, its positive and its negatives on the image, and what the softmax makes of them.
+"""PatchNCE to look at: one query patch, its positive and negatives on the image, and the softmax over them.
 
 The features here are the patches' own pixels, so that everything can be checked by eye; the paper's are an encoder's.
 """
@@ -6,7 +6,7 @@ The features here are the patches' own pixels, so that everything can be checked
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import ipywidgets as ipw
 import numpy as np
@@ -15,19 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from clgan_lib.lab.common import Live, slider
+from clgan_lib.lab.controls import Live, slider
 from clgan_lib.lab.svg import BLUE, GREEN, ORANGE, SOFT, Axes, Drawing
 
 
-@dataclass(frozen=True)
-class Contrast:
-    r"""Eq. 2 taken apart, for S queries and S keys.
-
-    Attributes:
-        similarity: $v_q \cdot v$ of each query (row) with each key (column), ``(S, S)``; positives on the diagonal.
-        weights: softmax of each row of ``similarity / temperature``, ``(S, S)``.
-        losses: eq. 2 of each query, ``(S,)``; their mean is `clgan_lib.losses.patch_nce_loss`.
-    """
+class Contrast(NamedTuple):
+    """The terms of eq. 2, see `contrast`."""
 
     similarity: Tensor
     weights: Tensor
@@ -35,11 +28,15 @@ class Contrast:
 
 
 def contrast(query: Tensor, key: Tensor, temperature: float = 0.07) -> Contrast:
-    r"""Eq. 2 with all that lies between the features and the loss.
+    r"""The terms of eq. 2, for S queries and S keys.
 
     Args:
         query, key: ``(S, K)``, unit length along K; row s of `key` is the positive of row s of `query`.
         temperature: $\tau$ > 0.
+
+    Returns:
+        `similarity` $v_q \cdot v$ of each query (row) with each key (column), ``(S, S)``; `weights`, the softmax of each
+        row of ``similarity / temperature``; `losses`, eq. 2 of each query, whose mean is `losses.patch_nce_loss`.
     """
     similarity = query @ key.T
     logarithms = F.log_softmax(similarity / temperature, dim=1)
@@ -52,14 +49,14 @@ def pixel_features(image: NDArray, grid: int = 8, reference: NDArray | None = No
     Args:
         image: uint8 ``(H, W, 3)``; H and W multiples of `grid`.
         grid: patches along each side.
-        reference: the image whose mean colour is taken off first, so that "alike" does not just mean "as bright"; the
-            image itself by default. Queries and keys need the same one.
+        reference: the image whose mean colour is subtracted first, so that similarity is more than brightness; the image
+            itself by default. Queries and keys need the same one.
 
     Returns:
         ``(grid * grid, K)``, row by row.
 
     Raises:
-        ValueError: if the image can't be cut so.
+        ValueError: if the image can't be cut into that many patches.
     """
     if image.ndim != 3 or image.shape[0] % grid or image.shape[1] % grid:
         raise ValueError(f"image: expected (H, W, 3), H and W multiples of grid = {grid}, got {image.shape}")
@@ -71,7 +68,7 @@ def pixel_features(image: NDArray, grid: int = 8, reference: NDArray | None = No
 
 
 def draw_contrast(image: NDArray, output: NDArray, patch: int, temperature: float = 0.07, grid: int = 8) -> Drawing:
-    r"""One query of eq. 2: where it is, where it looks, and what it costs.
+    r"""One query of eq. 2: its place, its positive and negatives, and its loss.
 
     Args:
         image: the input x, uint8 ``(S, S, 3)``: positive and negatives come from here.
@@ -85,24 +82,23 @@ def draw_contrast(image: NDArray, output: NDArray, patch: int, temperature: floa
     """
     if not 0 <= patch < grid * grid:
         raise ValueError(f"patch: expected 0 to {grid * grid - 1}, got {patch}")
-    found = contrast(pixel_features(output, grid, image), pixel_features(image, grid), temperature)
-    weights, side, top = found.weights[patch], 232, 40
+    parts = contrast(pixel_features(output, grid, image), pixel_features(image, grid), temperature)
+    weights, side, top = parts.weights[patch], 232, 40
     board = Drawing(1000, 318)
     board.image(10, top, side, output, "Output: the query", f"patch {patch}, in blue")
     _box(board, 10, top, side / grid, divmod(patch, grid), BLUE, 1.0)
-    board.image(256, top, side, image, "Input: where it looks", "green the positive, orange negatives")
+    board.image(256, top, side, image, "Input: the keys", "green the positive, orange negatives")
     for other, weight in enumerate(weights.tolist()):
         if other != patch and weight > 0.003:
             _box(board, 256, top, side / grid, divmod(other, grid), ORANGE, min(1.0, 0.25 + weight))
     _box(board, 256, top, side / grid, divmod(patch, grid), GREEN, 1.0)
     note = "row: query, column: key; orange 1, blue −1"
-    board.image(510, top, side, _diverging(found.similarity.numpy()), "Similarities, all with all", note)
+    board.image(510, top, side, _diverging(parts.similarity.numpy()), "Similarities, all with all", note)
     board.rect(509, top + patch * side / grid**2 - 1.5, side + 2, side / grid**2 + 3, stroke="#000000", line=1.2)
     _bars(board, weights, patch)
-    board.text(
-        10, 302, f"Loss of this query: −log {weights[patch]:.3f} = {found.losses[patch]:.3f}", bold=True, name="loss"
-    )
-    mean = f"Mean over all {grid * grid} queries, eq. 3: {found.losses.mean():.3f}"
+    loss = f"Loss of this query: −log {weights[patch]:.3f} = {parts.losses[patch]:.3f}"
+    board.text(10, 302, loss, weight=600, name="loss")
+    mean = f"Mean over all {grid * grid} queries, eq. 3: {parts.losses.mean():.3f}"
     board.text(330, 302, f"{mean}; log {grid * grid} = {np.log(grid * grid):.3f} would be guessing.")
     return board
 
@@ -132,11 +128,11 @@ def _bars(board: Drawing, weights: Tensor, patch: int) -> None:
 
 
 class PatchExplorer(ipw.VBox):
-    """Choose the query patch and the temperature; see where the query looks and what it costs.
+    """`draw_contrast` with sliders for the query patch and the temperature.
 
     Args:
         image: the input, uint8 ``(S, S, 3)``.
-        outputs: by name, what a generator might make of it; uint8, of the same shape.
+        outputs: possible outputs of a generator by name, uint8, of the same shape.
         patch: the first query.
         grid: patches along each side.
     """
@@ -151,6 +147,6 @@ class PatchExplorer(ipw.VBox):
         super().__init__([controls, self.live.message, self.live.picture])
 
     def draw(self) -> Drawing:
-        """The drawing for the controls as they stand."""
+        """The drawing for the present controls."""
         output = self.outputs[self.output.value]
         return draw_contrast(self.image, output, self.patch.value, self.temperature.value, self.grid)

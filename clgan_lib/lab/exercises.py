@@ -1,7 +1,7 @@
 """Checkers for the lessons' exercises: each says what is right, or which slip a wrong answer looks like.
 
-In a notebook: ``lessons.check("02.1", answer)``. An answer of None is an exercise still open, so that a lesson runs through
-before anybody has solved anything.
+In a notebook: ``exercises.check("02.1", answer)``. An answer of None is an exercise still open, so that a lesson runs
+through before anybody has solved anything.
 """
 
 from __future__ import annotations
@@ -19,17 +19,12 @@ from torch.nn import functional as F
 
 from clgan_lib.losses import patch_nce_loss
 
-UPDATED = {"D": {"D"}, "G": {"G_enc", "G_dec", "H"}}  # the networks that each update of Fig. 1 moves
+_UPDATED = {"D": {"D"}, "G": {"G_enc", "G_dec", "H"}}  # the networks that each update of Fig. 1 moves
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a checker has to say.
-
-    Attributes:
-        correct: None while the exercise is open.
-        message: one or two sentences.
-    """
+    """A checker's result: `correct` is None while the exercise is open, `message` one or two sentences."""
 
     correct: bool | None
     message: str
@@ -52,11 +47,11 @@ def check(exercise: str, answer: Any) -> Verdict:
     Raises:
         ValueError: if there is no such exercise.
     """
-    if exercise not in CHECKERS:
-        raise ValueError(f"exercise: {exercise!r} is unknown; there are {', '.join(CHECKERS)}")
+    if exercise not in _CHECKERS:
+        raise ValueError(f"exercise: {exercise!r} is unknown; there are {', '.join(_CHECKERS)}")
     if answer is None:
         return Verdict(None, "Replace None by your answer and run the cell again; a solution is folded below.")
-    return CHECKERS[exercise](answer)
+    return _CHECKERS[exercise](answer)
 
 
 def _number(
@@ -65,7 +60,6 @@ def _number(
     """A checker for one number: the right one, the usual wrong ones, anything else."""
 
     def judge(answer: Any) -> Verdict:
-        """Right, a usual slip, or anything else."""
         try:
             value = float(answer)
         except (TypeError, ValueError):
@@ -80,27 +74,28 @@ def _number(
     return judge
 
 
-def _query_key() -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(7)
-    query = F.normalize(torch.randn(6, 5, generator=generator), dim=1)
-    return query, F.normalize(query + 0.4 * torch.randn(6, 5, generator=generator), dim=1)
+def _call(run: Callable[[], Any], function: Any) -> tuple[Any, Verdict | None]:
+    """The result of the reader's function, or why there is none."""
+    if not callable(function):
+        return None, Verdict(False, "A function is asked for: pass its name, without brackets.")
+    try:
+        return run(), None
+    except Exception as error:  # the reader's code may raise anything
+        return None, Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
 
 
 def _own_patch_nce(answer: Any) -> Verdict:
     """02.3: a function of (query, key, temperature) with S x K tensors; wrong ones are recognised by their value."""
-    if not callable(answer):
-        return Verdict(False, "A function is asked for: pass its name, without brackets.")
-    query, key = _query_key()
-    learner = query.clone().requires_grad_()
-    fixed = key.clone().requires_grad_()
-    try:
-        result = torch.as_tensor(answer(learner, fixed, 0.2))
-    except Exception as error:  # the reader's code: whatever it raises is the answer
-        return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
+    generator = torch.Generator().manual_seed(7)
+    query = F.normalize(torch.randn(6, 5, generator=generator), dim=1)
+    key = F.normalize(query + 0.4 * torch.randn(6, 5, generator=generator), dim=1)
+    learner, fixed = query.clone().requires_grad_(), key.clone().requires_grad_()
+    result, failure = _call(lambda: torch.as_tensor(answer(learner, fixed, 0.2)), answer)
+    if failure:
+        return failure
     if result.numel() != 1:
-        return Verdict(
-            False, f"One number is asked for, the mean over the queries; this has shape {tuple(result.shape)}."
-        )
+        shape = tuple(result.shape)
+        return Verdict(False, f"One number is asked for, the mean over the queries; this has shape {shape}.")
     value, right = float(result.detach()), float(patch_nce_loss(query[None], key[None], 0.2))
     if not math.isclose(value, right, rel_tol=1e-4):
         return Verdict(False, _nce_slip(value, query @ key.T, right))
@@ -114,45 +109,36 @@ def _own_patch_nce(answer: Any) -> Verdict:
 
 def _nce_slip(value: float, s: Tensor, right: float) -> str:
     """Which mistake gives this value instead of eq. 2."""
-    others = s.masked_fill(torch.eye(len(s), dtype=torch.bool), -torch.inf)
-    slips = {
-        "It looks as if the temperature were missing: divide the similarities by it.": F.cross_entropy(
-            s, torch.arange(len(s))
-        ),
-        "It looks as if you had multiplied by the temperature: divide.": F.cross_entropy(s * 0.2, torch.arange(len(s))),
-        "It looks like a sum over the queries; eq. 3 is read as a mean.": torch.tensor(right * len(s)),
-        "The positive is missing from the denominator of eq. 2.": (
-            torch.logsumexp(others / 0.2, 1) - s.diagonal() / 0.2
-        ).mean(),
-        "The sign: eq. 2 has a minus before the logarithm.": torch.tensor(-right),
+    same = torch.arange(len(s))
+    others = torch.logsumexp(s.masked_fill(torch.eye(len(s), dtype=torch.bool), -torch.inf) / 0.2, 1)
+    slips: dict[str, Tensor | float] = {
+        "It looks as if the temperature were missing: divide the similarities by it.": F.cross_entropy(s, same),
+        "It looks as if you had multiplied by the temperature: divide.": F.cross_entropy(s * 0.2, same),
+        "It looks like a sum over the queries; eq. 3 is read as a mean.": right * len(s),
+        "The positive is missing from the denominator of eq. 2.": (others - s.diagonal() / 0.2).mean(),
+        "The sign: eq. 2 has a minus before the logarithm.": -right,
         "Queries and keys have changed places: the softmax goes over the keys of one query.": F.cross_entropy(
-            s.T / 0.2, torch.arange(len(s))
+            s.T / 0.2, same
         ),
     }
-    for hint, wrong in slips.items():
-        if math.isclose(value, float(wrong), rel_tol=1e-4):
-            return hint
-    return f"On a small example it gives {value:.4f}, eq. 2 gives {right:.4f}."
+    hint = next((hint for hint, wrong in slips.items() if math.isclose(value, float(wrong), rel_tol=1e-4)), "")
+    return hint or f"On a small example it gives {value:.4f}, eq. 2 gives {right:.4f}."
 
 
 def _networks(which: str) -> Callable[[Any], Verdict]:
     """A checker for a set of networks that an update moves."""
 
     def judge(answer: Any) -> Verdict:
-        """Right, or the first network too many or missing."""
         names, known = ({answer} if isinstance(answer, str) else set(answer)), {"D", "G_enc", "G_dec", "H"}
-        if names - known:
-            return Verdict(
-                False, f"{sorted(names - known)[0]!r} is no network here; choose from {', '.join(sorted(known))}."
-            )
-        right = UPDATED[which]
+        if unknown := sorted(names - known):
+            return Verdict(False, f"{unknown[0]!r} is no network here; choose from {', '.join(sorted(known))}.")
+        right = _UPDATED[which]
         if names == right:
             return Verdict(True, "Press the button and read the graph: what is filled is what moved.")
         extra, missing = sorted(names - right), sorted(right - names)
         if extra:
-            return Verdict(
-                False, f"{extra[0]} passes the data on, but its weights stay: whose optimiser takes the step?"
-            )
+            hint = "passes the data on, but its weights stay: whose optimiser takes the step?"
+            return Verdict(False, f"{extra[0]} {hint}")
         return Verdict(False, f"{missing[0]} moves too: follow the arrows back from the losses.")
 
     return judge
@@ -161,25 +147,22 @@ def _networks(which: str) -> Callable[[Any], Verdict]:
 def _settings(answer: Any) -> Verdict:
     """05.3: the explorer itself, whose F1 must beat the paper's settings on the same image."""
     if not hasattr(answer, "scores"):
-        return Verdict(False, "Pass the explorer itself, as it stands after you moved its sliders.")
-    found, paper = (answer.scores[f"dual threshold, {how}"]["F1"] for how in ("as set", "the paper's"))
+        return Verdict(False, "Pass the explorer itself, after you have moved its sliders.")
+    tuned, paper = (answer.scores[f"dual threshold, {how}"]["F1"] for how in ("as set", "the paper's"))
     if not np.any(answer.truth):
         return Verdict(False, "This image has no defect: every F1 on it is 0. Choose another.")
-    if found <= paper:
-        return Verdict(False, f"F1 is {found:.1f} with these settings and {paper:.1f} with the paper's. Try k1 first.")
+    if tuned <= paper:
+        return Verdict(False, f"F1 is {tuned:.1f} with these settings and {paper:.1f} with the paper's. Try k1 first.")
     return Verdict(
-        True, f"F1 {found:.1f} instead of {paper:.1f}. But you saw the truth while you tuned: that is an oracle."
+        True, f"F1 {tuned:.1f} instead of {paper:.1f}. You saw the truth while you tuned: that is an oracle."
     )
 
 
 def _cap(answer: Any) -> Verdict:
     """05.1: a function of k."""
-    if not callable(answer):
-        return Verdict(False, "A function of k is asked for: pass its name, without brackets.")
-    try:
-        values = [float(answer(k)) for k in (0.0, 1.0, 3.0)]
-    except Exception as error:  # the reader's code: whatever it raises is the answer
-        return Verdict(False, f"Your function stopped with {type(error).__name__}: {error}")
+    values, failure = _call(lambda: [float(answer(k)) for k in (0.0, 1.0, 3.0)], answer)
+    if failure:
+        return failure
     if np.allclose(values, [1, 0.5, 0.1]):
         return Verdict(True, "At k = 3 never more than a tenth of a channel, whatever the image.")
     if np.allclose(values[1:], [1, 1 / 9]):
@@ -189,7 +172,7 @@ def _cap(answer: Any) -> Verdict:
     return Verdict(False, f"At k = 3 yours gives {values[2]:.4g}; it should give 0.1.")
 
 
-CHECKERS: dict[str, Callable[[Any], Verdict]] = {
+_CHECKERS: dict[str, Callable[[Any], Verdict]] = {
     "02.1": _number(
         math.log(256),
         "log 256: all 256 candidates get the same share.",
@@ -211,15 +194,15 @@ CHECKERS: dict[str, Callable[[Any], Verdict]] = {
     "04.2": _networks("G"),
     "04.3": _number(
         math.log(2),
-        "log 2 = 0.693: a coin. Neither side of eq. 1 has anything left to gain.",
-        {0.5: "0.5 is D's answer; its loss is −log of it.", 0.0: "0 would mean that D is always right.",
+        "log 2 = 0.693: D is undecided. Neither side of eq. 1 has anything left to gain.",
+        {0.5: "0.5 is D's prediction; its loss is −log of it.", 0.0: "0 would mean that D is always right.",
          1.0: "In bits, yes; the logarithm of eq. 1 is natural."},
-        "D answers 0.5 everywhere; each side of eq. 1 is −log 0.5.",
+        "D predicts 0.5 everywhere; each side of eq. 1 is −log 0.5.",
     ),
     "05.1": _cap,
     "05.2": _number(
         math.sqrt(1 / 0.25 - 1),
-        "√3: above it, no residual in the world lets a quarter of the image pass.",
+        "√3: above it, no residual has a quarter of the image above its threshold.",
         {3.0: "Almost: 1 + k² = 4, and what is k?",
          2.0: "Chebyshev's 1/k² would give that; the one-sided bound is 1/(1 + k²).",
          1 / (1 + 0.25**2): "Solve 1/(1 + k²) = 0.25 for k, don't put 0.25 in for k."},

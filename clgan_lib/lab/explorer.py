@@ -1,9 +1,8 @@
-"""The paper's detector with every knob in reach: Fig. 2 live, what it scores, and the most that it could ever mark."""
+"""The paper's detector with a slider for each setting: Fig. 2 live, its scores, and the largest share it can mark."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import ipywidgets as ipw
 import numpy as np
@@ -11,8 +10,9 @@ from numpy.typing import NDArray
 
 from clgan_lib.detection import Detection, detect, threshold
 from clgan_lib.exhibits.run_table import display
-from clgan_lib.lab.common import Live, choice, judged, legend, outlined, slider
-from clgan_lib.lab.sources import Shelf, first_defective
+from clgan_lib.lab.controls import Live, dropdown, slider
+from clgan_lib.lab.overlays import compared, legend, outlined
+from clgan_lib.lab.run_selection import EvaluationCache, Runs, first_defective
 from clgan_lib.lab.svg import BLUE, GREEN, INK, ORANGE, PURPLE, RULE, SOFT, Axes, Drawing
 from clgan_lib.metrics import NAMES, pixel_metrics
 from clgan_lib.runs.evaluation import Evaluation
@@ -24,26 +24,27 @@ CALIBRATED, PERFECT = "calibrated threshold", "perfect residual, as set"
 SIDE, GAP = 196, 12
 
 
-def detectors(found: Evaluation, index: int, **settings: float) -> dict[str, NDArray[np.bool_]]:
+def detectors(evaluation: Evaluation, index: int, **settings: float) -> dict[str, NDArray[np.bool_]]:
     """The masks of four detectors on one image.
 
     Args:
-        found: a run's answers.
+        evaluation: a run's predictions.
         index: which image.
         settings: k, k2, blur and closing, see `clgan_lib.detection.detect`; the paper's where not given.
 
     Returns:
         The dual threshold as set and as printed, the calibrated threshold, and the dual threshold as set on the true mask
-        in the place of ID1: what would be left of a perfect reconstruction.
+        in the place of ID1: the mask after a perfect reconstruction.
     """
     chosen = PAPER | settings
-    image, reconstruction, truth = found.images[index], found.reconstructions[index], found.truths[index]
+    image, reconstruction = evaluation.images[index], evaluation.reconstructions[index]
+    truth = evaluation.truths[index]
     perfect = np.repeat(truth[..., None], 3, 2).astype(np.float32)
     without_blur = {name: value for name, value in chosen.items() if name != "blur"}
     return {
         AS_SET: detect(image, reconstruction, **chosen).mask,  # type: ignore[arg-type]
         AS_PRINTED: detect(image, reconstruction).mask,
-        CALIBRATED: found.masks["calibrated"][index],
+        CALIBRATED: evaluation.masks["calibrated"][index],
         PERFECT: threshold(perfect, **without_blur).mask,  # type: ignore[arg-type]
     }
 
@@ -53,34 +54,31 @@ def score(masks: Mapping[str, NDArray[np.bool_]], truth: NDArray[np.bool_]) -> d
     return {name: pixel_metrics(mask[None], truth[None], "all") for name, mask in masks.items()}
 
 
-def draw_pipeline(found: Evaluation, index: int, **settings: float) -> Drawing:
+def draw_pipeline(evaluation: Evaluation, index: int, **settings: float) -> Drawing:
     """Fig. 2 on one image: I, Ir, ID1 to ID5, the calibrated mask, the scores, and the cap of mean + k sigma.
 
-    Args:
-        found: a run's answers.
-        index: which image.
-        settings: k, k2, blur and closing; the paper's where not given.
+    Args: as of `detectors`.
     """
     chosen = PAPER | settings
-    image, reconstruction, truth = found.images[index], found.reconstructions[index], found.truths[index]
+    image, reconstruction = evaluation.images[index], evaluation.reconstructions[index]
+    truth, masks = evaluation.truths[index], detectors(evaluation, index, **settings)
     stages = detect(image, reconstruction, **chosen)  # type: ignore[arg-type]
-    masks = detectors(found, index, **settings)
     top = max(float(stages.residual.max()), 1e-6)
-    passed = ", ".join(f"{'RGB'[c]} {100 * stages.channels[..., c].mean():.1f}" for c in range(3)) + " % pass"
-    pictures = [
-        (outlined(image, truth), "I", found.names[index]),
-        (reconstruction, "Ir", "what the model redrew"),
+    above = ", ".join(f"{'RGB'[c]} {100 * stages.channels[..., c].mean():.1f}" for c in range(3)) + " % above"
+    tiles = [
+        (outlined(image, truth), "I", evaluation.names[index]),
+        (reconstruction, "Ir", "the reconstruction"),
         (stages.residual / top, "ID1, eq. 7", f"residual; white is {top:.2f} of 1"),
-        (stages.channels.astype(np.float32), "ID2, eq. 8", passed),
+        (stages.channels.astype(np.float32), "ID2, eq. 8", above),
         (stages.gray, "ID3, eq. 9", "weighted to grey"),
-        (stages.binary, "ID4, eq. 8 again", f"{100 * stages.binary.mean():.1f} % pass"),
-        (judged(image, masks[AS_SET], truth), "ID5, eq. 10", "closed, against the truth"),
-        (judged(image, masks[CALIBRATED], truth), "calibrated instead", f"map above {found.threshold:.3f}"),
+        (stages.binary, "ID4, eq. 8 again", f"{100 * stages.binary.mean():.1f} % above"),
+        (compared(image, masks[AS_SET], truth), "ID5, eq. 10", "closed, against the truth"),
+        (compared(image, masks[CALIBRATED], truth), "calibrated instead", f"map above {evaluation.threshold:.3f}"),
     ]
     board = Drawing(5 * SIDE + 4 * GAP + 20, 2 * SIDE + 226)
-    for number, (picture, title, note) in enumerate(pictures):
+    for number, (pixels, title, note) in enumerate(tiles):
         row, column = divmod(number, 5)
-        board.image(10 + column * (SIDE + GAP), 38 + row * (SIDE + 48), SIDE, picture, title, note)
+        board.image(10 + column * (SIDE + GAP), 38 + row * (SIDE + 48), SIDE, pixels, title, note)
     _draw_scores(board, 10, 2 * SIDE + 110, score(masks, truth))
     legend(board, 10, 2 * SIDE + 214)
     _draw_cap(board, 3 * (SIDE + GAP) + 50, SIDE + 86, stages, truth, chosen["k"])
@@ -88,48 +86,43 @@ def draw_pipeline(found: Evaluation, index: int, **settings: float) -> Drawing:
 
 
 def _draw_scores(board: Drawing, x: float, y: float, rows: Mapping[str, Mapping[str, float]]) -> None:
-    """A table in percent, the knobs' row first and in bold; that row's numbers carry a name of their own."""
+    """A table in percent, the sliders' row first and in bold; that row's numbers carry a name of their own."""
     for column, name in enumerate(NAMES):
-        board.text(x + 270 + 76 * column, y, name, anchor="end", bold=True)
+        board.text(x + 270 + 76 * column, y, name, anchor="end", weight=600)
     for line, (detector, values) in enumerate(rows.items()):
         height, mine = y + 19 * (line + 1), detector == AS_SET
+        bold: dict[str, int] = {"weight": 600} if mine else {}
         board.path([(x, height - 14), (x + 580, height - 14)], stroke=RULE, line=0.8)
-        board.text(x, height, detector, bold=mine)
+        board.text(x, height, detector, **bold)
         for column, name in enumerate(NAMES):
             mark = f"score-{name}" if mine else ""
-            board.text(x + 270 + 76 * column, height, f"{values[name]:.1f}", anchor="end", bold=mine, name=mark)
+            board.text(x + 270 + 76 * column, height, f"{values[name]:.1f}", anchor="end", **bold, name=mark)
 
 
 def _draw_cap(board: Drawing, x: float, y: float, stages: Detection, truth: NDArray[np.bool_], k: float) -> None:
-    """The share of a channel that passes mean + k sigma, over k, under the curve that it can never cross."""
+    """The share of each channel above mean + k sigma, over k, under Cantelli's bound."""
     ks = np.linspace(0, 8, 81)
-    share = {1.0: "100 %", 0.1: "10 %", 0.01: "1 %", 0.001: "0.1 %"}
     axes = Axes(board, (x, y, 2 * SIDE - 32, SIDE + 8), (0, 8), (-3, 0))
     cap = np.log10(1 / (1 + ks**2))
-    board.path(
-        [axes.at(0, 0), *(axes.at(a, b) for a, b in zip(ks, cap, strict=True)), axes.at(8, 0)], fill="#eeeeee", line=0
-    )
-    ticks = {float(np.log10(value)): label for value, label in share.items()}
-    axes.frame(
-        "What can pass mean + kσ",
-        {n: f"{n}" for n in range(0, 9, 2)},
-        ticks,
-        "share of a channel, over k1; grey can't be",
-    )
+    area = [axes.at(0, 0), *(axes.at(a, b) for a, b in zip(ks, cap, strict=True)), axes.at(8, 0)]
+    board.path(area, fill="#eeeeee", line=0)
+    shares: dict[float, str] = {0: "100 %", -1: "10 %", -2: "1 %", -3: "0.1 %"}  # by their logarithm
+    note = "share of a channel, over k1; grey is impossible"
+    axes.frame("Share above mean + kσ", {n: f"{n}" for n in range(0, 9, 2)}, shares, note)
     axes.curve(ks, cap, INK)
     board.text(*axes.at(4.3, -0.75), "1 / (1 + k²)", size=11)
     for c, colour in enumerate((ORANGE, GREEN, BLUE)):
         values = stages.residual[..., c]
         if np.isfinite(stages.thresholds[c]):
             counts = np.histogram((values - stages.mean[c]) / stages.std[c], np.append(ks, np.inf))[0]
-            passing = counts[::-1].cumsum()[::-1] / values.size
-            shown = passing >= 1e-3
-            axes.curve(ks[shown], np.log10(passing[shown]), colour, line=1.3)
+            share = counts[::-1].cumsum()[::-1] / values.size
+            shown = share >= 1e-3
+            axes.curve(ks[shown], np.log10(share[shown]), colour, line=1.3)
     board.path([axes.at(k, -3), axes.at(k, 0)], stroke=SOFT, dash="4 3", line=1.2)
     axes.dot(k, np.log10(1 / (1 + k**2)), INK, 3.5)
-    words = f"At k1 = {k:.1f} at most {100 / (1 + k**2):.1f} % of a channel can pass."
+    words = f"At k1 = {k:.1f} at most {100 / (1 + k**2):.1f} % of a channel can lie above."
     size, height = float(truth.mean()), y + SIDE + 42
-    board.text(x, height, words, size=11.5, bold=True)
+    board.text(x, height, words, size=11.5, weight=600)
     if size:
         at = float(np.log10(size))
         board.path([axes.at(0, at), axes.at(8, at)], stroke=PURPLE, dash="6 3")
@@ -137,11 +130,11 @@ def _draw_cap(board: Drawing, x: float, y: float, stages: Detection, truth: NDAr
         verdict = "so it can't be marked whole" if size > 1 / (1 + k**2) else "which is less"
         board.text(x, height + 17, f"The defect covers {100 * size:.1f} %, {verdict}.", size=11.5)
     else:
-        board.text(x, height + 17, "This image is good: whatever passes is a false alarm.", size=11.5)
+        board.text(x, height + 17, "This image is good: whatever is marked is a false positive.", size=11.5)
 
 
 class PipelineExplorer(ipw.VBox):
-    """Every knob of eq. 7 to 10 on any image of any finished run.
+    """Sliders for every setting of eq. 7 to 10, on any image of any finished run.
 
     Args:
         runs: category -> model -> run folder, from `finished_runs`; maps imported without reconstructions are left out.
@@ -150,17 +143,17 @@ class PipelineExplorer(ipw.VBox):
         ValueError: if there is no run with reconstructions.
     """
 
-    def __init__(self, runs: Mapping[str, Mapping[str, Path]]) -> None:
-        redrawn = {
+    def __init__(self, runs: Runs) -> None:
+        whole = {
             category: {model: folder for model, folder in models.items() if "reconstructions" in map_names(folder)}
             for category, models in runs.items()
         }
-        self.runs, self.shelf = {category: models for category, models in redrawn.items() if models}, Shelf()
+        self.runs, self.cache = {category: models for category, models in whole.items() if models}, EvaluationCache()
         if not self.runs:
             raise ValueError("runs: no finished run with maps; train one with notebooks/10_train or `make benchmark`")
-        self.category = choice(list(self.runs), "category", width="230px")
-        self.model = choice([], "model", width="230px")
-        self.image = choice([], "image", width="320px")
+        self.category = dropdown(list(self.runs), "category", width="230px")
+        self.model = dropdown([], "model", width="230px")
+        self.image = dropdown([], "image", width="320px")
         self.k = slider(ipw.FloatSlider, PAPER["k"], 0, 8, 0.1, "k1")
         self.k2 = slider(ipw.FloatSlider, PAPER["k2"], 0, 6, 0.1, "k2")
         self.blur = slider(ipw.IntSlider, PAPER["blur"], 1, 31, 2, "blur")
@@ -168,44 +161,35 @@ class PipelineExplorer(ipw.VBox):
         self.reset = ipw.Button(description="the paper's settings", layout=ipw.Layout(width="160px"))
         self._offer_models()
         self.live = Live(self.draw, [self.image, self.k, self.k2, self.blur, self.closing])
-        self.category.observe(lambda change: self._switch(self._offer_models), names="value")
-        self.model.observe(lambda change: self._switch(self._offer_images), names="value")
-        self.reset.on_click(lambda button: self._switch(self._put_back))
+        self.category.observe(lambda change: self.live.run(self._offer_models), names="value")
+        self.model.observe(lambda change: self.live.run(self._offer_images), names="value")
+        self.reset.on_click(lambda button: self.live.run(self._reset))
         rows = [[self.category, self.model, self.image], [self.k, self.k2], [self.blur, self.closing, self.reset]]
         super().__init__([*(ipw.HBox(row) for row in rows), self.live.message, self.live.picture])
 
     @property
-    def found(self) -> Evaluation:
-        """The answers of the run that is chosen."""
-        return self.shelf.read(self.category.value, self.runs[self.category.value][self.model.value])
+    def evaluation(self) -> Evaluation:
+        """The predictions of the chosen run."""
+        return self.cache.read(self.category.value, self.runs[self.category.value][self.model.value])
 
     @property
     def settings(self) -> dict[str, float]:
-        """The sliders as they stand."""
+        """The sliders' values."""
         return {name: getattr(self, name).value for name in PAPER}
 
     @property
     def truth(self) -> NDArray[np.bool_]:
-        """The true mask of the image that is chosen."""
-        return self.found.truths[self.image.value]
+        """The true mask of the chosen image."""
+        return self.evaluation.truths[self.image.value]
 
     @property
     def scores(self) -> dict[str, dict[str, float]]:
-        """The table under the pictures: detector -> metric -> percent."""
-        return score(detectors(self.found, self.image.value, **self.settings), self.truth)
+        """The table under the images: detector -> metric -> percent."""
+        return score(detectors(self.evaluation, self.image.value, **self.settings), self.truth)
 
     def draw(self) -> Drawing:
-        """The drawing for the controls as they stand."""
-        return draw_pipeline(self.found, self.image.value, **self.settings)
-
-    def _switch(self, change: object) -> None:
-        """Change several controls, then draw once."""
-        if not self.live.quiet:
-            self.live.quiet = True
-            try:
-                self.live.run(change)  # type: ignore[arg-type]
-            finally:
-                self.live.quiet = False
+        """The drawing for the present controls."""
+        return draw_pipeline(self.evaluation, self.image.value, **self.settings)
 
     def _offer_models(self) -> None:
         models = list(self.runs[self.category.value])
@@ -215,11 +199,11 @@ class PipelineExplorer(ipw.VBox):
         self._offer_images()
 
     def _offer_images(self) -> None:
-        names = self.found.names
-        kept = self.image.label if self.image.label in names else first_defective(self.found)
+        names = self.evaluation.names
+        kept = self.image.label if self.image.label in names else first_defective(self.evaluation)
         self.image.options = [(name, number) for number, name in enumerate(names)]
         self.image.value = names.index(kept)
 
-    def _put_back(self) -> None:
+    def _reset(self) -> None:
         for name, value in PAPER.items():
             getattr(self, name).value = value

@@ -1,7 +1,7 @@
-"""How we read the paper where it is open or contradicts itself, and what its symbols are called here.
+"""How the paper is read where it is open or contradicts itself, and what its symbols are called here.
 
-The words are in ``docs/readings.csv`` and ``docs/symbols.csv``; arguments and defaults are looked up in the code, so that a
-renamed argument or a changed default can't leave the tables behind.
+The words are in ``docs/readings.csv`` and ``docs/symbols.csv``. Arguments and defaults are looked up in the code, so that
+no table can name an argument that is gone or a default that has changed.
 """
 
 from __future__ import annotations
@@ -20,32 +20,30 @@ from clgan_lib.runs.experiment import Experiment
 
 DOCS = ROOT / "docs"
 LITERAL = "mvtec_literal"  # the experiment that follows the paper to the letter
-EMPTY = inspect.Parameter.empty
+_NONE = inspect.Parameter.empty
 
 
-def readings() -> pd.DataFrame:
+def open_points() -> pd.DataFrame:
     """Every open point of the paper.
 
     Returns:
         A row per point: ``part`` of the paper, ``point``, ``kind`` (silent, open, contradicts itself, slip, explicit), the
-        ``paper``'s words and their ``english``, our ``reading``, the ``name`` in the code that settles it, its ``default``
-        ("" where there is nothing to choose), and what the ``literal`` recipe sets instead, where it does.
+        ``paper``'s words and their ``english``. Then our ``reading``, the ``name`` in the code that settles it, and its
+        ``default`` ("" where there is nothing to choose). Last the setting of the ``literal`` recipe, where it differs.
     """
     frame = _read("readings")
     recipe = Experiment.load(LITERAL)
     category = next(iter(recipe.leave_out), recipe.categories[0])  # one that has all that the recipe sets
     literal = recipe.run("clgan", category, recipe.seeds[0]).model_dump(exclude_defaults=True)
-    found: dict[str, list[str]] = {"name": [], "default": [], "literal": []}
+    columns: dict[str, list[str]] = {"name": [], "default": [], "literal": []}
     for where, arguments in zip(frame["where"], frame["argument"], strict=True):
-        names = arguments.split()
-        defaults = {name: default(where, name) for name in names}
+        names, label = arguments.split(), where.partition(":")[2]
+        defaults = {name: _default(where, name) for name in names}
         values = {**literal, **literal.get("options", {})} if where.endswith((":CLGAN", ":RunConfig")) else {}
-        label = where.partition(":")[2]
-        found["name"].append(f"{label}({', '.join(names)})" if names else label)
-        shown = [f"{name} = {value!r}" for name, value in defaults.items() if value is not EMPTY]
-        found["default"].append(", ".join(shown))
-        found["literal"].append(", ".join(f"{name} = {values[name]!r}" for name in names if name in values))
-    return frame.drop(columns=["where", "argument"]).assign(**found)
+        columns["name"].append(f"{label}({', '.join(names)})" if names else label)
+        columns["default"].append(_settings({n: v for n, v in defaults.items() if v is not _NONE}))
+        columns["literal"].append(_settings({n: values[n] for n in names if n in values}))
+    return frame.drop(columns=["where", "argument"]).assign(**columns)
 
 
 def symbols() -> pd.DataFrame:
@@ -53,52 +51,44 @@ def symbols() -> pd.DataFrame:
     frame = _read("symbols")
     names = []
     for where, argument in zip(frame["where"], frame["argument"], strict=True):
-        found, label = find(where), where.partition(":")[2]
+        owner, label = _look_up(where), where.partition(":")[2]
         if argument:
-            default(where, argument)
-            label += f".{argument}" if dataclasses.is_dataclass(found) else f"({argument})"
+            _default(where, argument)
+            label += f".{argument}" if dataclasses.is_dataclass(owner) else f"({argument})"
         names.append(label)
     return frame.drop(columns=["where", "argument"]).assign(name=names)
 
 
-def find(where: str) -> Any:
-    """What ``module:Class.method`` stands for.
+def _settings(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} = {value!r}" for name, value in values.items())
 
-    Raises:
-        ValueError: if there is no such thing.
-    """
+
+def _look_up(where: str) -> Any:
+    """What ``module:Class.method`` stands for; ``ValueError`` if there is no such thing."""
     module, _, path = where.partition(":")
     try:
-        found: Any = importlib.import_module(module)
+        thing: Any = importlib.import_module(module)
         for name in path.split("."):
-            found = getattr(found, name)
+            thing = getattr(thing, name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{where} does not exist ({error}); correct it in {DOCS.name}/") from None
-    return found
+    return thing
 
 
-def default(where: str, argument: str) -> Any:
-    """An argument's default by the code itself, or `EMPTY` where it has none.
-
-    Args:
-        where: ``module:Class.method``.
-        argument: of that function or class; a field, for a dataclass.
-
-    Raises:
-        ValueError: if there is no such argument.
-    """
-    found = find(where)
-    parameters = inspect.signature(found).parameters
+def _default(where: str, argument: str) -> Any:
+    """The default of a function's argument or a dataclass's field, `_NONE` without one; ``ValueError`` if there is none."""
+    owner = _look_up(where)
+    parameters = inspect.signature(owner).parameters
     if argument not in parameters:
         raise ValueError(f"{where} has no argument {argument!r}; correct it in {DOCS.name}/")
-    fields = getattr(found, "model_fields", {})  # pydantic's signature hides what a default factory gives
+    fields = getattr(owner, "model_fields", {})  # pydantic's signature hides what a default factory gives
     if argument in fields and not fields[argument].is_required():
         return fields[argument].get_default(call_default_factory=True)
     return parameters[argument].default
 
 
 def as_html(frame: pd.DataFrame) -> Styler:
-    """One part of `readings`, laid out for a notebook: the paper's words over their translation, code as code."""
+    """One part of `open_points`, laid out for a notebook: the paper's words over their translation, code as code."""
     said = [
         f"{escape(words)}<br><i>{escape(english)}</i>" if words else f"<i>{escape(english) or 'says nothing'}</i>"
         for words, english in zip(frame["paper"], frame["english"], strict=True)
@@ -120,7 +110,7 @@ def as_html(frame: pd.DataFrame) -> Styler:
 
 
 def laid_out(frame: pd.DataFrame, widths: list[str]) -> Styler:
-    """A table of sentences, with columns of given widths; cells may hold HTML."""
+    """A table of sentences with columns of given widths; cells may hold HTML."""
     left = "text-align: left; vertical-align: top; white-space: normal; overflow-wrap: anywhere"
     rules: list[Any] = [{"selector": "th, td", "props": left}, {"selector": "", "props": "width: 100%"}]
     rules += [{"selector": f"th.col{i}", "props": f"width: {width}"} for i, width in enumerate(widths)]

@@ -1,12 +1,11 @@
-"""CLGAN's training, one update at a time: what each of the two moves, and what the networks believe in between."""
+"""CLGAN's training, one update at a time: the networks that each update moves, and their predictions in between."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import cv2
 import ipywidgets as ipw
 import numpy as np
 import torch
@@ -15,14 +14,15 @@ from torch import Tensor
 
 from clgan_lib.clgan import CLGAN
 from clgan_lib.data import to_float, to_uint8
-from clgan_lib.lab.common import Live
-from clgan_lib.lab.graph import draw_graph
+from clgan_lib.lab.controls import Live
+from clgan_lib.lab.overlays import discriminator_overlay
 from clgan_lib.lab.svg import BLUE, ORANGE, PURPLE, SKY, SOFT, Axes, Drawing
 from clgan_lib.lab.trace import Trace, tracing, weight_gradients
+from clgan_lib.lab.training_graph import draw_graph
 
 SMALL: dict[str, Any] = {"width": 8, "blocks": 2, "patches": 64, "batch_size": 2, "learning_rate": 1e-3}
-CURVES = {
-    "Eq. 1, D's side": {"L_D_real": ("real", BLUE), "L_D_fake": ("redrawn", SKY)},
+_CURVES = {
+    "Eq. 1, D's side": {"L_D_real": ("real", BLUE), "L_D_fake": ("fake", SKY)},
     "Eq. 1, G's side": {"L_GAN_G": ("", ORANGE)},
     "PatchNCE, X and Y alike": {"L_PatchNCE_X": ("", PURPLE)},
 }
@@ -41,10 +41,11 @@ class Steps:
     Attributes:
         model: the CLGAN.
         batch: the images of the last update, ``(B, 3, S, S)`` in [-1, 1].
-        fake: what G made of them.
-        trace: what the last update did.
+        fake: their reconstructions.
+        trace: of the last update.
         history: a row of loss terms per update.
-        logits: D's last answers to ``"real"`` and ``"fake"``, ``(h, w)``, for the first image of the batch.
+        logits: D's last predictions for ``"real"`` and ``"fake"``, ``(h, w)``, of the first image of the batch.
+        summary: the last update in a sentence.
     """
 
     def __init__(self, images: Tensor, *, seed: int = 0, **options: Any) -> None:
@@ -60,8 +61,8 @@ class Steps:
         self.order = torch.Generator().manual_seed(self.seed)
         self.history: list[dict[str, float]] = []
         self.logits: dict[str, NDArray] = {}
-        self.trace, self.said = Trace(), "Nothing has run yet. Press a button."
-        self.fresh = False  # whether G's output is one that D has just seen and G has not
+        self.trace, self.summary = Trace(), "Nothing has run yet. Press a button."
+        self._fresh = False  # whether G's output is one that D has just seen and G has not
         self._next_batch()
         with torch.no_grad():
             self.fake = self.model.generator(self.batch)
@@ -87,23 +88,23 @@ class Steps:
         self.trace.gradients |= {name: norms[name] for name in moved}
 
     def update_d(self) -> None:
-        """Draw images, let G redraw them, and take D's step on eq. 1."""
+        """Draw images, let G reconstruct them, and take D's step on eq. 1."""
         with self._update({"D"}):
             self._forward()
             terms = self.model.update_discriminator(self.batch, self.fake.detach())
         fake, real = (logits[0, 0].numpy() for logits in self.trace.logits)
-        self.logits, self.fresh = {"real": real, "fake": fake}, True
+        self.logits, self._fresh = {"real": real, "fake": fake}, True
         self._remember(terms)
-        self.said = (
-            f"D's update: D looked at {len(self.batch)} real and {len(self.batch)} redrawn images, "
-            f"L_D = ({terms['L_D_real']:.2f} + {terms['L_D_fake']:.2f}) / 2, and took a step. G stayed as it was."
+        self.summary = (
+            f"D's update on {len(self.batch)} real and {len(self.batch)} reconstructed images: "
+            f"L_D = ({terms['L_D_real']:.2f} + {terms['L_D_fake']:.2f}) / 2. G stayed as it was."
         )
 
     def update_g(self) -> None:
         """Take G's and H's step on eq. 6, on the images that D has just seen, or on new ones."""
         first = self.trace  # of the pass from x to G(x), where D's update has made it
         with self._update({"G_enc", "G_dec", "H"}):
-            if not self.fresh:
+            if not self._fresh:
                 first = self.trace
                 self._forward()
             self.trace.used |= first.used & {"G_enc", "G_dec"}
@@ -111,11 +112,11 @@ class Steps:
             self.fake.register_hook(lambda g: self.trace.gradients.update({"dec>fake": float(g.norm())}))
             terms = self.model.update_generator(self.fake, self.taps)
         self.trace.gradients["enc>dec"] = first.gradients["enc>dec"]
-        self.logits["fake"], self.fresh = self.trace.logits[-1][0, 0].numpy(), False
+        self.logits["fake"], self._fresh = self.trace.logits[-1][0, 0].numpy(), False
         self._remember(terms)
-        self.said = (
+        self.summary = (
             f"G's update: L_total = {terms['L_PatchNCE_X']:.2f} + {terms['L_PatchNCE_Y']:.2f} + {terms['L_GAN_G']:.2f} "
-            f"= {terms['L_total']:.2f}; encoder, decoder and H took a step. D passed its opinion on and stayed."
+            f"= {terms['L_total']:.2f}; encoder, decoder and H took a step. D stayed as it was."
         )
 
     def iterate(self) -> None:
@@ -126,90 +127,73 @@ class Steps:
         self.trace.updated |= {"D"}
         self.trace.gradients["D"] = weight_gradients(self.model)["D"]
         total = self.history[-1]["L_total"]
-        self.said = f"One iteration: D's update (L_D = {d:.2f}), then G's on the same images (L_total = {total:.2f})."
+        self.summary = (
+            f"One iteration: D's update (L_D = {d:.2f}), then G's on the same images (L_total = {total:.2f})."
+        )
 
     def _remember(self, terms: dict[str, Tensor]) -> None:
         self.history.append({"update": len(self.history) + 1, **{name: float(value) for name, value in terms.items()}})
 
     def losses(self) -> dict[str, float]:
         """The values of the last update (or of both, after an iteration), by the graph's names."""
-        found: dict[str, float] = {}
+        losses: dict[str, float] = {}
         for row in self.history[-len({"D", "H"} & self.trace.updated) :] if self.history else []:
             if "L_D_real" in row:
-                found["L_D"] = (row["L_D_real"] + row["L_D_fake"]) / 2
+                losses["L_D"] = (row["L_D_real"] + row["L_D_fake"]) / 2
             else:
-                found |= {"L_GAN": row["L_GAN_G"], "L_NCE": row["L_PatchNCE_X"]}
-        return found
+                losses |= {"L_GAN": row["L_GAN_G"], "L_NCE": row["L_PatchNCE_X"]}
+        return losses
 
 
 def draw_steps(steps: Steps, watched: Tensor) -> Drawing:
-    """The graph, the pictures and the curves of the moment.
+    """The graph, the images and the loss curves after the last update.
 
     Args:
         steps: between two updates.
         watched: a defective image that is never trained on, uint8 ``(3, S, S)``.
     """
     board = Drawing(1050, 640)
-    real, fake = _picture(steps.batch[0]), _picture(steps.fake[0].detach())
+    real, fake = (to_uint8(image).permute(1, 2, 0).numpy() for image in (steps.batch[0], steps.fake[0].detach()))
     draw_graph(board, steps.trace, steps.losses(), (real, fake))
-    board.text(20, 292, steps.said, size=12.5, bold=True, name="said")
+    board.text(20, 292, steps.summary, size=12.5, weight=600, name="summary")
     size = "×".join(map(str, next(iter(steps.logits.values())).shape)) if steps.logits else "patch by patch"
     shown = to_uint8(steps.model.reconstruct(to_float(watched[None])))[0].permute(1, 2, 0).numpy()
     steps.model.train()
     tiles = [
         (real, "x", "a training image"),
-        (fake, "G(x)", "as this update saw it"),
-        (believed(real, steps.logits.get("real")), "D on x", f"{size}; blue: real"),
-        (believed(fake, steps.logits.get("fake")), "D on G(x)", "orange: redrawn"),
+        (fake, "G(x)", "in this update"),
+        (discriminator_overlay(real, steps.logits.get("real")), "D on x", f"{size}; blue: real"),
+        (discriminator_overlay(fake, steps.logits.get("fake")), "D on G(x)", "orange: reconstructed"),
         (watched.permute(1, 2, 0).numpy(), "a defect", "never trained on"),
-        (shown, "redrawn now", "is it gone?"),
+        (shown, "its reconstruction", "by the present G"),
     ]
-    for number, (picture, title, note) in enumerate(tiles):
-        board.image(20 + 171 * number, 338, 156, picture, title, note)
+    for number, (pixels, title, note) in enumerate(tiles):
+        board.image(20 + 171 * number, 338, 156, pixels, title, note)
     last = max(10, len(steps.history))
-    for number, (title, terms) in enumerate(CURVES.items()):
-        _draw_curves(board, (52 + 346 * number, 532, 278, 82), steps.history, last, title, terms)
+    for number, (title, terms) in enumerate(_CURVES.items()):
+        axes = Axes(board, (52 + 346 * number, 532, 278, 82), (0, last), (0, _highest(steps.history, terms)))
+        _draw_curves(axes, steps.history, title, terms)
     return board
 
 
-def believed(picture: NDArray[np.uint8], logits: NDArray | None) -> NDArray[np.uint8]:
-    """D's answers over the picture in grey: blue where it says real, orange where it says redrawn, clear where unsure."""
-    grey = np.repeat(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None], 3, 2).astype(np.float32)
-    if logits is None:
-        return grey.astype(np.uint8)
-    sure = np.tanh(logits / 2)  # 2 D - 1: from -1, redrawn, to 1, real
-    sure = cv2.resize(sure, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)[..., None]
-    colour = np.where(sure > 0, (0, 114, 178), (213, 94, 0))
-    return (grey + 0.75 * np.abs(sure) * (colour - grey)).clip(0, 255).astype(np.uint8)
+def _highest(history: list[dict[str, float]], terms: Iterable[str]) -> float:
+    return max([1.0, *(row[name] for row in history for name in terms if name in row)]) * 1.08
 
 
-def _picture(image: Tensor) -> NDArray[np.uint8]:
-    return to_uint8(image).permute(1, 2, 0).numpy()
-
-
-def _draw_curves(
-    board: Drawing,
-    box: tuple[float, float, float, float],
-    history: list[dict[str, float]],
-    last: int,
-    title: str,
-    terms: dict[str, tuple[str, str]],
-) -> None:
-    """Some loss terms over the updates, with log 2 where a coin would be."""
-    rows = {name: [(row["update"], row[name]) for row in history if name in row] for name in terms}
-    top = max([1.0, *(value for points in rows.values() for _, value in points)]) * 1.08
-    axes = Axes(board, box, (0, last), (0, top))
-    axes.frame(title, {0: "0", last: f"{last} updates"}, {0: "0", top / 2: f"{top / 2:.1f}", top: f"{top:.1f}"})
+def _draw_curves(axes: Axes, history: list[dict[str, float]], title: str, terms: dict[str, tuple[str, str]]) -> None:
+    """Some loss terms over the updates, with log 2, the loss of an undecided D."""
+    board, (left, top, width, _), (_, last), (_, highest) = axes.board, axes.box, axes.xlim, axes.ylim
+    ticks = {0: "0", highest / 2: f"{highest / 2:.1f}", highest: f"{highest:.1f}"}
+    axes.frame(title, {0: "0", last: f"{last} updates"}, ticks)
     if "PatchNCE" not in title:
-        level = float(np.log(2))
-        board.path([axes.at(0, level), axes.at(last, level)], stroke=SOFT, dash="4 3", line=1)
-        board.text(axes.at(last, level)[0] + 3, axes.at(last, level)[1] + 3, "log 2", size=10, fill=SOFT)
-    for number, (name, points) in enumerate(rows.items()):
-        if points:
-            words, colour = terms[name]
+        ends = [axes.at(0, np.log(2)), axes.at(last, np.log(2))]
+        board.path(ends, stroke=SOFT, dash="4 3", line=1)
+        board.text(ends[1][0] + 3, ends[1][1] + 3, "log 2", size=10, fill=SOFT)
+    for number, (name, (words, colour)) in enumerate(terms.items()):
+        if points := [(row["update"], row[name]) for row in history if name in row]:
             axes.curve([x for x, _ in points], [y for _, y in points], colour)
-            x = box[0] + box[2] - 92 * (len(rows) - 1 - number)
-            board.text(x, box[1] - 6, f"{words} {points[-1][1]:.2f}", size=10.5, anchor="end", fill=colour)
+            x = left + width - 92 * (len(terms) - 1 - number)
+            board.text(x, top - 6, f"{words} {points[-1][1]:.2f}", size=10.5, anchor="end", fill=colour)
 
 
 class LossStepper(ipw.VBox):
@@ -227,7 +211,7 @@ class LossStepper(ipw.VBox):
             "D's update": steps.update_d,
             "G's update": steps.update_g,
             "one iteration": steps.iterate,
-            "10 iterations": self.ten,
+            "10 iterations": self._iterate_ten_times,
             "reset": steps.reset,
         }
         self.buttons = {}
@@ -237,11 +221,11 @@ class LossStepper(ipw.VBox):
             self.buttons[name] = button
         super().__init__([ipw.HBox(list(self.buttons.values())), self.live.message, self.live.picture])
 
-    def ten(self) -> None:
-        """Ten iterations, each shown as soon as it is done."""
+    def _iterate_ten_times(self) -> None:
         for _ in range(10):
-            self.live.run(self.steps.iterate)
+            self.steps.iterate()
+            self.live.show()
 
     def draw(self) -> Drawing:
-        """The drawing of the moment."""
+        """The drawing after the last update."""
         return draw_steps(self.steps, self.watched)

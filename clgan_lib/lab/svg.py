@@ -1,7 +1,7 @@
-"""A small drawing board: pictures, boxes, arrows and curves as one SVG.
+"""A small SVG board: images, boxes, arrows and curves, as a widget and as a static figure.
 
-Twenty times faster than redrawing a figure, which is what a slider needs, and the same drawing is a static picture where no
-kernel runs: Jupyter, nbconvert and GitHub show what `Drawing` returns.
+SVG by itself is twenty times faster than a matplotlib figure, which is what a slider needs. Jupyter, nbconvert and GitHub
+show what `Drawing` returns, so that a notebook without a kernel keeps its figures.
 """
 
 from __future__ import annotations
@@ -10,17 +10,27 @@ import base64
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from clgan_lib.render.style import OKABE_ITO
+
 INK, SOFT, RULE = "#222222", "#666666", "#dddddd"
-BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"  # Okabe and Ito
+BLUE, ORANGE, GREEN, PURPLE, _, SKY, _ = OKABE_ITO
+_SHORT = {
+    "anchor": "text-anchor", "dash": "stroke-dasharray", "line": "stroke-width", "name": "class", "radius": "rx",
+    "size": "font-size", "weight": "font-weight",
+}  # fmt: skip
 
 
 class Drawing:
-    """An SVG that grows as things are drawn on it; lengths in pixels, the origin at the upper left.
+    """An SVG that grows as elements are added; lengths in pixels, the origin at the upper left.
+
+    Style is given by SVG's attributes, some under shorter names: `line` (width) and `dash` of a stroke, `radius` of corners,
+    `size`, `weight` and `anchor` of text, and `name`, a class by which tests find an element.
 
     Args:
         width, height: of the whole; it shrinks to the page where the page is narrower.
@@ -38,77 +48,41 @@ class Drawing:
         body = "\n".join(self.parts)
         return f"<svg xmlns='http://www.w3.org/2000/svg' {head} style=\"{style}\">{ground}\n{body}</svg>"
 
-    def add(self, element: str) -> None:
-        """Put raw SVG on the board."""
-        self.parts.append(element)
+    def add(self, tag: str, content: str = "", **attributes: Any) -> None:
+        """One SVG element; numbers are rounded, empty attributes left out."""
+        words = [
+            f"{_SHORT.get(name, name)}='{round(float(value), 3):g}'"
+            if isinstance(value, int | float | np.number)
+            else f"{_SHORT.get(name, name)}='{value}'"
+            for name, value in attributes.items()
+            if value != ""
+        ]
+        self.parts.append(f"<{tag} {' '.join(words)}>{content}</{tag}>")
 
-    def text(
-        self,
-        x: float,
-        y: float,
-        words: str,
-        *,
-        size: float = 12,
-        anchor: str = "start",
-        bold: bool = False,
-        fill: str = INK,
-        name: str = "",
-    ) -> None:
-        """Words with their baseline at y; `name` becomes a class by which a test finds them."""
-        weight = " font-weight='600'" if bold else ""
-        kind = f" class='{name}'" if name else ""
-        self.add(
-            f"<text x='{x:.1f}' y='{y:.1f}' font-size='{size:g}' text-anchor='{anchor}' fill='{fill}'{weight}{kind}>"
-            f"{html.escape(words)}</text>"
-        )
+    def text(self, x: float, y: float, words: str, **style: Any) -> None:
+        """Words with their baseline at y."""
+        self.add("text", html.escape(words), x=x, y=y, **{"size": 12, "fill": INK} | style)
 
-    def rect(
-        self,
-        x: float,
-        y: float,
-        width: float,
-        height: float,
-        *,
-        fill: str = "none",
-        stroke: str = "none",
-        line: float = 1,
-        opacity: float = 1,
-        radius: float = 0,
-    ) -> None:
+    def rect(self, x: float, y: float, width: float, height: float, **style: Any) -> None:
         """A box, with its upper left corner at (x, y)."""
-        self.add(
-            f"<rect x='{x:.1f}' y='{y:.1f}' width='{max(width, 0):.1f}' height='{max(height, 0):.1f}' rx='{radius:g}' "
-            f"fill='{fill}' stroke='{stroke}' stroke-width='{line:g}' opacity='{opacity:.3g}'/>"
-        )
+        self.add("rect", x=x, y=y, width=max(width, 0), height=max(height, 0), **{"fill": "none"} | style)
 
-    def path(
-        self,
-        points: Sequence[tuple[float, float]],
-        *,
-        stroke: str = INK,
-        line: float = 1.6,
-        dash: str = "",
-        fill: str = "none",
-        opacity: float = 1,
-    ) -> None:
+    def path(self, points: Sequence[tuple[float, float]], content: str = "", **style: Any) -> None:
         """A line through some points, or an area where `fill` is given."""
-        where = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        self.add(
-            f"<polyline points='{where}' fill='{fill}' stroke='{stroke}' stroke-width='{line:g}' opacity='{opacity:.3g}' "
-            f"stroke-dasharray='{dash}' stroke-linejoin='round'/>"
-        )
+        places = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        self.add("polyline", content, points=places, **{"fill": "none", "stroke": INK, "line": 1.6} | style)
 
-    def image(self, x: float, y: float, side: float, picture: NDArray, title: str = "", note: str = "") -> None:
-        """A picture as a square, with a caption of one or two lines above it."""
-        source = base64.b64encode(encode(picture)).decode()
-        if title:
-            self.text(x, y - (20 if note else 6), title, bold=True)
-        if note:
-            self.text(x, y - 6, note, size=10.5, fill=SOFT)
-        self.add(
-            f"<image x='{x:.1f}' y='{y:.1f}' width='{side:g}' height='{side:g}' preserveAspectRatio='none' "
-            f"style='image-rendering: pixelated' href='data:image/png;base64,{source}'/>"
-        )
+    def heading(self, x: float, y: float, title: str, note: str = "") -> None:
+        """A caption of one or two lines above y."""
+        self.text(x, y - (20 if note else 6), title, weight=600)
+        self.text(x, y - 6, note, size=10.5, fill=SOFT)
+
+    def image(self, x: float, y: float, side: float, pixels: NDArray, title: str = "", note: str = "") -> None:
+        """An image as a square, with its caption above it."""
+        source = f"data:image/png;base64,{base64.b64encode(encode(pixels)).decode()}"
+        self.heading(x, y, title, note)
+        square: dict[str, Any] = {"x": x, "y": y, "width": side, "height": side, "preserveAspectRatio": "none"}
+        self.add("image", **square, style="image-rendering: pixelated", href=source)
 
 
 @dataclass(frozen=True)
@@ -136,9 +110,7 @@ class Axes:
     def frame(self, title: str, xticks: Mapping[float, str], yticks: Mapping[float, str], note: str = "") -> None:
         """Rules, ticks and title."""
         left, top, width, height = self.box
-        self.board.text(left, top - (20 if note else 6), title, bold=True)
-        if note:
-            self.board.text(left, top - 6, note, size=10.5, fill=SOFT)
+        self.board.heading(left, top, title, note)
         for value, label in yticks.items():
             y = self.at(self.xlim[0], value)[1]
             self.board.path([(left, y), (left + width, y)], stroke=RULE, line=0.7)
@@ -147,25 +119,23 @@ class Axes:
             self.board.text(self.at(value, 0)[0], top + height + 13, label, size=10, anchor="middle", fill=SOFT)
         self.board.path([(left, top), (left, top + height), (left + width, top + height)], stroke="#888888", line=0.9)
 
-    def curve(
-        self, x: Sequence[float] | NDArray, y: Sequence[float] | NDArray, colour: str, dash: str = "", line: float = 1.6
-    ) -> None:
+    def curve(self, x: Sequence[float] | NDArray, y: Sequence[float] | NDArray, colour: str, line: float = 1.6) -> None:
         """A line through the points, with a dot where it ends."""
         points = [self.at(a, b) for a, b in zip(x, y, strict=True)]
         if points:
-            self.board.path(points, stroke=colour, dash=dash, line=line)
+            self.board.path(points, stroke=colour, line=line)
             self.dot(x[-1], y[-1], colour, 2.2)
 
-    def dot(self, x: float, y: float, colour: str, radius: float = 3) -> None:
-        """A dot."""
+    def dot(self, x: float, y: float, colour: str, radius: float) -> None:
+        """A dot, its radius in pixels."""
         across, down = self.at(x, y)
-        self.board.add(f"<circle cx='{across:.1f}' cy='{down:.1f}' r='{radius:g}' fill='{colour}'/>")
+        self.board.add("circle", cx=across, cy=down, r=radius, fill=colour)
 
 
-def encode(picture: NDArray) -> bytes:
+def encode(pixels: NDArray) -> bytes:
     """An image as PNG: uint8 or bool, or float in [0, 1]; ``(H, W, 3)`` RGB or ``(H, W)``."""
-    if picture.dtype != np.uint8:
-        picture = (np.clip(picture.astype(np.float32), 0, 1) * 255).round().astype(np.uint8)
-    bgr = np.ascontiguousarray(picture[..., ::-1] if picture.ndim == 3 else picture)
-    # Level 1: three times faster than the default, and the bytes only travel to the browser next door.
+    if pixels.dtype != np.uint8:
+        pixels = (np.clip(pixels.astype(np.float32), 0, 1) * 255).round().astype(np.uint8)
+    bgr = np.ascontiguousarray(pixels[..., ::-1] if pixels.ndim == 3 else pixels)
+    # Level 1: three times faster than the default, and the bytes only travel to a browser on the same machine.
     return cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()

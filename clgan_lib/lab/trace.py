@@ -1,4 +1,4 @@
-"""What an update of CLGAN does, watched from outside: networks used and moved, shapes going out, gradients coming back."""
+"""A record of one update of CLGAN: networks used and updated, shapes forward, gradients backward."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 
 from clgan_lib.clgan import CLGAN
@@ -14,14 +13,14 @@ from clgan_lib.clgan import CLGAN
 
 @dataclass
 class Trace:
-    """What one update left behind.
+    """What was observed during one update; arrows and networks are those of Fig. 1.
 
     Attributes:
         updated: networks whose weights moved.
         used: networks that data went through.
         shapes: by arrow.
         gradients: norm of the loss's gradient at an arrow's data, by arrow, or at a network's weights, by network.
-        logits: D's answers, ``(B, 1, h, w)`` in the order of its calls.
+        logits: D's predictions, ``(B, 1, h, w)`` in the order of its calls.
     """
 
     updated: set[str] = field(default_factory=set)
@@ -46,15 +45,14 @@ def weights(model: CLGAN) -> dict[str, list[nn.Parameter]]:
 
 @contextmanager
 def tracing(model: CLGAN, trace: Trace) -> Iterator[None]:
-    """Write down shapes and gradients of all that happens inside, without changing any of it."""
+    """Record shapes and gradients of the networks' calls within the context, without changing any of them."""
 
-    def watch(network: str, arrow: str) -> object:
-        """A hook on what enters a network: its shape, and the gradient that comes back along that arrow."""
+    def entering(network: str, arrow: str) -> object:
+        """A hook on a network's input: its shape, and the gradient that comes back along that arrow."""
 
         def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            """Note the shape, and wait for the gradient."""
             trace.used.add(network)
-            data = inputs[0].view_as(inputs[0])  # a name of its own, so that only this arrow's gradient is seen
+            data = inputs[0].view_as(inputs[0])  # a tensor of its own, so that only this arrow's gradient is seen
             # G's output comes back to the encoder as the query; x itself needs no gradient.
             place = "query" if arrow == "x>enc" and data.requires_grad else arrow
             trace.shapes[place] = tuple(data.shape)
@@ -64,21 +62,16 @@ def tracing(model: CLGAN, trace: Trace) -> Iterator[None]:
 
         return before
 
-    def answered(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Note D's logits."""
-        trace.logits.append(output.detach())
-        trace.shapes["D>L"] = tuple(output.shape)
-
-    def projected(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Note the size of what H answers."""
-        trace.shapes["H>L"] = tuple(output.shape)
+    def leaving(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if module is model.discriminator:
+            trace.logits.append(output.detach())
+        trace.shapes["D>L" if module is model.discriminator else "H>L"] = tuple(output.shape)
 
     generator = model.generator
     places = [(generator.pad, "G_enc", "x>enc"), (generator.decoder, "G_dec", "enc>dec")]
     places += [(model.discriminator, "D", "fake>D"), *((head, "H", "enc>H") for head in model.heads)]
-    handles = [module.register_forward_pre_hook(watch(network, arrow)) for module, network, arrow in places]  # type: ignore[arg-type]
-    handles.append(model.discriminator.register_forward_hook(answered))
-    handles += [head.register_forward_hook(projected) for head in model.heads]
+    handles = [module.register_forward_pre_hook(entering(network, arrow)) for module, network, arrow in places]  # type: ignore[arg-type]
+    handles += [module.register_forward_hook(leaving) for module in (model.discriminator, *model.heads)]
     try:
         yield
     finally:
@@ -93,8 +86,5 @@ def _add(trace: Trace, arrow: str, gradient: Tensor) -> None:
 
 def weight_gradients(model: CLGAN) -> dict[str, float]:
     """The norm of the gradient that the last update left at each network's weights."""
-    found = {}
-    for name, parameters in weights(model).items():
-        squares = [p.grad.square().sum() for p in parameters if p.grad is not None]
-        found[name] = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
-    return found
+    gradients = {name: [p.grad for p in group if p.grad is not None] for name, group in weights(model).items()}
+    return {name: float(nn.utils.get_total_norm(group)) for name, group in gradients.items()}

@@ -1,7 +1,4 @@
-"""A table on paper: cells, and how they look as Markdown, LaTeX and HTML.
-
-What stands in the cells is decided in `clgan_lib.exhibits.tables`; here nothing is computed.
-"""
+"""A printed table: its cells, and how they look as Markdown, LaTeX and HTML. Nothing is computed here."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
+from jinja2 import Template
 from markupsafe import Markup, escape
 
 from clgan_lib.paths import replacing
@@ -23,7 +21,7 @@ Kind = Literal["plain", "best", "published", "hole", "label", "impossible", "sus
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: its text, what it is (its look follows from that), and a remark that HTML shows when pointed at."""
+    """One cell: its text, its kind (from which its look follows), and a remark that HTML shows when pointed at."""
 
     text: str
     kind: Kind = "plain"
@@ -49,7 +47,7 @@ class Table:
         rows: top to bottom, each as long as `header`.
         labels: how many leading columns are labels, left-aligned.
         notes: lines under the table: what was left out, what is missing, how to read it.
-        source: where the numbers come from; in the files, which travel, and not on a page that says it once for all.
+        source: where the numbers come from; written into the files only, since a page says it once for all.
     """
 
     name: str
@@ -88,29 +86,11 @@ class Table:
 
     def html(self) -> Markup:
         """The table as an HTML fragment; whatever comes from files is escaped."""
-        head = Markup("").join(
-            Markup('<th scope="col"{}>{}</th>').format(Markup(' class="label"') if i < self.labels else "", text)
-            for i, text in enumerate(self.header)
-        )
-        body = Markup("\n").join(self._html_row(row, index) for index, row in enumerate(self.rows))
-        notes = Markup("").join(Markup('<p class="note">{}</p>').format(note) for note in self.notes)
-        return Markup(
-            '<figure class="exhibit" id="{}"><figcaption>{}</figcaption><div class="scroll"><table>'
-            "<thead><tr>{}</tr></thead>\n<tbody>{}</tbody></table></div>{}</figure>"
-        ).format(self.name, self.caption, head, body, notes)
-
-    def _html_row(self, row: Row, index: int) -> Markup:
-        cells = Markup("").join(
-            Markup(
-                '<th scope="row" class="label {}"{}>{}</th>' if i < self.labels else '<td class="{}"{}>{}</td>'
-            ).format(cell.kind, Markup(' title="{}"').format(cell.remark) if cell.remark else "", cell.text)
-            for i, cell in enumerate(row.cells)
-        )
-        return Markup("<tr{}>{}</tr>").format(Markup(' class="opens"') if row.opens and index else "", cells)
+        return Markup(_HTML.render(table=self))
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        return str(Markup("<style>{}</style>{}").format(Markup(NOTEBOOK_STYLE), self.html()))
+        return str(Markup("<style>{}</style>{}").format(Markup(_NOTEBOOK_STYLE), self.html()))
 
     def write(self, folder: Path) -> list[Path]:
         """Write ``<name>.md`` and ``<name>.tex`` into `folder`, atomically; returns the two paths."""
@@ -137,7 +117,7 @@ def write_text(path: Path, text: str) -> None:
 
 # --- looks ----------------------------------------------------------------------------------------------------------
 
-NOTEBOOK_STYLE = (
+_NOTEBOOK_STYLE = (
     ".exhibit{margin:0} .exhibit figcaption{text-align:left;font-weight:600;max-width:60em;padding:.5em 0}"
     ".exhibit td,.exhibit th{text-align:right!important;font-variant-numeric:tabular-nums;white-space:nowrap}"
     ".exhibit th.label{text-align:left!important} .exhibit .best{font-weight:700}"
@@ -145,6 +125,21 @@ NOTEBOOK_STYLE = (
     ".exhibit .impossible{background:#f3c3a5!important;color:#000;outline:2px solid #d55e00;outline-offset:-2px}"
     ".exhibit .suspicious{background:#cfe8f6!important;color:#000;outline:2px dashed #0072b2;outline-offset:-2px}"
     ".exhibit tr.opens>*{border-top:1px solid currentColor} .exhibit .note{max-width:70em;margin:.3em 0;opacity:.8}"
+)
+_HTML = Template(
+    """<figure class="exhibit" id="{{ table.name }}"><figcaption>{{ table.caption }}</figcaption>\
+<div class="scroll"><table><thead><tr>
+{%- for head in table.header %}<th scope="col"{% if loop.index0 < table.labels %} class="label"{% endif %}>{{ head }}</th>
+{%- endfor %}</tr></thead>
+<tbody>{% for row in table.rows %}<tr{% if row.opens and not loop.first %} class="opens"{% endif %}>
+{%- for cell in row.cells -%}
+{%- set title %}{% if cell.remark %} title="{{ cell.remark }}"{% endif %}{% endset -%}
+{%- if loop.index0 < table.labels %}<th scope="row" class="label {{ cell.kind }}"{{ title }}>{{ cell.text }}</th>
+{%- else %}<td class="{{ cell.kind }}"{{ title }}>{{ cell.text }}</td>
+{%- endif %}{% endfor %}</tr>{% if not loop.last %}
+{% endif %}{% endfor %}</tbody></table></div>
+{%- for note in table.notes %}<p class="note">{{ note }}</p>{% endfor %}</figure>""",
+    autoescape=True,
 )
 _MARKDOWN: dict[str, str] = {"best": "**{}**", "published": "*{}*"}
 _LATEX: dict[str, str] = {"best": r"\textbf{%s}", "published": r"\textit{%s}"}
@@ -171,31 +166,16 @@ _TEX_PAGE = r"""%% Compiles as it is; or \input it where booktabs and longtable 
 %s\par\endgroup
 \csname EndOfTable\endcsname
 """
-_TEX = str.maketrans(
-    {
-        **{c: "\\" + c for c in "&%$#_{}"},
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "±": r"$\pm$",
-        "−": "$-$",
-        "—": "---",
-        "–": "--",
-        "×": r"$\times$",
-        "σ": r"$\sigma$",
-        "≤": r"$\le$",
-        "≥": r"$\ge$",
-        "…": r"\ldots{}",
-        "✗": r"$\times$",
-    }
-)
+_TEX = {
+    **{c: "\\" + c for c in "&%$#_{}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$", "−": "$-$", "—": "---", "–": "--", "×": r"$\times$",
+    "σ": r"$\sigma$", "≤": r"$\le$", "≥": r"$\ge$", "…": r"\ldots{}", "✗": r"$\times$",
+}  # fmt: skip
 
 
 def _tex(text: str) -> str:
     """Plain text for LaTeX; a character that pdfLaTeX has no glyph for becomes a question mark, never an error."""
-    return "".join(c if c.isascii() or c in "±−—–×σ≤≥…✗" else "?" for c in text).translate(_TEX)
+    return "".join(_TEX.get(c, c if c.isascii() else "?") for c in text)
 
 
 def _md(text: str) -> str:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from clgan_lib.losses import patch_nce_loss
-from clgan_lib.networks import draw_locations, take_locations
 from clgan_lib.similarity import gradient_similarity, ssim_map
 
 
@@ -28,21 +26,3 @@ def reconstruction_losses(images: Tensor, reconstruction: Tensor, anomaly: Tenso
         "L_SSIM": 1 - ssim_map(target, output).mean(),
         "L_gradient": 1 - torch.stack([scale.mean() for scale in gradient_similarity(target, output)]).mean(),
     }
-
-
-def patch_nce_of_taps(
-    heads: nn.ModuleList, queries: list[Tensor], keys: list[Tensor], patches: int, temperature: float
-) -> Tensor:
-    """PatchNCE, eq. 2 to 5, the mean over taps, images and random places.
-
-    Args:
-        heads: H, a `ProjectionHead` a tap.
-        queries, keys: features of reconstruction and good images, ``(B, C_l, S_l, S_l)`` a tap; keys get no gradient.
-        patches, temperature: places a tap, and of eq. 2.
-    """
-    losses = []
-    for head, query, key, places in zip(heads, queries, keys, draw_locations(keys, patches), strict=True):
-        with torch.no_grad():
-            target = head(take_locations(key, places))
-        losses.append(patch_nce_loss(head(take_locations(query, places)), target, temperature, reduction="none"))
-    return torch.stack(losses).mean(0).mean()  # (taps, B): over the taps first

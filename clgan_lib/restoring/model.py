@@ -31,13 +31,13 @@ from clgan_lib.augment import SYMMETRIES, jitter_brightness_contrast, mean_over_
 from clgan_lib.calibration import quantile
 from clgan_lib.data import to_float, to_uint8
 from clgan_lib.layers import Norm
-from clgan_lib.losses import adversarial_loss, generator_loss
-from clgan_lib.model import ReconstructionModel, blur5, calibrated, load_optimizer_state, optimizer_state
+from clgan_lib.losses import adversarial_loss, generator_loss, patch_nce_over_taps
+from clgan_lib.model import ReconstructionModel, blur5, calibrated
 from clgan_lib.networks import PatchDiscriminator, ProjectionHead
 from clgan_lib.restoring.anomaly_synthesis import corrupt
 from clgan_lib.restoring.comparator import Comparator, Compare, differences, fixed_difference, visible_anomaly
 from clgan_lib.restoring.generator import Restorer
-from clgan_lib.restoring.losses import patch_nce_of_taps, reconstruction_losses
+from clgan_lib.restoring.losses import reconstruction_losses
 from clgan_lib.restoring.validation_anomalies import synthetic_anomaly_threshold
 
 TRAINING_ONLY = ("discriminator", "heads")  # networks that a weights file may hold and inference does not need
@@ -60,7 +60,7 @@ class RestoringModel(ReconstructionModel):
         compare: what the anomaly map compares, see `clgan_lib.restoring.comparator.fixed_difference`.
         average_poses: average reconstruction and map over the mirrored and quarter-turned images that the product's symmetry
             allows (test-time augmentation): an error in one of them only is G's, not the product's.
-        light: strength of the brightness and contrast jitter in training (`clgan_lib.augment.jitter_brightness_contrast`), the same for
+        light: strength of the brightness and contrast jitter in training (`jitter_brightness_contrast`), the same for
             Real_A and Real_B, so that a lighting change is no anomaly; 0 for none.
         learning_rate: AdamW's, constant for half of the training, then a cosine to 0; a fifth of it for D's Adam.
         ema: decay of the moving averages of the weights, which are used for inference.
@@ -165,14 +165,14 @@ class RestoringModel(ReconstructionModel):
             self.discriminator.requires_grad_(True)
             fake = adversarial_loss(self.discriminator(fixed), False)
             real = adversarial_loss(self.discriminator(images), True)
-            self._step("D", (real + fake) / 2)
+            self.minimise((real + fake) / 2, "D")
             terms |= {"L_D_real": real.detach(), "L_D_fake": fake.detach()}
         terms |= self._update_generator(images, output, anomaly, adversarial=progress >= self.gan_from)
         if self.comparator is not None:
             with torch.no_grad():
                 inputs = differences(corrupted, fixed, taps, self.generator.encode(fixed))
             loss = self.comparator.loss(inputs, visible_anomaly(images, corrupted, anomaly))
-            self._step("C", loss)
+            self.minimise(loss, "C")
             terms["L_compare"] = loss.detach()
         self.updates += 1
         count = int(self.updates)
@@ -199,19 +199,16 @@ class RestoringModel(ReconstructionModel):
             with torch.no_grad():
                 keys = self.generator.encode(images)
             queries = self.generator.encode(output)
-            terms["L_PatchNCE_X"] = patch_nce_of_taps(self.heads, queries, keys, self.patches, self.temperature)
+            terms["L_PatchNCE_X"] = patch_nce_over_taps(
+                self.heads, queries, keys, patches=self.patches, temperature=self.temperature
+            ).mean()
             total = total + self.lambda_x * terms["L_PatchNCE_X"]
         if self.discriminator is not None and adversarial:
             self.discriminator.requires_grad_(False)  # its gradients would be computed and thrown away
             terms["L_GAN_G"] = generator_loss(self.discriminator(output))
             total = total + self.lambda_gan * terms["L_GAN_G"]
-        self._step("G", total)
+        self.minimise(total, "G")
         return {"L_total": total.detach(), **{name: term.detach() for name, term in terms.items()}}
-
-    def _step(self, name: str, loss: Tensor) -> None:
-        self.optimizers[name].zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizers[name].step()
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
@@ -263,15 +260,6 @@ class RestoringModel(ReconstructionModel):
     def map_threshold(self) -> float:
         """The threshold that `calibrate` chose."""
         return float(calibrated(self.threshold))
-
-    def training_state(self) -> dict[str, Any]:
-        """The moments of every optimiser."""
-        return {name: optimizer_state(optimizer) for name, optimizer in self.optimizers.items()}
-
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        """Restore them."""
-        for name, optimizer in self.optimizers.items():
-            load_optimizer_state(optimizer, state[name])
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As `nn.Module`'s, without D and H where this model has none: earlier versions always saved them."""

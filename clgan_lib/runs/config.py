@@ -1,7 +1,7 @@
-"""One run's settings, checked before anything is computed.
+"""The settings of one run, checked before anything is computed.
 
-They are flat, so that papermill's ``-p name value`` reaches each of them. An unknown name is refused: papermill itself would
-only warn, and the run would be another than was asked for.
+They are flat, so that papermill's ``-p name value`` reaches each of them. An unknown name is refused, where papermill would
+only warn and train with other settings.
 """
 
 from __future__ import annotations
@@ -46,16 +46,18 @@ class RunConfig(BaseModel):
         ValueError: in one line, naming each field that is unknown or cannot be.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
     experiment: str = "scratch"
-    """Folder under the results that gathers the runs of one table."""
+    """Folder of results with the runs of one table."""
     model: str = "clgan"
-    """A name from `clgan_lib.model.MODELS`, or ``package.module:Class``."""
+    """A name from `clgan_lib.model.MODELS`, such as ``clgan_rc`` or ``udcae``, or ``package.module:Class``."""
     variant: str = ""
-    """What folder and tables call this run, where a model is run with several settings; empty for `model`."""
+    """Name of this run in folders and tables, where a model runs with several settings; empty for `model`."""
     category: str = "bottle"
+    """Product of the data set."""
     seed: int = Field(0, ge=0, lt=2**32)
+    """Of the weights, the batches and the augmentation."""
     data_root: str = ""
     """Folder in the MVTec AD layout; empty for the embedded data."""
     embedded_train: int = Field(150, ge=2, le=100_000)
@@ -73,7 +75,7 @@ class RunConfig(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict)
     """The model's own keyword arguments."""
     symmetry: str = "auto"
-    """Of the product (`clgan_lib.augment.SYMMETRIES`); ``auto`` looks the category up."""
+    """Of the product: none, flips, quarters, quarters+flips, any or any+flips; ``auto`` looks the category up."""
     crop: bool = False
     """Random crops of 256/286 during the first half of training, as CUT does."""
     holdout: int = Field(7, ge=2)
@@ -136,11 +138,11 @@ class RunConfig(BaseModel):
 
     @classmethod
     def from_notebook(cls, names: Mapping[str, Any]) -> RunConfig:
-        """The config of a notebook whose first cells hold nothing but its parameters.
+        """The config of a notebook whose first cells define its parameters and nothing else.
 
         Args:
-            names: the notebook's `globals()`. Every plain value in it counts as a parameter, so that a misspelt one, which
-                papermill injects with no more than a warning, is refused.
+            names: the notebook's `globals()`. Every plain value counts as a parameter. So a misspelt one is refused, which
+                papermill would inject with a warning.
 
         Raises:
             ValueError: naming the unknown or impossible parameter.
@@ -162,12 +164,12 @@ class RunConfig(BaseModel):
 
     @property
     def data_name(self) -> str:
-        """What tables call the data: ``embedded``, or the data root's folder name."""
+        """Name of the data in tables: ``embedded``, or the data root's folder name."""
         return Path(self.data_root).name if self.data_root else EMBEDDED
 
     @property
     def row(self) -> str:
-        """What tables call the run: its variant's name, or its model's."""
+        """Name of the run in tables: its variant's, or its model's."""
         return self.variant or self.model
 
     @property
@@ -177,7 +179,7 @@ class RunConfig(BaseModel):
         return root / self.experiment / model_folder(self.row) / self.category / f"seed{self.seed}"
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that decides what the trained weights are: settings, and the source of the training code."""
+        """SHA-256 of all that the trained weights depend on: settings and training code."""
         settings = self.model_dump(
             include={"model", "category", "seed", "data_root", "embedded_train", "embedded_test", "image_size", "budget",
                      "budget_unit", "options", "crop", "holdout", "precision", "compiled"}
@@ -192,7 +194,7 @@ def model_folder(model: str) -> str:
 
 
 def _check_plain(value: Any, name: str) -> None:
-    """Refuse an option that JSON cannot hold, by name: what is not plain could not be written into `metrics.json`."""
+    """Refuse an option, by name, that ``metrics.json`` cannot hold."""
     if isinstance(value, dict):
         for key, part in value.items():
             if not isinstance(key, str):
@@ -210,10 +212,10 @@ def _check_plain(value: Any, name: str) -> None:
 
 
 def check_options(model: str, options: dict[str, Any]) -> None:
-    """Hold a model's options against the annotations of its constructor.
+    """Check a model's options against the annotations of its constructor.
 
     Raises:
-        ValueError: naming the option whose type does not fit, or which is negative: none of the suite's own may be.
+        ValueError: naming an option of another type, or a negative one of a model of this suite.
     """
     constructor = find_model(model).__init__
     try:
@@ -233,7 +235,7 @@ def check_options(model: str, options: dict[str, Any]) -> None:
 
 
 def one_line(error: ValidationError, known: list[str]) -> str:
-    """Pydantic's findings in one line, each with its field and, for a misspelt one, the nearest that exists."""
+    """Pydantic's errors in one line, each with its field; a misspelt one with the nearest that exists."""
     parts = []
     for item in error.errors():
         field = ".".join(map(str, item["loc"]))

@@ -1,6 +1,6 @@
 """How long a grid will take, from a few timed steps before it trains.
 
-The steps are timed in a process of their own: whatever befalls it, the grid goes on without an estimate.
+The steps are timed in a process of their own. If that fails, the grid goes on without an estimate.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from clgan_lib.runs.execution import fresh_model
 from clgan_lib.training import pick_device, set_threads
 
 FILE = "estimate.json"  # in the experiment's log folder; `clgan_lib.runs.grid` draws its bar from it
-PIXELS = 2**16  # of the batch that is timed on a CPU: one image at 256x256, sixteen at 64x64
-PATIENCE = 30.0  # seconds of timing; the rest goes without
-STARTS = (
-    4  # a control's whole run takes about four times as long as starting Python with the library (benchmarks/README.md)
+PATIENCE = 30.0  # seconds of timing; the models after that go without
+_PIXELS = 2**16  # of the batch that is timed on a CPU: one image at 256x256, sixteen at 64x64
+_STARTS = (
+    2  # of Python in a run: papermill, and the kernel with the library; evaluation of small images is within these
 )
-LONG = 1.0  # seconds: a first step that takes as long is the measure
+_LONG = 1.0  # seconds: a first step that takes as long is the measure
 
 
 def announce(runs: list[RunConfig], cores: int | None, folder: Path) -> str:
@@ -40,13 +40,14 @@ def announce(runs: list[RunConfig], cores: int | None, folder: Path) -> str:
     Returns:
         Such as "48 runs, about 9 minutes (2 at a time)".
     """
+    seconds: list[float | None] = [None] * len(runs)
     try:
         request = json.dumps([run.model_dump() for run in runs])
         command = [sys.executable, "-m", "clgan_lib.runs.estimate"]
         timed = subprocess.run(command, input=request, capture_output=True, text=True, timeout=4 * PATIENCE)
-        seconds: list[float | None] = json.loads(timed.stdout.splitlines()[-1])
+        seconds = json.loads(timed.stdout.splitlines()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        seconds = [None] * len(runs)
+        pass  # unknown
     names = [f"{model_folder(run.row)}/{run.category}/seed{run.seed}" for run in runs]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,21 +61,20 @@ def announce(runs: list[RunConfig], cores: int | None, folder: Path) -> str:
 def describe(runs: list[RunConfig], seconds: list[float | None], cores: int | None, gpus: int) -> str:
     """The sentence of `announce`; on GPUs, which runs share, no faster than one run a GPU."""
     text = f"{len(runs)} run{'s' * (len(runs) != 1)}"
-    known = [(run, value) for run, value in zip(runs, seconds, strict=True) if value is not None]
+    known = [value for value in seconds if value is not None]
     if not known:
         return f"{text}; how long they take could not be estimated"
-    bound = "at most " if any(run.compiled for run in runs) else "about "  # they are timed as torch comes
-    bound = "more than " if len(known) < len(runs) else bound
+    bound = "at most" if any(run.compiled for run in runs) else "about"  # steps are timed without compiling
+    bound = "more than" if len(known) < len(runs) else bound
     if cores is None:
-        total = sum(value for _, value in known)
-        return f"{text}, {bound}{duration(total)} one after the other on a machine like this one"
+        return f"{text}, {bound} {_duration(sum(known))} one after the other on a machine like this one"
     at_once = [max(1, cores // (run.threads or cores)) for run in runs]
-    shared = [value / min(gpus or cores, max(1, cores // (run.threads or cores))) for run, value in known]
-    total = max(sum(shared), max(value for _, value in known))
-    return f"{text}, {bound}{duration(total)} ({min(len(runs), max(at_once))} at a time)"
+    shares = zip(seconds, at_once, strict=True)
+    total = sum(value / min(gpus or cores, slots) for value, slots in shares if value is not None)
+    return f"{text}, {bound} {_duration(max(total, *known))} ({min(len(runs), max(at_once))} at a time)"
 
 
-def duration(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     """Seconds in the unit that a person would use."""
     for unit, size in {"days": 86400, "hours": 3600, "minutes": 60}.items():
         if seconds >= 1.5 * size:
@@ -84,21 +84,22 @@ def duration(seconds: float) -> str:
 
 
 def measure(runs: list[RunConfig], overhead: float) -> list[float | None]:
-    """Seconds of each run: `overhead`, and its training by timed steps; None where it cannot be timed or in time."""
-    rates: dict[str, float | None] = {}  # seconds an image, by all that it depends on
-    begin, found = time.monotonic(), list[float | None]()
+    """Seconds of each run: `overhead` plus its training. None where a step fails or `PATIENCE` is over."""
+    rates: dict[str, float | None] = {}  # seconds an image, by the settings that it depends on
+    begin, estimates = time.monotonic(), list[float | None]()
     for run in runs:
         key = run.model_dump_json(include={"model", "options", "image_size", "precision", "threads", "device"})
         if key not in rates:
-            late = time.monotonic() - begin > PATIENCE
-            rates[key] = None if late else seconds_an_image(run)
-        rate, images = rates[key], images_of(run)
-        training = None if rate is None else rate * images if images is not None else run.budget * (rate > 0)
-        found.append(None if training is None else overhead + training)
-    return found
+            rates[key] = None if time.monotonic() - begin > PATIENCE else seconds_an_image(run)
+        rate, images = rates[key], _budget_images(run)
+        if rate is None:
+            estimates.append(None)
+        else:
+            estimates.append(overhead + (run.budget * (rate > 0) if images is None else rate * images))
+    return estimates
 
 
-def images_of(run: RunConfig) -> float | None:
+def _budget_images(run: RunConfig) -> float | None:
     """Images that a run's budget shows its model; None for a budget in seconds."""
     if run.budget_unit != "epochs":
         return run.budget if run.budget_unit == "images" else None
@@ -110,7 +111,7 @@ def images_of(run: RunConfig) -> float | None:
 
 
 def seconds_an_image(run: RunConfig) -> float | None:
-    """Of a training step on random images; 0 for a control, None for a model that fails: the grid will say how."""
+    """Of a training step on random images; 0 for a control, None for a model that fails: its run will say how."""
     try:
         return _timed(run)
     except Exception:
@@ -124,28 +125,24 @@ def _timed(run: RunConfig) -> float:
     if not model.trainable:
         return 0.0
     size = run.image_size
-    batch = model.batch_size if device.type == "cuda" else min(model.batch_size, max(1, PIXELS // size**2))
+    batch = model.batch_size if device.type == "cuda" else min(model.batch_size, max(1, _PIXELS // size**2))
     images = torch.rand(model.draws * batch, 3, size, size, device=device) * 2 - 1
     model.fit(((images + 1) * 127).byte(), run.resolved_symmetry)
     bf16 = run.precision == "bf16" or (run.precision == "auto" and device.type == "cuda")
-    times: list[float] = []
-    for progress in (0.3, 0.3, 0.8):  # the first one sets up; then two, since a model may train in stages
+    fastest: dict[float, float] = {}
+    for progress in (0.3, 0.3, 0.3, 0.8, 0.8):  # a model may train in stages, and the first step of a stage sets up
         start = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             terms = model.training_step(images, progress)
         [float(term) for term in terms.values()]  # waits for the device
-        times.append(time.perf_counter() - start)
-        if times[0] > LONG:
-            return times[0] / len(images)
-    return sum(times[1:]) / 2 / len(images)
+        spent = time.perf_counter() - start
+        fastest[progress] = min(spent, fastest.get(progress, spent))
+        if spent > _LONG:
+            break
+    return sum(fastest.values()) / len(fastest) / len(images)
 
 
-def main() -> None:
-    """Read runs as JSON from standard input, print their seconds as JSON."""
-    started = time.time() - psutil.Process().create_time()
-    runs = [RunConfig(**fields) for fields in json.load(sys.stdin)]
-    print(json.dumps(measure(runs, STARTS * started)))
-
-
-if __name__ == "__main__":
-    main()
+if __name__ == "__main__":  # runs as JSON from standard input, their seconds as JSON to standard output
+    start_of_python = time.time() - psutil.Process().create_time()
+    requested = [RunConfig(**fields) for fields in json.load(sys.stdin)]
+    print(json.dumps(measure(requested, _STARTS * start_of_python)))

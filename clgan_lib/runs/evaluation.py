@@ -1,15 +1,15 @@
-"""What a trained model is worth on a category: reconstructions, masks under each post-processing, and every number.
+"""Evaluation of a trained model on a category: reconstructions, masks under each post-processing, and every number.
 
-Everything is measured at 256x256, whatever size the model was trained at. A smaller model sees the image reduced, and is
-compared with what it saw: image and reconstruction are both brought back to 256, so that a residual is never the detail
-that the model was not shown. A defect too small to survive the reduction is missed, and counts as missed.
+Everything is measured at 256x256, whatever size the model was trained at. A smaller model sees a reduced image. Image and
+reconstruction are then both brought back to 256, so that the residual never holds detail that the model was not shown. A
+defect that is lost in the reduction counts as missed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import cv2
@@ -26,23 +26,25 @@ from clgan_lib.model import ReconstructionModel
 from clgan_lib.ranking import false_alarms, ranking_metrics
 
 SIZE = 256
-BATCH = 16
+_BATCH = 16
 
 
 @dataclass
 class Evaluation:
-    """A model's answers on M test images at 256x256 (RGB, channels last), and H held-out good ones.
+    """Predictions for M test images at 256x256 (RGB, channels last) with their true masks, and maps of H held-out images.
 
     Attributes:
-        images: what the model was shown, brought back to 256, uint8 ``(M, 256, 256, 3)``.
-        reconstructions: rounded to 8 bits, like the images, ``(M, 256, 256, 3)``; all residuals are taken from these.
-            ``(0, 256, 256, 3)`` for a method from elsewhere that shows none.
+        images: as the model saw them, brought back to 256, uint8 ``(M, 256, 256, 3)``.
+        reconstructions: uint8 ``(M, 256, 256, 3)``; all residuals are taken from these. ``(0, 256, 256, 3)`` for an
+            imported method without reconstructions.
         scores: anomaly maps, float32 ``(M, 256, 256)``.
-        truths: bool ``(M, 256, 256)``.
-        masks: found, by post-processing, bool ``(M, 256, 256)`` each.
+        truths: true masks, bool ``(M, 256, 256)``.
+        masks: predicted, by post-processing, bool ``(M, 256, 256)`` each.
         holdout: anomaly maps of the held-out good images, float32 ``(H, 256, 256)``.
         threshold: the calibrated threshold on `scores`; None without held-out maps.
-        image_scores: ``(M,)`` where the method gives its own; else an image's score is the largest of its map.
+        names: of the images, such as ``"scratch/001.png"``.
+        defects: the type of each image; ``"good"`` without a defect.
+        image_scores: ``(M,)`` where the method gives its own; else an image's score is the maximum of its map.
     """
 
     images: NDArray[np.uint8]
@@ -53,7 +55,7 @@ class Evaluation:
     holdout: NDArray[np.float32]
     threshold: float | None
     names: tuple[str, ...] = ()
-    defects: tuple[str, ...] = field(default=())
+    defects: tuple[str, ...] = ()
     image_scores: NDArray[np.float64] | None = None
 
 
@@ -65,37 +67,45 @@ def evaluate(
     Args:
         model: trained, on any device.
         category: its images at 256x256.
-        holdout: good images kept from training, uint8 ``(H, 3, 256, 256)``, H >= 1.
-        k: of the paper's first threshold.
+        holdout: held-out good images, uint8 ``(H, 3, 256, 256)``, H >= 1.
+        k: of the paper's first threshold, eq. 8.
         quantile: the calibrated threshold is this quantile of the held-out maps' pixels.
 
     Raises:
-        ValueError: if there is no held-out image, the category is not at 256x256, or the model answers with NaN.
+        ValueError: if there is no held-out image, the category is not at 256x256, or a map is not finite.
     """
     if category.test.shape[-1] != SIZE:
         raise ValueError(f"category: evaluation is at {SIZE}x{SIZE}, got images of {tuple(category.test.shape[-2:])}")
     good, threshold = calibrate(model, holdout, quantile)
-    found = answers(model, category.test)
-    masks, truths = found.masks(threshold, k), category.masks.numpy()
-    names, defects = category.test_names, category.defects
-    return Evaluation(found.images, found.reconstructions, found.scores, truths, masks, good, threshold, names, defects)
+    predicted = predict(model, category.test)
+    return Evaluation(
+        images=predicted.images,
+        reconstructions=predicted.reconstructions,
+        scores=predicted.scores,
+        truths=category.masks.numpy(),
+        masks=predicted.masks(threshold, k),
+        holdout=good,
+        threshold=threshold,
+        names=category.test_names,
+        defects=category.defects,
+    )
 
 
 @contextmanager
-def exactly() -> Iterator[None]:
-    """Float32 in full, where a GPU would drop 13 bits in convolutions (TF32); nothing compiled for each size of batch."""
+def _full_precision() -> Iterator[None]:
+    """Convolutions in float32, where a GPU would use TF32; networks as torch runs them, not compiled for each batch size."""
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False), torch.compiler.set_stance("force_eager"):
         yield
 
 
-@exactly()
+@_full_precision()
 def calibrate(model: ReconstructionModel, holdout: Tensor, quantile: float) -> tuple[NDArray[np.float32], float]:
     """Calibrate the model's own detector, and one threshold on its maps.
 
     Args:
         model: trained, on any device.
-        holdout: good images kept from training, uint8 ``(H, 3, 256, 256)``, H >= 1.
-        quantile: the threshold is this quantile of the maps' pixels.
+        holdout: held-out good images, uint8 ``(H, 3, 256, 256)``, H >= 1.
+        quantile: in (0, 1); the threshold is this quantile of the maps' pixels.
 
     Returns:
         Their maps, float32 ``(H, 256, 256)``, and the threshold.
@@ -106,18 +116,18 @@ def calibrate(model: ReconstructionModel, holdout: Tensor, quantile: float) -> t
     if not len(holdout):
         raise ValueError("holdout: no good image left for calibration; add good images or lower `holdout`")
     model.eval()
-    model.calibrate(_shown(holdout, model))
+    model.calibrate(_model_input(holdout, model))
     good = anomaly_maps(model, holdout)
     return good, float(np.quantile(good, quantile))
 
 
-def _shown(images: Tensor, model: ReconstructionModel) -> Tensor:
-    """uint8 images as the model sees them: at its own size, float in [-1, 1], on its device."""
+def _model_input(images: Tensor, model: ReconstructionModel) -> Tensor:
+    """uint8 ``(B, 3, 256, 256)`` as a model takes them: ``(B, 3, S, S)`` at its size, float in [-1, 1], on its device."""
     return reduce(to_float(images.to(model.device)), model.image_size)
 
 
 def reduce(images: Tensor, size: int) -> Tensor:
-    """Float images at a model's own size."""
+    """Float ``(B, C, 256, 256)`` at a model's own size."""
     if images.shape[-1] == size:
         return images
     return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
@@ -125,15 +135,13 @@ def reduce(images: Tensor, size: int) -> Tensor:
 
 def enlarge(images: Tensor) -> Tensor:
     """Float ``(B, C, S, S)`` at 256."""
-    return (
-        images
-        if images.shape[-1] == SIZE
-        else F.interpolate(images, (SIZE, SIZE), mode="bilinear", align_corners=False)
-    )
+    if images.shape[-1] == SIZE:
+        return images
+    return F.interpolate(images, (SIZE, SIZE), mode="bilinear", align_corners=False)
 
 
-class Answers(NamedTuple):
-    """A model's answers on M images, all at 256x256: see `Evaluation`; `native` masks are None where it has no detector."""
+class Predictions(NamedTuple):
+    """Predictions for M images at 256x256: fields as in `Evaluation`; `native` masks are None without such a detector."""
 
     scores: NDArray[np.float32]
     images: NDArray[np.uint8]
@@ -148,53 +156,53 @@ class Answers(NamedTuple):
 
 
 def dual_masks(images: NDArray[np.uint8], reconstructions: NDArray[np.uint8], k: float) -> NDArray[np.bool_]:
-    """The paper's masks, bool ``(M, H, W)``, from images and what was made of them, ``(M, H, W, 3)`` each, M >= 1."""
-    return np.stack([detect(image, redrawn, k).mask for image, redrawn in zip(images, reconstructions, strict=True)])
+    """The paper's masks, bool ``(M, H, W)``, from images and reconstructions, ``(M, H, W, 3)`` each, M >= 1."""
+    return np.stack([detect(image, restored, k).mask for image, restored in zip(images, reconstructions, strict=True)])
 
 
-@exactly()
-def answers(model: ReconstructionModel, images: Tensor, *, native: bool = True) -> Answers:
-    """What a model makes of uint8 ``(M, 3, 256, 256)``; without ``native``, its own detector is spared.
+@_full_precision()
+def predict(model: ReconstructionModel, images: Tensor, *, native: bool = True) -> Predictions:
+    """A model's predictions for uint8 ``(M, 3, 256, 256)``; without `native`, its own detector does not run.
 
     Raises:
-        ValueError: if it answers with NaN.
+        ValueError: if an anomaly map is not finite.
     """
-    scores, shown, redrawn, found = [], [], [], []
-    for batch in images.split(BATCH):
-        small = _shown(batch, model)
-        pictures = model.reconstruct(small)
-        scores.append(enlarge(model.anomaly_map(small, pictures).float()[:, None])[:, 0].cpu().numpy())
-        shown.append(_picture(small))
-        redrawn.append(_picture(pictures))
+    scores, shown, reconstructions, own = [], [], [], []
+    for batch in images.split(_BATCH):
+        small = _model_input(batch, model)
+        restored = model.reconstruct(small)
+        scores.append(enlarge(model.anomaly_map(small, restored).float()[:, None])[:, 0].cpu().numpy())
+        shown.append(_to_pixels(small))
+        reconstructions.append(_to_pixels(restored))
         if native and model.has_native:
-            found.append(enlarge(model.detect_native(small).float()[:, None])[:, 0].cpu().numpy() >= 0.5)
-    joined = np.concatenate(scores)
-    if not np.isfinite(joined).all():
+            own.append(enlarge(model.detect_native(small).float()[:, None])[:, 0].cpu().numpy() >= 0.5)
+    maps = np.concatenate(scores)
+    if not np.isfinite(maps).all():
         raise ValueError(f"{type(model).__name__}: the anomaly map holds NaN or infinite values; was training stable?")
-    masks = np.concatenate(found) if found else None
-    return Answers(joined, np.concatenate(shown), np.concatenate(redrawn), masks)
+    masks = np.concatenate(own) if own else None
+    return Predictions(maps, np.concatenate(shown), np.concatenate(reconstructions), masks)
 
 
 def anomaly_maps(model: ReconstructionModel, images: Tensor) -> NDArray[np.float32]:
     """The model's maps of uint8 ``(M, 3, 256, 256)``, float32 ``(M, 256, 256)``, as `evaluate` has them."""
-    return answers(model.eval(), images, native=False).scores
+    return predict(model.eval(), images, native=False).scores
 
 
-def _picture(images: Tensor) -> NDArray[np.uint8]:
-    """Float ``(B, 3, S, S)`` as 8-bit pictures at 256, channels last."""
+def _to_pixels(images: Tensor) -> NDArray[np.uint8]:
+    """Float ``(B, 3, S, S)`` in [-1, 1] as uint8 ``(B, 256, 256, 3)``."""
     return np.ascontiguousarray(to_uint8(enlarge(images)).permute(0, 2, 3, 1).cpu().numpy())
 
 
-def image_rows(found: Evaluation) -> Iterator[dict[str, Any]]:
-    """The rows of ``scores.csv``: each image under each post-processing, with counts, percent and its largest score."""
-    largest = found.scores.max((1, 2)) if found.image_scores is None else found.image_scores
-    for postprocess, masks in found.masks.items():
-        table = counts(masks, found.truths)
+def image_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    """The rows of ``scores.csv``: each image under each post-processing, with counts, percent and its score."""
+    largest = evaluation.scores.max((1, 2)) if evaluation.image_scores is None else evaluation.image_scores
+    for postprocess, masks in evaluation.masks.items():
+        table = counts(masks, evaluation.truths)
         percent = metrics_of_counts(table)
-        for i, name in enumerate(found.names):
+        for i, name in enumerate(evaluation.names):
             numbers = dict(zip(("TP", "FP", "FN", "TN"), table[i].tolist(), strict=True))
             numbers |= dict(zip(("P", "R", "F1", "IoU", "ACC"), percent[i].round(4).tolist(), strict=True))
-            row = {"name": name, "defect": found.defects[i], "postprocess": postprocess}
+            row = {"name": name, "defect": evaluation.defects[i], "postprocess": postprocess}
             yield {**row, **numbers, "image_score": float(largest[i])}
 
 
@@ -210,59 +218,55 @@ def refuse_unknown_types(left_out: Iterable[str], defects: Iterable[str], catego
         raise ValueError(f"leave_out: category {category!r} has no type {unknown}; it has {there}")
 
 
-def scores_block(found: Evaluation, left_out: list[str]) -> dict[str, Any]:
+def _scores(evaluation: Evaluation, left_out: list[str]) -> dict[str, Any]:
     """``scores`` and ``ranking`` of ``metrics.json`` without the defect types left out.
 
     Raises:
         ValueError: if nothing defective is left.
     """
-    kept = np.array([defect not in left_out for defect in found.defects])
-    scores = {
-        name: {average: metrics_from_counts(counts(masks[kept], found.truths[kept]), average) for average in AVERAGES}
-        for name, masks in found.masks.items()
-    }
-    defective = [defect != "good" for defect in np.array(found.defects)[kept]]
-    own = None if found.image_scores is None else found.image_scores[kept]
+    kept = np.array([defect not in left_out for defect in evaluation.defects])
+    table = {name: counts(masks[kept], evaluation.truths[kept]) for name, masks in evaluation.masks.items()}
+    scores = {name: {average: metrics_from_counts(c, average) for average in AVERAGES} for name, c in table.items()}
+    defective = [defect != "good" for defect in np.array(evaluation.defects)[kept]]
+    own = None if evaluation.image_scores is None else evaluation.image_scores[kept]
     every = slice(None) if kept.all() else kept  # a slice copies nothing
-    ranking = ranking_metrics(found.scores[every], found.truths[every], defective, own)
+    ranking = ranking_metrics(evaluation.scores[every], evaluation.truths[every], defective, own)
     return {"scores": scores, "ranking": ranking}
 
 
-def measure(found: Evaluation, left_out: list[str]) -> dict[str, Any]:
-    """Every number of ``metrics.json`` that comes from the masks and maps."""
-    block = scores_block(found, left_out)
-    every = {"every type": scores_block(found, [])} if left_out else {}
-    types = np.array(found.defects)
+def measure(evaluation: Evaluation, left_out: list[str]) -> dict[str, Any]:
+    """Every number of ``metrics.json`` that comes from masks and maps; see `clgan_lib.runs.record.Record`."""
+    types, truths = np.array(evaluation.defects), evaluation.truths
     per_type = {}
-    for kind in sorted(set(found.defects) - {"good"}):
-        chosen = types == kind
-        means = {name: metrics_from_counts(counts(m[chosen], found.truths[chosen])) for name, m in found.masks.items()}
-        per_type[kind] = {"images": int(chosen.sum()), **means}
+    for name in sorted({*evaluation.defects} - {"good"}):
+        chosen = types == name
+        table = {post: counts(masks[chosen], truths[chosen]) for post, masks in evaluation.masks.items()}
+        per_type[name] = {"images": int(chosen.sum()), **{post: metrics_from_counts(c) for post, c in table.items()}}
     good = types == "good"
-    alarms = {name: false_alarms(masks[good]) for name, masks in found.masks.items()} if good.any() else {}
-    inside, outside = residual_in_and_out(found)
+    marked = {post: false_alarms(masks[good]) for post, masks in evaluation.masks.items()} if good.any() else {}
+    inside, outside = _mean_residuals(evaluation)
     return {
-        **block,
-        "false_alarms": alarms,
+        **_scores(evaluation, left_out),
+        "false_alarms": marked,
         "residual": {"inside": inside, "outside": outside},
         "left_out": left_out,
-        "subsets": every,
+        "subsets": {"every type": _scores(evaluation, [])} if left_out else {},
         "defects": per_type,
     }
 
 
-def residual_in_and_out(found: Evaluation) -> tuple[float | None, float | None]:
+def _mean_residuals(evaluation: Evaluation) -> tuple[float | None, float | None]:
     """Mean ID1 (eq. 7, channel mean, in [0, 1]) inside and outside the defect, averaged over the defective images.
 
-    A generator that removes defects has a large one inside; one that copies its input has two small ones. None where there
-    is no reconstruction, or no image with both kinds of pixels.
+    A generator that removes defects has a large residual inside; one that copies its input has two small ones. None
+    without reconstructions, or without an image that has both defective and good pixels.
     """
-    pairs = []
-    if not len(found.reconstructions):
+    if not len(evaluation.reconstructions):
         return None, None
-    for image, picture, truth in zip(found.images, found.reconstructions, found.truths, strict=True):
+    pairs = []
+    for image, restored, truth in zip(evaluation.images, evaluation.reconstructions, evaluation.truths, strict=True):
         if truth.any() and not truth.all():
-            difference = cv2.transform(residual(image, picture), np.full((1, 3), 1 / 3, np.float32))
+            difference = cv2.transform(residual(image, restored), np.full((1, 3), 1 / 3, np.float32))
             pairs.append((float(difference[truth].mean()), float(difference[~truth].mean())))
     if not pairs:
         return None, None

@@ -1,7 +1,8 @@
-"""An experiment: a grid of runs, read from a YAML file in `config/` and checked whole before its first run."""
+"""Experiments: grids of runs, read from a YAML file in `config/` and checked before the first run."""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ class Experiment(BaseModel):
     """A grid of runs: ``config/<name>.yaml``.
 
     ```yaml
-    title: what this experiment is for, in one sentence
+    title: purpose of this experiment, in one sentence
     categories: [bottle, tile]
     seeds: [0]
     settings: {image_size: 64, budget: 2000}   # fields of RunConfig, for every run
@@ -74,18 +75,13 @@ class Experiment(BaseModel):
 
     def runs(self) -> list[RunConfig]:
         """Every run of the grid, in the order of the file."""
-        return [
-            self.run(model, category, seed)
-            for model in self.models
-            for category in self.categories
-            for seed in self.seeds
-        ]
+        return [self.run(*cell) for cell in itertools.product(self.models, self.categories, self.seeds)]
 
     def require_data(self) -> None:
-        """Refuse to train on drawn images under the name of real ones.
+        """Refuse to train on the embedded data under the name of a real data set.
 
         Raises:
-            ValueError: if the experiment is about real data and no folder of it is given.
+            ValueError: if the experiment is about real data and no data root is given.
         """
         if self.real_data and not all(run.data_root for run in self.runs()):
             raise ValueError(

@@ -1,6 +1,6 @@
-"""A run folder and what can befall it: two runs at once, a full or read-only disk, a file cut short or edited.
+"""Run folders: the lock against two runs at once, and errors of disk and memory.
 
-What goes wrong here ends as one line that names the folder or the file and says what to do.
+Each error is one line that names the folder or the file and says what to do.
 """
 
 from __future__ import annotations
@@ -19,22 +19,21 @@ from safetensors import SafetensorError
 from clgan_lib.paths import replacing
 from clgan_lib.runs.config import RunConfig
 
-REDO = "delete metrics.json beside it and run again"  # a grid takes a run that has one for done
+REDO = "delete metrics.json beside it and run again"  # a run that has one is finished
 _held: dict[tuple[int, Path], FileLock] = {}  # run folders that this process holds, by process and folder
 
 
 def claim(folder: Path) -> FileLock:
-    """Hold a run folder for this process, take its old sign of success away, sweep up what a killed run left half written.
+    """Lock a run folder for this process; remove its ``metrics.json`` and the half-written files of a killed run.
 
-    A notebook whose run was interrupted may start it again: the newer run of one process takes the folder from the older,
-    which can then write no more.
+    The newer of two runs in one process gets the folder, so that a notebook can start an interrupted run again. The older
+    one can no longer write.
 
     Raises:
         RuntimeError: if another process holds it.
         OSError: naming the folder, if it can't be written.
     """
-    older = _held.pop((os.getpid(), folder), None)
-    if older:
+    if older := _held.pop((os.getpid(), folder), None):
         older.release()
     with writing(folder, "choose another results_root"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -42,9 +41,8 @@ def claim(folder: Path) -> FileLock:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise RuntimeError(
-                f"{folder} is in use by another run; wait for it, or choose another experiment or seed"
-            ) from None
+            remedy = "wait for it, or choose another experiment or seed"
+            raise RuntimeError(f"{folder} is in use by another run; {remedy}") from None
         (folder / "metrics.json").unlink(missing_ok=True)
         for part in folder.rglob(".*.part"):
             part.unlink()
@@ -54,10 +52,10 @@ def claim(folder: Path) -> FileLock:
 
 @contextmanager
 def writing(folder: Path, remedy: str) -> Iterator[None]:
-    """Turn what a full, read-only or broken disk provokes into one line that names the folder and what to do.
+    """Turn the errors of a full, read-only or broken disk into one line.
 
     Raises:
-        OSError: with the system's reason in it; errors about other files pass unchanged.
+        OSError: with the folder, the system's reason and the remedy; errors about other files pass unchanged.
     """
     try:
         yield
@@ -68,13 +66,13 @@ def writing(folder: Path, remedy: str) -> Iterator[None]:
 
 
 def _related(name: object, folder: Path) -> bool:
-    """Whether a system error can be about `folder`: about no file in particular, one in it, or one it lies in."""
+    """Whether an error about the file `name`, or about none, can concern `folder`."""
     return name is None or Path(str(name)).is_relative_to(folder) or folder.is_relative_to(str(name))
 
 
 @contextmanager
 def within_memory(config: RunConfig) -> Iterator[None]:
-    """Turn an allocation that failed, on the CPU or a GPU, into one line with a remedy.
+    """Turn a failed allocation, on the CPU or a GPU, into one line with a remedy.
 
     Raises:
         MemoryError: naming the run.
@@ -91,7 +89,7 @@ def within_memory(config: RunConfig) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, on one line; its type where it says nothing."""
+    """The first line of an error's message, or its type if it has none."""
     return (str(error).strip() or type(error).__name__).partition("\n")[0]
 
 

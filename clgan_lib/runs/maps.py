@@ -1,4 +1,4 @@
-"""``maps.npz``: the images, reconstructions, score maps and masks of a finished run. Nothing is ever unpickled."""
+"""``maps.npz``: the images, reconstructions, score maps and masks of a finished run. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from clgan_lib.runs.evaluation import Evaluation
 from clgan_lib.runs.folder import REDO
 from clgan_lib.runs.record import read_record
 
-# What a file that is cut short, edited or of another kind provokes in zipfile and NumPy; a huge shape is a MemoryError.
-BROKEN = (OSError, EOFError, KeyError, ValueError, TypeError, SyntaxError, MemoryError, OverflowError, RuntimeError,
+# Errors of zipfile and NumPy on a truncated, edited or foreign file; a huge shape is a MemoryError.
+_BROKEN = (OSError, EOFError, KeyError, ValueError, TypeError, SyntaxError, MemoryError, OverflowError, RuntimeError,
           zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError)  # fmt: skip
 
 
 def write_maps(folder: Path, evaluation: Evaluation) -> None:
-    """Write ``maps.npz``: all that figures need, and what the scores are measured again from."""
+    """Write ``maps.npz``: all that figures need, and all that the scores can be computed from again."""
     arrays: dict[str, NDArray[Any]] = {name: getattr(evaluation, name) for name in ("images", "scores", "holdout")}
     arrays |= {"masks": evaluation.truths, "names": np.array(evaluation.names)}
     arrays["defects"] = np.array(evaluation.defects)
     if len(evaluation.reconstructions):
         arrays["reconstructions"] = evaluation.reconstructions
-    else:  # the paper's masks cannot be computed again
+    else:  # the paper's masks cannot be computed from the file
         arrays["dual_threshold"] = evaluation.masks["dual_threshold"]
     arrays |= {} if evaluation.image_scores is None else {"image_scores": evaluation.image_scores}
     arrays |= {"native": evaluation.masks["native"]} if "native" in evaluation.masks else {}
@@ -39,11 +39,11 @@ def write_maps(folder: Path, evaluation: Evaluation) -> None:
 
 
 def read_maps(folder: str | Path, names: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
-    """Arrays of a run's ``maps.npz``, as `write_maps` wrote them.
+    """Arrays of a run's ``maps.npz``, by the names that `write_maps` uses.
 
     Args:
         folder: the run's.
-        names: the arrays wanted; reading few is faster. None given means all.
+        names: of the arrays; all by default. Reading few is faster.
 
     Raises:
         FileNotFoundError: if the run kept no maps.
@@ -57,7 +57,7 @@ def read_maps(folder: str | Path, names: Sequence[str] = ()) -> dict[str, NDArra
             pass
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in names or file.files}
-    except BROKEN as error:
+    except _BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path} is damaged or incomplete ({reason}); {REDO}") from error
     counts = {name: len(array) for name, array in arrays.items() if name != "holdout" and array.ndim}
@@ -67,18 +67,18 @@ def read_maps(folder: str | Path, names: Sequence[str] = ()) -> dict[str, NDArra
 
 
 def map_names(folder: str | Path) -> list[str]:
-    """Names of the arrays in a run's ``maps.npz``: ``reconstructions`` and ``native`` are not in each."""
+    """Names of the arrays in a run's ``maps.npz``; ``reconstructions`` and ``native`` may be missing."""
     try:
         with np.load(Path(folder) / "maps.npz", allow_pickle=False) as file:
             return list(file.files)
-    except BROKEN as error:
+    except _BROKEN as error:
         raise ValueError(f"{folder}/maps.npz is damaged ({error}); {REDO}") from error
 
 
 def read_evaluation(folder: Path) -> Evaluation:
-    """A finished run's predictions, as `clgan_lib.runs.evaluation.evaluate` gave them.
+    """A finished run's predictions, as `clgan_lib.runs.evaluation.evaluate` returned them.
 
-    The paper's mask is left to `detect`, and is among the masks only where there is no reconstruction to detect on.
+    The paper's masks are included only where there are no reconstructions to compute them from.
 
     Raises:
         FileNotFoundError: if the run is not finished or kept no maps.

@@ -1,6 +1,6 @@
-"""``metrics.json``: every number of a finished run. It is written and read here and nowhere else.
+"""``metrics.json``: every number of a finished run. Only this module writes and reads it.
 
-`Record` is its schema, format 1; an edited or damaged file is refused by name. Tables are built from records alone,
+`Record` is its schema, format 1. An edited or damaged file is refused by name. Tables are built from records alone;
 figures also need ``maps.npz`` (`clgan_lib.runs.maps`).
 """
 
@@ -20,16 +20,16 @@ from clgan_lib.runs.evaluation import Evaluation, dual_masks, measure
 from clgan_lib.runs.folder import first_line, write_json
 
 FORMAT = 1  # of metrics.json
-EVERY_TYPE = "every type"
+_EVERY_TYPE = "every type"
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Percent = Annotated[float, Field(ge=0, le=100)]
-Natural = Annotated[int, Field(ge=0)]
-Amount = Annotated[float, Field(ge=0)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Percent = Annotated[float, Field(ge=0, le=100)]
+_Natural = Annotated[int, Field(ge=0)]
+_Amount = Annotated[float, Field(ge=0)]
 
 
 class _Part(BaseModel):
-    """Fields that are not named here are kept: a file of a newer version is rewritten without a loss."""
+    """Unknown fields are kept, so that a file of a newer version can be rewritten without a loss."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -37,73 +37,73 @@ class _Part(BaseModel):
 class Scores(_Part):
     """Eq. 11 to 15, percent."""
 
-    P: Percent
-    R: Percent
-    F1: Percent
-    IoU: Percent
-    ACC: Percent
+    P: _Percent
+    R: _Percent
+    F1: _Percent
+    IoU: _Percent
+    ACC: _Percent
 
 
 class FalseAlarms(_Part):
-    """Percent of the good test images with any marked pixel, and of their pixels."""
+    """False positives: percent of the good test images with any marked pixel, and of their pixels."""
 
-    images: Percent
-    pixels: Percent
+    images: _Percent
+    pixels: _Percent
 
 
 class Settings(_Part):
-    """The fields of the run's config that tables and figures use; the others are kept as they are."""
+    """The fields of the run's config that tables and figures use; the others are kept."""
 
     experiment: str
     model: str
     variant: str | None = ""
     category: str
-    seed: Natural
-    image_size: Natural
+    seed: _Natural
+    image_size: _Natural
     data_root: str
-    k: Amount
+    k: _Amount
 
 
 class Residual(_Part):
     """Mean ID1 (eq. 7, channel mean) inside and outside the defects, in [0, 1]; None where it does not exist."""
 
-    inside: Share | None = None
-    outside: Share | None = None
+    inside: _Share | None = None
+    outside: _Share | None = None
 
 
 class Thresholds(_Part):
     """The calibrated threshold on anomaly maps, and the quantile of the held-out pixels that it is."""
 
     calibrated: float | None = None
-    quantile: Share | None = None
+    quantile: _Share | None = None
 
 
 class Images(_Part):
     """Numbers of images."""
 
-    train: Natural | None = None
-    holdout: Natural | None = None
-    test_good: Natural | None = None
-    test_defective: Natural | None = None
+    train: _Natural | None = None
+    holdout: _Natural | None = None
+    test_good: _Natural | None = None
+    test_defective: _Natural | None = None
 
 
 class Time(_Part):
     """Cost of a run; all None for maps from another program."""
 
-    train_s: Amount | None = None
-    images_seen: Amount | None = None
-    steps: Amount | None = None
-    images_per_s: Amount | None = None
-    evaluate_s: Amount | None = None
-    peak_bytes: Amount | None = None
+    train_s: _Amount | None = None
+    images_seen: _Amount | None = None
+    steps: _Amount | None = None
+    images_per_s: _Amount | None = None
+    evaluate_s: _Amount | None = None
+    peak_bytes: _Amount | None = None
 
 
 class Imported(_Part):
-    """Where score maps of another program come from: `scored` of the `of` test images have one."""
+    """The source of imported score maps; `scored` of the `of` test images have one."""
 
     source: str
-    scored: Natural
-    of: Natural
+    scored: _Natural
+    of: _Natural
 
 
 class Block(_Part):
@@ -159,10 +159,10 @@ class Record(Block):
 
     def blocks(self) -> dict[str, Block]:
         """The scores by the name of their set of test images; the run's own first."""
-        return {f"without {', '.join(self.left_out)}" if self.left_out else EVERY_TYPE: self, **self.subsets}
+        return {f"without {', '.join(self.left_out)}" if self.left_out else _EVERY_TYPE: self, **self.subsets}
 
     def content(self) -> dict[str, Any]:
-        """As it is written: what identifies the run first."""
+        """The content of the file; the fields that identify the run come first."""
         fields = self.model_dump(exclude_unset=True)
         first = ("format", "config", "env", "fingerprint", "imported")
         return {**{name: fields[name] for name in first if name in fields}, **fields}
@@ -186,11 +186,11 @@ def make_record(config: RunConfig, evaluation: Evaluation, *, train_images: int 
 
 
 def measure_again(record: Record, evaluation: Evaluation) -> dict[str, Any]:
-    """What a finished run's stored maps give for its ``metrics.json``.
+    """Every number of ``metrics.json`` that comes from masks and maps, computed again from the stored maps.
 
     Args:
         record: of the run, for `k` and the types left out.
-        evaluation: from `read_evaluation`; the paper's masks are made again where there are reconstructions.
+        evaluation: from `read_evaluation`; the paper's masks are computed again where there are reconstructions.
 
     Returns:
         As `clgan_lib.runs.evaluation.measure`; without reconstructions also without ``residual``.
@@ -205,7 +205,7 @@ def measure_again(record: Record, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """Write ``metrics.json``, whole or not at all: the sign of a run's success."""
+    """Write ``metrics.json`` atomically: the sign of a run's success."""
     write_json(folder / "metrics.json", record.content())
 
 
@@ -221,12 +221,12 @@ def read_record(folder: str | Path) -> Record:
         raise FileNotFoundError(f"{path} does not exist: this run is missing or did not finish; run it (again)")
     try:
         content = json.loads(path.read_text(encoding="utf8"), parse_constant=_no_number)
-        found_format = content["format"]
+        version = content["format"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({first_line(error)}); delete it and run again") from None
-    if found_format != FORMAT:
+    if version != FORMAT:
         wanted = f"this version reads {FORMAT}; use the version that wrote it, or run it again"
-        raise ValueError(f"{path} has format {found_format!r}, {wanted}")
+        raise ValueError(f"{path} has format {version!r}, {wanted}")
     try:
         return Record(**content)
     except (ValidationError, TypeError) as error:
@@ -234,7 +234,7 @@ def read_record(folder: str | Path) -> Record:
 
 
 def _problem(error: ValidationError | TypeError) -> str:
-    """The first field that is wrong, in one line."""
+    """The first wrong field, in one line."""
     if isinstance(error, TypeError):
         return first_line(error)
     first = error.errors()[0]
@@ -248,4 +248,4 @@ def _problem(error: ValidationError | TypeError) -> str:
 
 
 def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no number")  # Python's reader takes NaN and Infinity, which no run writes
+    raise ValueError(f"{text} is no number")  # Python's reader accepts NaN and Infinity, which no run writes

@@ -1,7 +1,7 @@
-"""A trained model in one file that is enough on another machine: its settings and thresholds travel with its weights.
+"""A trained model in one file, with the settings and thresholds that another machine needs.
 
-A safetensors file whose header holds one JSON text, the *card*. Calibrations of a model's own are buffers, and so among the
-tensors. Nothing is ever unpickled.
+It is a safetensors file. Its header holds one JSON text, the *card*. A model's own calibration is in buffers, and so among
+the tensors. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from clgan_lib.runs.folder import REDO, first_line
 
 FORMAT = 1  # of the card
 KEY = "clgan"  # of the card in the header; one key, since safetensors orders several as it likes
-PLACES = {"data_root", "results_root"}  # settings that mean nothing on another machine
+_PLACES = {"data_root", "results_root"}  # settings of this machine alone
 
 
 @dataclass(frozen=True)
 class Card:
-    """What the weights alone do not say.
+    """What the file holds beside the weights.
 
     Attributes:
         config: of the run.
         threshold: the calibrated one, on anomaly maps at 256x256.
-        maxima: the largest score of each held-out good image's map; a verdict on whole images is made from these.
+        maxima: the maximum of each held-out good image's map; thresholds for whole images come from these.
         commit: of the code that trained the model.
     """
 
@@ -46,8 +46,8 @@ class Card:
 
 
 def write_weights(path: Path, model: ReconstructionModel, card: Card) -> None:
-    """Write weights and card, whole or not at all; equal runs make equal files."""
-    settings = card.config.model_dump(exclude=PLACES)
+    """Write weights and card atomically; equal runs make equal files."""
+    settings = card.config.model_dump(exclude=_PLACES)
     content = {"format": FORMAT, **vars(card), "config": settings}
     text = json.dumps(content, sort_keys=True, allow_nan=False)
     with replacing(path) as part:
@@ -55,7 +55,7 @@ def write_weights(path: Path, model: ReconstructionModel, card: Card) -> None:
 
 
 def read_card(path: Path) -> Card | None:
-    """The card of a weights file; None where the file is of a version that had none.
+    """The card of a weights file; None for a file of an older version, without a card.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -78,7 +78,7 @@ def read_card(path: Path) -> Card | None:
 
 
 def read_model(path: Path, config: RunConfig) -> ReconstructionModel:
-    """The trained model, on the CPU, ready to reconstruct.
+    """The trained model, on the CPU, in evaluation mode.
 
     Raises:
         FileNotFoundError: if there is no such file.

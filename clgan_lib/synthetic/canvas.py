@@ -1,8 +1,8 @@
 """A canvas measured in pixels of a 256 x 256 image, whatever the size it is drawn at.
 
-Nothing random may depend on the image size, or one seed would give two scenes at two sizes. So noise is drawn on
-lattices of a fixed number of cells and then resized, and shapes are polygons in the canvas's own unit (1/256 of the
-image's side), filled at a fixed fine resolution and averaged down to the pixels: their edges are exact coverages.
+Nothing random may depend on the image size, or one seed would give two scenes at two sizes. So noise is drawn on lattices
+of a fixed number of cells and then resized. Shapes are polygons in the canvas's own unit, 1/256 of the image's side. They
+are filled at a fixed fine resolution and averaged down to the pixels, so their edges are exact coverages.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float32]
 Colour = Sequence[float] | Array  # three numbers in [0, 255] or (S, S, 3)
 UNITS = 256  # the side of every image in canvas units
-FINE = 1024  # the side of the raster on which shapes are filled: 4 x 4 samples a pixel at 256
+_FINE = 1024  # the side of the raster on which shapes are filled: 4 x 4 samples a pixel at 256
 
 
 @lru_cache(maxsize=4)
@@ -52,16 +52,13 @@ def over(image: Array, colour: Array, alpha: Array) -> Array:
 
 
 class Canvas:
-    """Coordinates, noise and coverages of one image; every array it returns is float32, ``(size, size)``.
-
-    Args:
-        size: side of the image in pixels.
-    """
+    """Coordinates, noise and coverages of an image of `size` pixels; arrays are float32, ``(size, size)``."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.scale = size / UNITS  # pixels per unit
         self.x, self.y = _coordinates(size)  # units, of the pixel centres
+        self._fine = size * max(2, _FINE // size)  # side of the raster on which shapes are filled
 
     def fit(self, lattice: Array) -> Array:
         """Stretch a lattice over the image: averaged where it is finer than the pixels, interpolated elsewhere."""
@@ -110,32 +107,28 @@ class Canvas:
         down = cv2.Sobel(height, cv2.CV_32F, 0, 1, ksize=1, scale=scale)
         return np.asarray(right, np.float32), np.asarray(down, np.float32)
 
-    def _raster(self) -> tuple[NDArray[np.uint8], int, float]:
-        factor = max(2, FINE // self.size)
-        side = self.size * factor
-        return np.zeros((side, side), np.uint8), factor, side / UNITS
+    def fill(self, *polygons: ArrayLike) -> Array:
+        """Coverage of the union of polygons, each ``(N, 2)`` points (x, y) in units."""
+        raster = self._raster()
+        for points in polygons:
+            cv2.fillPoly(raster, [self._fixed(points)], 255, shift=4)
+        return self._average(raster)
+
+    def stroke(self, points: ArrayLike, width: ArrayLike) -> Array:
+        """Coverage of a line through ``(N, 2)`` points, ``width`` units wide: one number or one a segment."""
+        raster, fixed = self._raster(), self._fixed(points)
+        for a, b, w in zip(fixed[:-1], fixed[1:], np.broadcast_to(width, len(fixed) - 1), strict=True):
+            thickness = max(1, round(float(w) * self._fine / UNITS))
+            cv2.line(raster, a.tolist(), b.tolist(), 255, thickness, cv2.LINE_8, shift=4)
+        return self._average(raster)
+
+    def _raster(self) -> NDArray[np.uint8]:
+        return np.zeros((self._fine, self._fine), np.uint8)
 
     def _average(self, raster: NDArray[np.uint8]) -> Array:
         small = cv2.resize(raster, (self.size, self.size), interpolation=cv2.INTER_AREA)
         return small.astype(np.float32) * np.float32(1 / 255)
 
-    def fill(self, *polygons: ArrayLike) -> Array:
-        """Coverage of the union of polygons, each ``(N, 2)`` points (x, y) in units."""
-        raster, _, scale = self._raster()
-        for points in polygons:
-            cv2.fillPoly(raster, [_fixed(points, scale)], 255, shift=4)
-        return self._average(raster)
-
-    def stroke(self, points: ArrayLike, width: ArrayLike) -> Array:
-        """Coverage of a line through ``(N, 2)`` points, ``width`` units wide: one number or one a segment."""
-        raster, _, scale = self._raster()
-        fixed = _fixed(points, scale)
-        for a, b, w in zip(fixed[:-1], fixed[1:], np.broadcast_to(width, len(fixed) - 1), strict=True):
-            thickness = max(1, round(float(w) * scale))
-            cv2.line(raster, a.tolist(), b.tolist(), 255, thickness, cv2.LINE_8, shift=4)
-        return self._average(raster)
-
-
-def _fixed(points: ArrayLike, scale: float) -> NDArray[np.int32]:
-    """Points in units as OpenCV's fixed-point raster coordinates with 4 fractional bits."""
-    return np.rint((np.asarray(points, np.float64) * scale - 0.5) * 16).astype(np.int32)
+    def _fixed(self, points: ArrayLike) -> NDArray[np.int32]:
+        """Points in units as OpenCV's fixed-point raster coordinates with 4 fractional bits."""
+        return np.rint((np.asarray(points, np.float64) * (self._fine / UNITS) - 0.5) * 16).astype(np.int32)

@@ -1,7 +1,4 @@
-"""Damage that befalls more than one product: stains, drops, threads, holes, scraps of metal, cuts.
-
-Private to this package: what corrupts images in training, if anything does, must share nothing with what is tested.
-"""
+"""Damage that more than one product suffers: stains, drops, threads, holes, cuts."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.random import Generator
 
-from clgan_lib.synthetic.canvas import Array, Colour, tinted
+from clgan_lib.synthetic.canvas import Array, tinted
 from clgan_lib.synthetic.scene import Scene
 from clgan_lib.synthetic.shapes import Points, area_radius, blob, direction, ribbon, taper, through, within
 
@@ -45,8 +42,7 @@ def patches(
         form = rng.uniform(1, stretch)
         outlines.append(blob(rng, where, area_radius(share), stretch=form, rough=rough))
         where = where + direction(rng.uniform(0, 2 * np.pi)) * rng.uniform(1.8, 3.6) * area_radius(area / count)
-    cover = scene.canvas.blur(scene.canvas.fill(*outlines), soft)
-    return cover if scene.body is None else cover * scene.body
+    return scene.on_product(scene.canvas.blur(scene.canvas.fill(*outlines), soft))
 
 
 def stained(scene: Scene, rng: Generator, alpha: Array, factor: Sequence[float]) -> None:
@@ -56,10 +52,20 @@ def stained(scene: Scene, rng: Generator, alpha: Array, factor: Sequence[float])
     scene.stain(factor, np.clip(alpha * (uneven + rim), 0, 1))
 
 
-def drop(scene: Scene, rng: Generator, alpha: Array, *, tint: Sequence[float], gloss: float = 120.0) -> None:
+def dye(
+    scene: Scene, rng: Generator, *, factors: Sequence[Sequence[float]], area: Sequence[float], faintest: float,
+    count: tuple[float, int] = (0.3, 4), **form: float,
+) -> None:  # fmt: skip
+    """A stain of one of some colours; `area` and `count` as in `percent` and `parts`, `form` as in `patches`."""
+    factor = factors[int(rng.integers(len(factors)))]
+    alpha = patches(scene, rng, percent(rng, *area), count=parts(rng, *count), **form)
+    stained(scene, rng, alpha * rng.uniform(faintest, 1), factor)
+
+
+def drop(scene: Scene, alpha: Array, *, tint: Sequence[float], gloss: float) -> None:
     """A thick clear drop of glue: what lies under it is tinted and smooth, its shoulder shines towards the lamp."""
     canvas = scene.canvas
-    scene.paint(canvas.blur(scene.image, 1.2) * tinted(np.ones_like(alpha), tint), np.clip(alpha * 1.1, 0, 1))
+    scene.overlay(canvas.blur(scene.image, 1.2) * tinted(np.ones_like(alpha), tint), np.clip(alpha * 1.1, 0, 1))
     dome = canvas.blur(alpha, 3.5)
     right, down = canvas.slope(dome)
     slope = down * 0.8 + right * 0.5  # > 0 on the upper left shoulder
@@ -67,28 +73,19 @@ def drop(scene: Scene, rng: Generator, alpha: Array, *, tint: Sequence[float], g
     scene.shade(shine, alpha)
 
 
-def thread(scene: Scene, rng: Generator, colour: Sequence[float], *, width: float, length: float) -> None:
-    """A loose thread with a soft shadow beside it."""
+def thread(
+    scene: Scene, rng: Generator, *, colours: Sequence[Sequence[float]], widths: tuple[float, float],
+    lengths: tuple[float, float],
+) -> None:  # fmt: skip
+    """A loose thread of one of some colours, with a soft shadow beside it."""
     canvas = scene.canvas
+    colour, width, length = colours[int(rng.integers(len(colours)))], rng.uniform(*widths), rng.uniform(*lengths)
     line = through(rng, spot(scene, rng, 70), length, bend=0.12, steps=40)
     shadow = canvas.blur(canvas.stroke(line + 1.8, width * 1.3), 1.0)
     scene.stain((0.62, 0.62, 0.62), shadow)
     body = canvas.stroke(line, width)
     lit = np.clip(0.78 + 0.5 * (body - canvas.blur(canvas.stroke(line + 0.8, width), 0.6)), 0.4, 1.4)
-    scene.paint(tinted(lit * (1 + 0.1 * canvas.noise(rng, 200)), colour), body)
-
-
-def scrap(scene: Scene, rng: Generator, area: float) -> None:
-    """A piece of foil or swarf: straight sides, two or three facets, a glint, a shadow."""
-    canvas = scene.canvas
-    where = spot(scene, rng, 40)
-    form, corners = rng.uniform(1, 4), int(rng.integers(4, 8))
-    outline = blob(rng, where, area_radius(area), stretch=form, rough=0.35, corners=corners)
-    scene.stain((0.55, 0.55, 0.55), canvas.blur(canvas.fill(outline + 2.0), 1.2))
-    facet = canvas.fill(np.vstack([outline[: len(outline) // 2 + 1], where[None]]))
-    u, _ = canvas.turned(where[0], where[1], rng.uniform(0, 2 * np.pi))
-    level = rng.uniform(120, 185) + 45 * facet + 1.6 * u + 12 * canvas.clouds(rng, 20, 2)
-    scene.paint(tinted(np.clip(level, 40, 255), (0.98, 1.0, 1.02)), canvas.fill(outline))
+    scene.overlay(tinted(lit * (1 + 0.1 * canvas.noise(rng, 200)), colour), body)
 
 
 def slit(
@@ -100,36 +97,17 @@ def slit(
     swell = taper(20) * width * rng.uniform(0.6, 1.2, 21)
     gap = canvas.fill(ribbon(line, swell))
     edge = canvas.blur(canvas.fill(ribbon(line + (0.4, 1.6), swell * 1.7)), 0.7)
-    if scene.body is not None:
-        gap, edge = gap * scene.body, edge * scene.body
-    scene.shade(lip * (0.8 + 0.5 * canvas.noise(rng, 90)), edge)
-    scene.paint(tinted(1 + 0.12 * canvas.noise(rng, 120), inside), canvas.blur(gap, 0.5))
+    scene.shade(lip * (0.8 + 0.5 * canvas.noise(rng, 90)), scene.on_product(edge))
+    scene.overlay(tinted(1 + 0.12 * canvas.noise(rng, 120), inside), canvas.blur(scene.on_product(gap), 0.5))
 
 
-def pit(scene: Scene, rng: Generator, area: float, *, inside: Sequence[float], count: int = 1) -> None:
-    """A hole bored or torn: dark, its far wall faintly lit, a frayed rim."""
-    canvas = scene.canvas
-    cover = patches(scene, rng, area, count=count, rough=0.06, stretch=1.3, margin=30, soft=0.5)
+def pit(
+    scene: Scene, rng: Generator, *, inside: Sequence[float], area: Sequence[float], count: tuple[float, int]
+) -> None:
+    """Holes bored or torn: dark, the far wall faintly lit, a frayed rim; `area`, `count` as in `percent`, `parts`."""
+    canvas, size, number = scene.canvas, percent(rng, *area), parts(rng, *count)
+    cover = patches(scene, rng, size, count=number, rough=0.06, stretch=1.3, margin=30, soft=0.5)
     rim = np.clip(canvas.blur(cover, 1.6) * 2.2, 0, 1) * (cover < 0.5)
     scene.shade(22 * canvas.noise(rng, 110) + 12, rim)
     lit = np.clip(canvas.slope(canvas.blur(cover, 3.0))[1] * -6, 0, 1)
-    scene.paint(tinted(1 + 1.6 * lit + 0.12 * canvas.noise(rng, 160), inside), cover)
-
-
-def scratches(
-    scene: Scene, rng: Generator, colour: Colour, *, count: int, length: float, width: float, strength: float
-) -> None:
-    """Nearly parallel fine lines that swell and thin."""
-    canvas = scene.canvas
-    where, heading = spot(scene, rng, 50), rng.uniform(0, 2 * np.pi)
-    cover = np.zeros_like(scene.change)
-    for _ in range(count):
-        aside, along = rng.normal(0, 2.2 * np.sqrt(count)), rng.normal(0, 9) - length / 2
-        start = where + direction(heading + np.pi / 2) * aside + direction(heading) * along
-        steps = 12
-        walk = np.concatenate([[0.0], rng.normal(0, 0.035, steps).cumsum()])
-        line = start + np.linspace(0, length, steps + 1)[:, None] * direction(heading + walk * 0.5)
-        cover = np.maximum(cover, canvas.stroke(line, width * rng.uniform(0.5, 1.2, steps)) * rng.uniform(0.55, 1))
-    if scene.body is not None:
-        cover = cover * scene.body
-    scene.paint(colour, np.clip(cover * strength, 0, 1))
+    scene.overlay(tinted(1 + 1.6 * lit + 0.12 * canvas.noise(rng, 160), inside), cover)

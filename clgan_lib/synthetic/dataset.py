@@ -1,7 +1,7 @@
-"""Writes the embedded data set in the MVTec AD layout, so that every other part reads it as it would real data.
+"""Writes the embedded data set in the MVTec AD layout, so that it is read like a real one.
 
-A category is drawn into a hidden folder beside its place and renamed when it is whole, and the marker file in the root
-names a category before that: a folder of that name is either ours and whole, or somebody else's and left alone.
+A category is drawn into a hidden folder and renamed when it is whole. The marker file in the root names it before that, so
+a folder of that name is either ours and whole, or not ours and left alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from clgan_lib.synthetic.drawing import CATEGORIES, DEFECTS, check_category, check_size, draw
+from clgan_lib.synthetic.drawing import CATEGORIES, DEFECTS, check, draw
 
 MARKER = "clgan_synthetic.json"
 LOCK = ".clgan_synthetic.lock"
@@ -55,25 +55,22 @@ def write_dataset(
     """
     names = tuple(CATEGORIES if categories is None else dict.fromkeys(categories))
     parameters = {"version": VERSION, "image_size": image_size, "train": train, "test": test, "seed": seed}
-    _check(names, parameters)
+    for key in ("train", "test", "seed", "image_size"):
+        if not isinstance(parameters[key], int) or parameters[key] < 0:
+            raise ValueError(f"{key}: expected a whole number >= 0, got {parameters[key]!r}")
+    for name in names:
+        check(name, image_size)
     root = Path(root)
     _refuse_foreign(root, names, parameters)
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / LOCK):
         written = _refuse_foreign(root, names, parameters)  # again: another process may have been quicker
-        _write_marker(root, parameters, sorted({*written, *names}))
+        record = {"what": "embedded data of clgan_lib.synthetic", "parameters": parameters}
+        record["categories"] = sorted({*written, *names})
+        _replace(root / MARKER, (json.dumps(record, indent=2) + "\n").encode())
         for name in names:
             _write_category(root, name, image_size, train, test, seed)
     return root
-
-
-def _check(names: tuple[str, ...], parameters: dict[str, int]) -> None:
-    for name in names:
-        check_category(name)
-    for key in ("train", "test", "seed", "image_size"):
-        if not isinstance(parameters[key], int) or parameters[key] < 0:
-            raise ValueError(f"{key}: expected a whole number >= 0, got {parameters[key]!r}")
-    check_size(parameters["image_size"])
 
 
 def _refuse_foreign(root: Path, names: tuple[str, ...], parameters: dict[str, int]) -> list[str]:
@@ -91,20 +88,17 @@ def _refuse_foreign(root: Path, names: tuple[str, ...], parameters: dict[str, in
         return []
     try:
         record = json.loads(marker.read_text(encoding="utf-8"))
-        found, written = record["parameters"], list(record["categories"])
+        present, written = record["parameters"], list(record["categories"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{marker}: not readable ({error}); delete {root} to have it drawn again") from None
-    if found != parameters:
-        raise ValueError(f"{root}: was drawn with {found}, asked for {parameters}; choose another folder or delete it")
+    if present != parameters:
+        raise ValueError(
+            f"{root}: was drawn with {present}, asked for {parameters}; choose another folder or delete it"
+        )
     for name in names:
         if name not in written and (root / name).exists():
             raise FileExistsError(f"{root / name}: is not embedded data; move it away or choose another folder")
     return written
-
-
-def _write_marker(root: Path, parameters: dict[str, int], categories: list[str]) -> None:
-    record = {"what": "embedded data of clgan_lib.synthetic", "parameters": parameters, "categories": categories}
-    _replace(root / MARKER, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def _write_category(root: Path, name: str, image_size: int, train: int, test: int, seed: int) -> None:
@@ -123,8 +117,8 @@ def _write_category(root: Path, name: str, image_size: int, train: int, test: in
         entropy = (seed, zlib.crc32(f"{split}/{defect}".encode()), index)
         image, mask = draw(name, defect, image_size=image_size, seed=entropy)
         if mask_file is not None:
-            _write_png(mask_file, mask.astype(np.uint8) * 255)
-        _write_png(image_file, image[..., ::-1])
+            _replace(mask_file, _png(mask.astype(np.uint8) * 255))
+        _replace(image_file, _png(image[..., ::-1]))
     if not whole:
         hidden.rename(place)
 
@@ -132,23 +126,19 @@ def _write_category(root: Path, name: str, image_size: int, train: int, test: in
 def _listing(name: str, train: int, test: int) -> Iterator[tuple[str, str, int]]:
     """Split, type and number of every image of a category."""
     types = DEFECTS[name]
-    counts = {"good": test // 3, **{kind: test // len(types) for kind in types}}
-    for kind in types[: test % len(types)]:
-        counts[kind] += 1
+    counts = {defect: test // len(types) + (place < test % len(types)) for place, defect in enumerate(types)}
     yield from (("train", "good", index) for index in range(train))
-    yield from (("test", kind, index) for kind, count in counts.items() for index in range(count))
+    yield from (("test", "good", index) for index in range(test // 3))
+    yield from (("test", defect, index) for defect, count in counts.items() for index in range(count))
 
 
-def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    done, encoded = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    if not done:
-        raise OSError(f"{path}: the image could not be encoded")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, encoded.tobytes())
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    return cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
 
 
 def _replace(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     _part(path).write_bytes(content)
     os.replace(_part(path), path)
 

@@ -25,19 +25,15 @@ _PRODUCTS: dict[str, tuple[Callable[[Canvas, Generator], Scene], dict[str, Defec
 }
 CATEGORIES: tuple[str, ...] = tuple(_PRODUCTS)
 DEFECTS: dict[str, tuple[str, ...]] = {name: tuple(defects) for name, (_, defects) in _PRODUCTS.items()}
-SMALLEST = 32  # pixels; below, a crack or a hair is nowhere more than a trace
+_SMALLEST = 32  # pixels; below, a crack or a hair is nowhere more than a trace
 
 
-def check_category(category: str) -> None:
-    """Refuse a category that is not embedded."""
+def check(category: str, image_size: int) -> None:
+    """Refuse a category that is not embedded, and a size at which defects vanish."""
     if category not in _PRODUCTS:
         raise ValueError(f"category {category!r} is not embedded: choose from {', '.join(CATEGORIES)}")
-
-
-def check_size(image_size: int) -> None:
-    """Refuse a size at which defects vanish."""
-    if image_size < SMALLEST:
-        raise ValueError(f"image_size: expected at least {SMALLEST} pixels, got {image_size}")
+    if image_size < _SMALLEST:
+        raise ValueError(f"image_size: expected at least {_SMALLEST} pixels, got {image_size}")
 
 
 def draw(
@@ -61,8 +57,7 @@ def draw(
     Raises:
         ValueError: if the category, the defect or the size is not to be had.
     """
-    check_category(category)
-    check_size(image_size)
+    check(category, image_size)
     product, defects = _PRODUCTS[category]
     if defect != "good" and defect not in defects:
         raise ValueError(f"defect {defect!r} of {category} is not embedded: choose from good, {', '.join(defects)}")
@@ -73,4 +68,4 @@ def draw(
         rng = np.random.default_rng([*entropy, zlib.crc32(f"{category}/{defect}".encode())])
         loose = int(rng.integers(0, 4))
         defects[defect](scene, rng)
-    return scene.develop(loose)
+    return scene.render(loose)

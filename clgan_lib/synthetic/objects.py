@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 
 from clgan_lib.synthetic.canvas import Array, Canvas, grey, over, tinted, white
-from clgan_lib.synthetic.scene import Scene, light, sensor
+from clgan_lib.synthetic.scene import Scene, lighting, sensor_noise
 from clgan_lib.synthetic.shapes import Points, direction
 
 # The bottle's mouth from the middle out: radius in units and colour.
@@ -54,8 +54,8 @@ def bottle(canvas: Canvas, rng: Generator) -> Scene:
     _glints(canvas, rng, image, radius, turn)
     glow = np.exp(-((radius / 34) ** 2)) * np.float32(rng.uniform(0, 9))
     image += tinted(glow, [(0.9, 0.9, 1.1), (1.5, 1.1, 0.8)][rng.integers(2)])
-    light_ = light(canvas, rng, gain=0.08, slope=0.04)
-    return Scene(canvas, image, light_, sensor(canvas, rng, 0.8), centre=(cx, cy), face=(0, 90))
+    lamps = lighting(canvas, rng, gain=0.08, slope=0.04)
+    return Scene(canvas, image, lamps, sensor_noise(canvas, rng, 0.8), centre=(cx, cy), face=(0, 90))
 
 
 def _glints(canvas: Canvas, rng: Generator, image: Array, radius: Array, turn: Array) -> None:
@@ -107,8 +107,8 @@ def metal_nut(canvas: Canvas, rng: Generator, mirrored: bool = False, pose: floa
     image = over(cloth, np.clip(colour, 8, 262), body)
     well = np.clip((29 - radius) / 2, 0, 1) * np.clip(radius - 21, 0, 5) / 5  # the thread's first turn in the hole
     image += tinted(well * 16, (0.7, 0.9, 1.2))
-    lamps = light(canvas, rng, gain=0.1, slope=0.06, tint=0.01)
-    return Scene(canvas, image, lamps, sensor(canvas, rng, 0.9), body, tuple(centre), angle, (44, 100))
+    lamps = lighting(canvas, rng, gain=0.1, slope=0.06, tint=0.01)
+    return Scene(canvas, image, lamps, sensor_noise(canvas, rng, 0.9), body, tuple(centre), angle, (44, 100))
 
 
 def _machining(canvas: Canvas, rng: Generator, radius: Array, turn: Array, mirrored: bool) -> Array:
@@ -139,9 +139,8 @@ def hazelnut(canvas: Canvas, rng: Generator) -> Scene:
     size, slim = rng.normal(83, 2.5), rng.normal(0.92, 0.03)
     u, v = canvas.turned(centre[0], centre[1], angle)
     u, v = u / np.float32(size), v / np.float32(size * slim)
-    u = np.where(u < 0, u * 1.05, u) - 0.09 * (np.clip(u, 0, 1) ** 2) ** 2 * np.exp(
-        -((v / 0.2) ** 2)
-    )  # flat base, pointed tip
+    tip = 0.09 * (np.clip(u, 0, 1) ** 2) ** 2 * np.exp(-((v / 0.2) ** 2))
+    u = np.where(u < 0, u * 1.05, u) - tip  # flat base, pointed tip
     rho2 = u * u + v * v
     body = canvas.inside((np.sqrt(rho2) - 1) * np.float32(size), 2.2)
     height = np.sqrt(np.clip(1 - rho2, 0, 1))
@@ -165,5 +164,5 @@ def hazelnut(canvas: Canvas, rng: Generator) -> Scene:
     gloss = ((facing**2) ** 2) ** 2 * np.float32(rng.uniform(30, 80))
     cloth = tinted(1 + 0.08 * canvas.noise(rng, 200), (26, 25, 27))
     image = over(cloth, shell * grey(shade) + grey(gloss), body)
-    lamps = light(canvas, rng, slope=0.05)
-    return Scene(canvas, image, lamps, sensor(canvas, rng), body, tuple(centre), angle, (0, 66))
+    lamps = lighting(canvas, rng, slope=0.05)
+    return Scene(canvas, image, lamps, sensor_noise(canvas, rng), body, tuple(centre), angle, (0, 66))

@@ -1,4 +1,4 @@
-"""A product on the table: what is painted before the light falls on it, and what a defect has changed."""
+"""A product on the table: its colours before lighting and sensor noise, and what a defect has changed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Scene:
 
     canvas: Canvas
     image: Array
-    light: Array  # (S, S, 3), a factor
+    lighting: Array  # (S, S, 3), a factor
     noise: Array  # (S, S), grey levels
     body: Array | None = None  # (S, S) coverage of the product, where it does not fill the image
     centre: tuple[float, float] = (128.0, 128.0)
@@ -36,7 +36,11 @@ class Scene:
         self.image = self.image.copy()
         self.change = np.zeros(self.noise.shape, np.float32)
 
-    def paint(self, colour: Colour, alpha: Array) -> None:
+    def on_product(self, cover: Array) -> Array:
+        """A coverage cut to the product; all of it where the product fills the image."""
+        return cover if self.body is None else cover * self.body
+
+    def overlay(self, colour: Colour, alpha: Array) -> None:
         """Lay a colour over the image, ``alpha`` (S, S) in [0, 1] thick, and count it as changed."""
         thick = grey(alpha)
         layer = colour * thick if isinstance(colour, np.ndarray) else tinted(alpha, colour)
@@ -53,7 +57,7 @@ class Scene:
         self.image += grey(level * alpha)
         np.maximum(self.change, alpha, out=self.change)
 
-    def develop(self, loose: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    def render(self, loose: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """The finished photograph and the mask of what was changed.
 
         Args:
@@ -65,7 +69,9 @@ class Scene:
         """
         changed = self.change > VISIBLE
         image = np.where(changed[..., None], self.image, self.good) if changed.any() else self.good
-        image = image * self.light + grey(self.noise + np.float32(0.5))  # + 0.5: cast to whole numbers by rounding down
+        image = image * self.lighting + grey(
+            self.noise + np.float32(0.5)
+        )  # + 0.5: cast to whole numbers by rounding down
         reach = int(loose * self.canvas.scale)
         mask = changed
         if reach and changed.any():
@@ -77,15 +83,11 @@ class Scene:
 Defect = Callable[[Scene, Generator], None]  # damages a scene in place
 
 
-def light(canvas: Canvas, rng: Generator, *, gain: float = 0.1, slope: float = 0.06, tint: float = 0.008) -> Array:
-    """Lamps that are never twice the same: a factor, ``(S, S, 3)``.
+def lighting(canvas: Canvas, rng: Generator, *, gain: float = 0.1, slope: float = 0.06, tint: float = 0.008) -> Array:
+    """Random lighting, a factor ``(S, S, 3)``.
 
-    Args:
-        canvas: where to draw.
-        rng: source of randomness.
-        gain: the whole image is brighter or darker by up to this share.
-        slope: one side is brighter than the other by up to twice this share.
-        tint: standard deviation of each channel's own factor.
+    `gain`: brightness varies by up to this share; `slope`: by up to this share from the middle to a side; `tint`: standard
+    deviation of each channel's own factor.
     """
     angle, steep = rng.uniform(0, 2 * np.pi), rng.uniform(0, slope)
     across = np.float32(np.cos(angle) * steep / 128) * (canvas.x - 128)
@@ -94,6 +96,6 @@ def light(canvas: Canvas, rng: Generator, *, gain: float = 0.1, slope: float = 0
     return tinted(1 + across + down, channels.tolist())
 
 
-def sensor(canvas: Canvas, rng: Generator, sigma: float = 1.2) -> Array:
+def sensor_noise(canvas: Canvas, rng: Generator, sigma: float = 1.2) -> Array:
     """Camera noise in grey levels, ``(S, S)``; finer than a pixel it averages out, as when a photograph is reduced."""
     return canvas.noise(rng, 256) * np.float32(sigma)

@@ -1,4 +1,4 @@
-"""Random outlines and lines in canvas units, the hand that draws defects; nothing here knows about pixels."""
+"""Random outlines and lines in canvas units; nothing here knows about pixels."""
 
 from __future__ import annotations
 
@@ -27,15 +27,10 @@ def area_radius(percent: float) -> float:
 def blob(
     rng: Generator, centre: Points, radius: float, *, stretch: float = 1.0, rough: float = 0.3, corners: int = 0
 ) -> Points:
-    """A closed outline around ``centre`` with about the area of a disc of ``radius``.
+    """A closed outline around ``centre`` ``(2,)`` with about the area of a disc of ``radius`` units.
 
-    Args:
-        rng: source of the outline's form and turn.
-        centre: ``(2,)``.
-        radius: units.
-        stretch: ratio of its length to its breadth.
-        rough: relative depth of its lobes.
-        corners: if given, that many straight sides (a splinter) instead of a smooth curve.
+    `stretch` is its length over its breadth, `rough` the relative depth of its lobes; `corners` makes that many straight
+    sides instead of a smooth curve.
     """
     if corners:
         angle = np.asarray((np.arange(corners) + rng.uniform(-0.35, 0.35, corners)) * (2 * np.pi / corners), np.float64)
@@ -57,15 +52,9 @@ def turn(points: Points, angle: float) -> Points:
 
 
 def wander(rng: Generator, start: Points, angle: float, length: float, *, bend: float = 0.1, steps: int = 24) -> Points:
-    """A line of ``steps`` segments that leaves ``start`` at ``angle`` and loses its way.
+    """A random walk of ``steps`` segments from ``start`` ``(2,)``, at first heading for ``angle``, ``length`` units long.
 
-    Args:
-        rng: source of the turns.
-        start: ``(2,)``.
-        angle: heading in radians.
-        length: units, measured along the line.
-        bend: standard deviation of the turn at each step, in radians; 0.05 sags like a thread, 0.6 jags like a crack.
-        steps: number of segments.
+    `bend` is the standard deviation of the turn at each step, in radians: 0.05 sags like a thread, 0.6 jags like a crack.
     """
     drift = rng.normal(0, bend / 3, steps).cumsum()
     heading = angle + drift + rng.normal(0, bend, steps)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.random import Generator
 
 from clgan_lib.synthetic.canvas import Array, Canvas, grey, over, tinted, white
-from clgan_lib.synthetic.scene import Scene, light, sensor
+from clgan_lib.synthetic.scene import Scene, lighting, sensor_noise
 
 
 def _warped(canvas: Canvas, rng: Generator, reach: float, cells: int = 5) -> tuple[Array, Array]:
@@ -32,23 +32,25 @@ def carpet(canvas: Canvas, rng: Generator) -> Scene:
     level = 50 + 88 * height * (1 + 0.10 * tuft + 0.07 * wool) + 20 * along * lean + 9 * wool
     level += 5 * canvas.clouds(rng, 4, 2)
     image = tinted(level, (1.02, 0.995, 0.95)) + tinted(2 * tuft, (1, 0, -1))
-    return Scene(canvas, image, light(canvas, rng, slope=0.05), sensor(canvas, rng))
+    return Scene(canvas, image, lighting(canvas, rng, slope=0.05), sensor_noise(canvas, rng))
 
 
-GRID_PITCH = 25.0  # units between the grid's wires
+_GRID_PITCH = 25.0  # units between the grid's wires
 
 
-def grid_wires(canvas: Canvas, x: Array, y: Array) -> tuple[Array, Array]:
+def _grid_wires(canvas: Canvas, x: Array, y: Array) -> tuple[Array, Array]:
     """Grey level and coverage of a wire mesh at the coordinates given: two families that pass over and under."""
-    a, b = (x + y) * np.float32(np.sqrt(0.5) / GRID_PITCH), (x - y) * np.float32(np.sqrt(0.5) / GRID_PITCH)
+    a, b = (x + y) * np.float32(np.sqrt(0.5) / _GRID_PITCH), (x - y) * np.float32(np.sqrt(0.5) / _GRID_PITCH)
     level = np.zeros_like(x)
     cover = np.zeros_like(x)
-    over = np.cos(np.float32(np.pi) * (np.floor(a + 0.5) + np.floor(b + 0.5)))  # who is on top, crossing by crossing
+    upper = np.cos(np.float32(np.pi) * (np.floor(a + 0.5) + np.floor(b + 0.5)))  # which family is on top
     for first, other, sign in ((a, b, 1), (b, a, -1)):
-        distance = (first - np.floor(first + 0.5)) * np.float32(GRID_PITCH / 3.4)  # from the wire's axis, in its radius
+        distance = (first - np.floor(first + 0.5)) * np.float32(
+            _GRID_PITCH / 3.4
+        )  # from the wire's axis, in its radius
         wire = canvas.inside((np.abs(distance) - 1) * np.float32(3.4), 1.2)
         near = np.clip(1 - np.abs(other - np.floor(other + 0.5)) * 4.5, 0, 1)
-        lift = sign * over * near
+        lift = sign * upper * near
         tone = 168 + 62 * np.sqrt(np.clip(1 - (distance + 0.35) ** 2, 0, 1))  # lit from one side ...
         tone -= 70 * np.where(distance > 0.2, distance, 0)  # ... and dark on the other
         tone = tone * (1 + 0.28 * np.minimum(lift, 0)) - 40
@@ -62,14 +64,14 @@ def grid(canvas: Canvas, rng: Generator) -> Scene:
     """A woven grid of bright wire over a dark, slightly uneven ground."""
     x, y = _warped(canvas, rng, 0.5, 4)
     ground = 46 + 5 * canvas.clouds(rng, 4, 3) + 1.5 * canvas.noise(rng, 200)
-    shadow = grid_wires(canvas, x - 4, y - 6)[1]
+    shadow = _grid_wires(canvas, x - 4, y - 6)[1]
     ground = ground * (1 - 0.35 * canvas.blur(shadow, 1.5))
-    level, cover = grid_wires(canvas, x, y)
+    level, cover = _grid_wires(canvas, x, y)
     level *= 1 + 0.05 * canvas.clouds(rng, 10, 2) + 0.06 * canvas.noise(rng, 220)
     steel = (0.99, 1.0, 1.03)
     image = tinted(ground + (level - ground) * cover, steel)
-    lamps = light(canvas, rng, slope=0.06)
-    return Scene(canvas, image, lamps, sensor(canvas, rng, 1.6), ground=tinted(ground, steel))
+    lamps = lighting(canvas, rng, slope=0.06)
+    return Scene(canvas, image, lamps, sensor_noise(canvas, rng, 1.6), ground=tinted(ground, steel))
 
 
 def cells(canvas: Canvas, rng: Generator, x: Array, y: Array, pitch: float) -> Array:
@@ -106,10 +108,10 @@ def leather(canvas: Canvas, rng: Generator) -> Scene:
     level = 1 + 0.22 * np.clip(relief, -1.0, 1.4) - 0.12 * np.clip(1 - wall, 0, 1)
     level += 0.03 * canvas.clouds(rng, 3, 3) + 0.05 * canvas.noise(rng, 200)
     image = tinted(level, (116, 78, 65))
-    return Scene(canvas, image, light(canvas, rng, slope=0.08), sensor(canvas, rng, 1.6))
+    return Scene(canvas, image, lighting(canvas, rng, slope=0.08), sensor_noise(canvas, rng, 1.6))
 
 
-TILE_SIDE = 208.0  # units from joint to joint
+_TILE_SIDE = 208.0  # units from joint to joint
 
 
 def tile(canvas: Canvas, rng: Generator) -> Scene:
@@ -120,13 +122,13 @@ def tile(canvas: Canvas, rng: Generator) -> Scene:
     faint = np.clip(canvas.clouds(rng, 34, 2) - 0.3, 0, 1)
     level = 196 - 112 * dark - 34 * faint * (1 - dark) + 4 * canvas.noise(rng, 250) + 0.4 * bend
     image = tinted(level, (1.0, 0.99, 0.965))
-    px, py = rng.uniform(0, TILE_SIDE, 2).astype(np.float32)
-    gap = np.minimum(*(np.abs((c % TILE_SIDE) - TILE_SIDE / 2) for c in (canvas.x + px, canvas.y + py)))
+    px, py = rng.uniform(0, _TILE_SIDE, 2).astype(np.float32)
+    gap = np.minimum(*(np.abs((c % _TILE_SIDE) - _TILE_SIDE / 2) for c in (canvas.x + px, canvas.y + py)))
     joint = canvas.inside(gap - 2.2, 1.2)
     bevel = np.clip(1 - np.abs(gap - 4.0) / 1.8, 0, 1)
     image += grey(bevel * 16)
     grout = tinted(128 + 7 * canvas.noise(rng, 160), (1.0, 0.98, 0.95))
-    return Scene(canvas, over(image, grout, joint), light(canvas, rng, slope=0.05), sensor(canvas, rng))
+    return Scene(canvas, over(image, grout, joint), lighting(canvas, rng, slope=0.05), sensor_noise(canvas, rng))
 
 
 def wood(canvas: Canvas, rng: Generator) -> Scene:
@@ -142,4 +144,4 @@ def wood(canvas: Canvas, rng: Generator) -> Scene:
     level = 1 + 0.06 * figure + 0.045 * broad + 0.05 * thin + 0.035 * hair - 0.17 * pores
     level += 0.02 * canvas.clouds(rng, 3, 2)
     image = tinted(level, (176, 120, 76)) + tinted(4 * broad, (0.4, 0, -0.6))
-    return Scene(canvas, image, light(canvas, rng, slope=0.05), sensor(canvas, rng))
+    return Scene(canvas, image, lighting(canvas, rng, slope=0.05), sensor_noise(canvas, rng))

@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 from clgan_lib.data import Category, load_category
 from clgan_lib.detection import detect_map
 from clgan_lib.exhibits import examples, figures, k_sweep, protocols, tables, threshold_free, verify
-from clgan_lib.interop import experiment_archive, map_files, map_import
+from clgan_lib.interop import cli, experiment_archive, map_files, map_import
 from clgan_lib.metrics import pixel_metrics
 from clgan_lib.runs import execution, record
 from clgan_lib.runs.config import RunConfig
@@ -43,7 +43,7 @@ def save(folder: Path, name: str, values: np.ndarray, kind: str = "npy") -> None
     )
 
 
-def take(folder: Path, root: Path, **settings: object) -> map_import.Imported:
+def take(folder: Path, root: Path, **settings: object) -> map_import.ImportSummary:
     base = {"method": "Stranger", "source": "a test", "category": "nut", "experiment": "e"}
     return map_import.import_maps(
         folder, **{**base, "data_root": str(root), "results_root": str(root / "r"), **settings}
@@ -160,7 +160,7 @@ def test_what_cannot_be_imported_at_all_is_said(tiny_root: Path, capsys: pytest.
         "--source",
         "s",
     ]
-    assert map_import.main([*command, "--category", "nut", "--data", str(tiny_root)]) == 1
+    assert cli.main([*command, "--category", "nut", "--data", str(tiny_root)]) == 2
     assert "holds no .npy" in capsys.readouterr().err
     with pytest.raises(ValueError, match="method"):
         take(tiny_root, tiny_root, method="../up")
@@ -173,8 +173,7 @@ def test_an_import_stands_in_tables_and_figures(tiny_root: Path) -> None:
     execution.execute(RunConfig(model="blur", image_size=32, holdout=3, **settings))  # type: ignore[arg-type]
     command = ["--results", str(tiny_root / "r"), "import", str(tiny_root / "maps"), "--method", "Stranger"]
     assert (
-        map_import.main([*command, "--source", "s", "--category", "nut", "--data", str(tiny_root), "--experiment", "e"])
-        == 0
+        cli.main([*command, "--source", "s", "--category", "nut", "--data", str(tiny_root), "--experiment", "e"]) == 0
     )
     frame = tables.collect(tiny_root / "r", "e")
     rows = [row.cells[1].text for row in tables.table3(frame).rows]
@@ -193,6 +192,15 @@ def test_an_import_stands_in_tables_and_figures(tiny_root: Path) -> None:
     titles = [axis.get_title() for axis in figures.reconstructions(chosen).axes]
     assert titles == ["input", "blur"]  # nothing is drawn for who draws nothing
     assert [a.get_ylabel() for a in figures.detections(chosen).axes] == ["image", "truth", "Stranger", "blur"]
+
+
+@pytest.mark.parametrize("method", ["PatchCore lite", "SPADE-50", "50 nearest", "部品 (v2)"])
+def test_a_method_keeps_its_display_name(method: str, tiny_root: Path) -> None:
+    for name, values in scores_of(tiny_root).items():
+        save(tiny_root / "maps", name, values)
+    folder = take(tiny_root / "maps", tiny_root, method=method).folder
+    assert folder == tiny_root / "r/e" / method / "nut/seed0"
+    assert [row.cells[1].text for row in tables.table3(tables.collect(tiny_root / "r", "e")).rows][0] == method
 
 
 def test_an_import_that_is_refused_leaves_the_earlier_one(tiny_root: Path) -> None:
@@ -223,12 +231,12 @@ def test_an_archive_gives_the_same_tables_and_holds_no_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     experiment = made(tmp_path / "here")
-    archive = experiment_archive.export(experiment, tmp_path / "out.zip")
+    archive = experiment_archive.pack(experiment, tmp_path / "out.zip")
     with zipfile.ZipFile(archive) as pack:
         assert "CC BY-NC-SA" in pack.read("LICENCE.txt").decode()
         with np.load(pack.open("clgan/bottle/seed0/maps.npz")) as stored:
             assert not set(stored.files) & {"images", "reconstructions", "masks"} and "dual_threshold" in stored.files
-    assert map_import.main(["--results", str(tmp_path / "there"), "restore", str(archive)]) == 0
+    assert cli.main(["--results", str(tmp_path / "there"), "restore", str(archive)]) == 0
     assert "no maps.npz" in capsys.readouterr().out and not list((tmp_path / "there").rglob("*.npz"))
     assert everything(tmp_path / "there") == everything(tmp_path / "here")
     assert not examples.examples(tmp_path / "there", tables.collect(tmp_path / "there", "fake"))
@@ -253,10 +261,10 @@ def test_an_archive_gives_the_same_tables_and_holds_no_picture(
 
 def test_free_data_goes_in_whole_and_the_archive_is_reproducible(tmp_path: Path) -> None:
     fake_run(tmp_path / "here", "clgan", "bottle")
-    first = experiment_archive.export(tmp_path / "here/fake", tmp_path / "a.zip")
-    second = experiment_archive.export(tmp_path / "here/fake", tmp_path / "b.zip")
+    first = experiment_archive.pack(tmp_path / "here/fake", tmp_path / "a.zip")
+    second = experiment_archive.pack(tmp_path / "here/fake", tmp_path / "b.zip")
     assert first.read_bytes() == second.read_bytes()
-    assert map_import.main(["--results", str(tmp_path / "there"), "restore", str(first)]) == 0
+    assert cli.main(["--results", str(tmp_path / "there"), "restore", str(first)]) == 0
     assert examples.examples(tmp_path / "there", tables.collect(tmp_path / "there", "fake"))[0].category == "bottle"
 
 
@@ -271,7 +279,7 @@ def rewritten(archive: Path, change: dict[str, bytes]) -> Path:
 
 def test_an_altered_archive_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     fake_run(tmp_path / "here", "clgan", "bottle")
-    archive = experiment_archive.export(tmp_path / "here/fake", tmp_path / "a.zip")
+    archive = experiment_archive.pack(tmp_path / "here/fake", tmp_path / "a.zip")
     altered = rewritten(archive, {"clgan/bottle/seed0/scores.csv": b"name\n"})
     with pytest.raises(ValueError, match=r"scores\.csv is not what the manifest says"):
         experiment_archive.restore(altered, tmp_path / "r")
@@ -303,24 +311,24 @@ def test_an_altered_archive_is_refused_before_anything_is_written(tmp_path: Path
 def test_measuring_again_brings_an_old_run_up_to_date(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = fake_run(tmp_path, "clgan", "bottle")
     old = record.read_record(folder).content()
-    assert map_import.main(["--results", str(tmp_path), "measure", "fake"]) == 0
+    assert cli.main(["--results", str(tmp_path), "measure", "fake"]) == 0
     new = record.read_record(folder).content()
     assert "AUPRO_0.3" not in old["ranking"] and "AUPRO_0.3" in new["ranking"]
     assert new["ranking"]["AUROC"] == pytest.approx(old["ranking"]["AUROC"])
     for name, averages in old["scores"].items():
         assert {a: pytest.approx(v) for a, v in averages.items()} == new["scores"][name]
     assert new["time"] == old["time"] and new["config"] == old["config"]
-    assert map_import.main(["--results", str(tmp_path), "measure", "nosuch"]) == 1
+    assert cli.main(["--results", str(tmp_path), "measure", "nosuch"]) == 2
     assert "nosuch holds no maps.npz to measure" in capsys.readouterr().err
 
 
 def test_a_map_is_opened_once_and_only_the_last_file_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(3):
         np.savez(tmp_path / f"{i}.npz", names=[f"a/{i}", f"b/{i}"], maps=np.full((2, 4, 4), i))
-    reader, shelf, opened = map_files.Reader(), map_files.scan(tmp_path), []
+    reader, index, opened = map_files.MapReader(), map_files.index_maps(tmp_path), []
     load = np.load
     monkeypatch.setattr(np, "load", lambda file, **k: opened.append(file) or load(file, **k))
-    for name in sorted(shelf.maps, key=lambda n: n[-1]):
-        assert reader.read(shelf.maps[name]).mean() == int(name[-1])
-    assert len(opened) == 3 and reader.opened == 6
+    for name in sorted(index.maps, key=lambda n: n[-1]):
+        assert reader.read(index.maps[name]).mean() == int(name[-1])
+    assert len(opened) == 3
     shutil.rmtree(tmp_path)

@@ -1,17 +1,25 @@
-"""An audited table in the paper's layout, its impossible and suspicious cells marked by colour and by symbol."""
+"""An audited table with its impossible and suspicious cells marked, its findings as sentences, its bounds as a figure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from clgan_lib.audit.cell_checks import IMPOSSIBLE, SUSPICIOUS, Finding
+from clgan_lib.audit.table import MEAN
+from clgan_lib.render.style import OKABE_ITO, STYLE, captioned
 from clgan_lib.render.table import Cell, Kind, Row, Table
 
-SYMBOLS = {IMPOSSIBLE: "✗", SUSPICIOUS: "?"}
-LEGEND = f"{SYMBOLS[IMPOSSIBLE]} impossible, {SYMBOLS[SUSPICIOUS]} suspicious, with the number of the finding."
+_SYMBOLS = {IMPOSSIBLE: "✗", SUSPICIOUS: "?"}
+_LEGEND = f"{_SYMBOLS[IMPOSSIBLE]} impossible, {_SYMBOLS[SUSPICIOUS]} suspicious, with the number of the finding."
+
+_PANELS = {"F1 against P and R": "F1: what P and R allow", "IoU against F1": "IoU: what F1, P and R allow"}
 
 
 def marked(table: pd.DataFrame, findings: pd.DataFrame, name: str, caption: str = "") -> Table:
@@ -40,39 +48,38 @@ def marked(table: pd.DataFrame, findings: pd.DataFrame, name: str, caption: str 
         numbers = [cells.get((*line, column), Cell("")) for column in columns]
         body.append(Row([*(Cell(text) for text in line), *numbers], opens=line[0] != last))
         last = line[0]
-    return Table(name, f"{caption} {LEGEND}".strip(), [*rows, *columns], body, labels=2)
+    return Table(name, f"{caption} {_LEGEND}".strip(), [*rows, *columns], body, labels=2)
 
 
 def _mark(cell: Cell, number: int, item: Finding) -> Cell:
     """The cell with one more finding; impossible outweighs suspicious."""
     kind: Kind = "impossible" if IMPOSSIBLE in (item.verdict, cell.kind) else "suspicious"
-    return Cell(f"{cell.text} {SYMBOLS[item.verdict]}{number}", kind, f"{cell.remark}{number}. {item.sentence} ")
+    return Cell(f"{cell.text} {_SYMBOLS[item.verdict]}{number}", kind, f"{cell.remark}{number}. {item.sentence} ")
 
 
-def marked_subsets(found: pd.DataFrame, name: str = "subsets", caption: str = "") -> Table:
+def marked_subsets(results: pd.DataFrame) -> Table:
     """The result of ``subsets``: per subset and model the highest possible ACC, marked where the printed one is impossible.
 
     An empty cell is marked where P, R, F1 and IoU are impossible already; "yes" stands where no bound was needed.
     """
-    models = list(dict.fromkeys(found["model"] + found["published"].map(" {:.2f}".format)))
+    models = list(dict.fromkeys(results["model"] + results["published"].map(" {:.2f}".format)))
     body = []
-    for keys, part in found.groupby(["subset", "images", "area"], sort=False):
+    for (subset, images, area), part in results.groupby(["subset", "images", "area"], sort=False):
         numbers = []
         for high, possible in zip(part["high"], part["possible"], strict=True):
             text = "" if np.isnan(high) else "yes" if high >= 100 else f"at most {high:.2f}"
-            numbers.append(Cell(text) if possible else Cell(f"{text} {SYMBOLS[IMPOSSIBLE]}".strip(), "impossible"))
-        subset, images, area = keys
+            numbers.append(Cell(text) if possible else Cell(f"{text} {_SYMBOLS[IMPOSSIBLE]}".strip(), "impossible"))
         body.append(Row([Cell(str(subset)), Cell(str(images)), Cell(f"{area:.1f} %"), *numbers]))
-    return Table(name, caption, ["subset", "images", "area", *models], body)
+    return Table("subsets", "", ["subset", "images", "area", *models], body)
 
 
 def sentences(findings: pd.DataFrame) -> str:
-    """A Markdown list: first what is not consistent, with its number; then what was found of the table as a whole."""
+    """A Markdown list: first what is not consistent, with its number; then the findings about the table as a whole."""
     marks, rest = [], []
     for number, item in _findings(findings):
         place = " / ".join(part for part in (item.model, item.category, item.metric) if part) or item.check
         if number:
-            marks.append(f"- **{SYMBOLS[item.verdict]}{number}** {place}: {item.sentence}")
+            marks.append(f"- **{_SYMBOLS[item.verdict]}{number}** {place}: {item.sentence}")
         elif not item.metric:
             rest.append(f"- {place}: {item.sentence}")
     return "\n".join([*marks, *rest]) + "\n"
@@ -82,3 +89,33 @@ def _findings(findings: pd.DataFrame) -> Iterator[tuple[int, Finding]]:
     for row in findings.to_dict("records"):
         number = int(row.pop("number"))
         yield number, Finding(**{str(name): value for name, value in row.items()})
+
+
+def bounds_figure(findings: pd.DataFrame) -> Figure:
+    """One line per column of the main table: a bar from the lowest to the highest possible number, and the printed one.
+
+    Args:
+        findings: what ``audit`` found.
+    """
+    rows = findings[findings["k"].isna() & (findings["category"] != MEAN)]
+    names = list((rows["model"] + "  " + rows["category"])[rows["check"].isin(_PANELS)].unique())
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(9, 1 + 0.2 * len(names)), sharey=True, squeeze=False)
+        for axis, (check, title) in zip(axes[0], _PANELS.items(), strict=True):
+            _panel(axis, rows[rows["check"] == check], names)
+            axis.set(title=title, xlabel="percent", xlim=(0, None))
+        axes[0, 0].invert_yaxis()
+    return captioned(
+        figure, "Every averaging stays within the bars. Dots: as printed; crosses: outside, hence impossible."
+    )
+
+
+def _panel(axis: Axes, rows: pd.DataFrame, names: list[str]) -> None:
+    place = [names.index(name) for name in rows["model"] + "  " + rows["category"]]
+    axis.barh(place, rows["high"] - rows["low"], left=rows["low"], height=0.7, color=OKABE_ITO[5], alpha=0.55)
+    wrong = (rows["verdict"] == IMPOSSIBLE).to_numpy()
+    for mask, marker, colour, size in ((~wrong, "o", OKABE_ITO[6], 18), (wrong, "X", OKABE_ITO[1], 70)):
+        where = [at for at, use in zip(place, mask, strict=True) if use]
+        axis.scatter(rows["published"][mask], where, marker=marker, color=colour, s=size, zorder=3)
+    axis.set_yticks(range(len(names)), names)
+    axis.margins(y=0.01)

@@ -1,0 +1,272 @@
+"""The command line `clgan`: one function per command, which imports what it needs when it is called.
+
+Built on click, which papermill needs anyway; typer and cyclopts would bring six more packages each. An error is one line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+import click
+
+from clgan_lib.paths import RESULTS, safe_name
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: of the command line; None takes those of the process.
+
+    Returns:
+        The exit status: 0; 1 if a command found unreadable images or differences; 2 after an error; 130 after Ctrl-C.
+    """
+    where, hint = "clgan", ""
+    try:
+        return commands.main(arguments, where, standalone_mode=False) or 0
+    except click.Abort:
+        click.echo("clgan: stopped", err=True)
+        return 130
+    except click.ClickException as error:
+        message, context = error.format_message(), getattr(error, "ctx", None)
+        where = context.command_path if context else where
+        hint = f" See {where} --help"
+    except (ValueError, OSError, RuntimeError, ImportError, MemoryError) as error:
+        message = str(error) or type(error).__name__
+    click.echo(f"{where}: {' '.join(message.split())}{hint}", err=True)
+    return 2
+
+
+def _results_root() -> str:
+    """The folder given before the command: the default after it."""
+    return click.get_current_context().find_root().params["results_root"]
+
+
+_RESULTS_HELP = "Folder that holds the experiments; may stand before or after the command."
+_results = click.option("--results", "--results-root", "results_root", default=_results_root, help=_RESULTS_HELP)
+_category = click.option("--category", required=True, help="Product of the data set.")
+_data_root = click.option("--data-root", "--data", default="", help="Data set, MVTec AD layout; empty: embedded data.")
+_leave_out = click.option("--leave-out", multiple=True, help="Defect type left out of the scores; may be repeated.")
+
+
+class _RunCommand(click.Command):
+    """A command with the fields of `RunConfig` as options; that module (and torch) is imported for this command alone."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The options that the function has, and one for each other field."""
+        from clgan_lib.runs.config import RunConfig
+
+        fields, given = RunConfig.model_fields, {parameter.name for parameter in self.params}
+        self.params += [_field_option(name, field) for name, field in fields.items() if name not in given]
+        return super().get_params(ctx)
+
+
+def _field_option(name: str, field: FieldInfo) -> click.Option:
+    """An option with the name, type, default and description of a field."""
+    flag = f"--{name.replace('_', '-')}"
+    choices = get_origin(field.annotation) is Literal
+    return click.Option(
+        [f"{flag}/--no-{flag[2:]}" if field.annotation is bool else flag],
+        type=click.Choice(get_args(field.annotation)) if choices else field.annotation,
+        default=field.default,
+        show_default=field.default != "",
+        help=" ".join((field.description or "").replace("`", "").split()),
+    )
+
+
+def _read_pairs(context: click.Context, parameter: click.Parameter, pairs: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs as a dict: a value is JSON (a number, true, a list), or else a text."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, sign, text = pair.partition("=")
+        if not (name and sign):
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE, such as width=16.", context, parameter)
+        try:
+            options[name] = json.loads(text)
+        except ValueError:
+            options[name] = text
+    return options
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--results", "--results-root", "results_root", default=str(RESULTS), help=_RESULTS_HELP)
+@click.pass_context
+def commands(context: click.Context, results_root: str) -> None:
+    """Train, apply and compare models that detect surface defects.
+
+    `make benchmark` runs a whole experiment; `clgan COMMAND --help` explains a command.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+@commands.command(cls=_RunCommand)
+@_data_root
+@click.option("--options", "-o", multiple=True, metavar="NAME=VALUE", callback=_read_pairs,
+              help="Option of the model, such as -o width=16; may be repeated.")  # fmt: skip
+@_leave_out
+@_results
+def run(**fields: Any) -> None:
+    """Train and evaluate one model.
+
+    It does what notebook 10 does. A run that was stopped continues from its checkpoint; a finished one is repeated.
+
+    \b
+    clgan run --model clgan_rc --category bottle --data-root /data/mvtec_ad --image-size 128 --budget 10000
+    clgan run --category tile -o width=16 -o batch_size=4      (CLGAN on the embedded data)
+    """
+    from clgan_lib.runs.config import RunConfig
+    from clgan_lib.runs.execution import execute
+
+    config = RunConfig(**fields | {"leave_out": list(fields["leave_out"])})
+    record = execute(config)
+    click.echo(f"{config.folder}\nmean over the defective test images, percent:")
+    for detector, averages in record.scores.items():
+        click.echo(f"  {detector}: " + ", ".join(f"{name} {value:.1f}" for name, value in averages["image"]))
+    click.echo(f"without a threshold: AUROC {record.ranking['AUROC']:.3f}, AP {record.ranking['AP']:.3f}")
+
+
+@commands.command()
+@click.argument("run")
+@click.argument("images")
+@click.argument("out")
+@click.option("--detector", type=click.Choice(["auto", "calibrated", "dual_threshold", "native"]), default="auto",
+              show_default=True,
+              help="Of the masks; auto: by the model's own threshold, or else the calibrated one.")  # fmt: skip
+def inspect(run: str, images: str, out: str, detector: Any) -> int:
+    """Find defects in a folder of images.
+
+    RUN is a run folder or its weights.safetensors, IMAGES a folder of images of any size, OUT the folder to write: masks/,
+    overlays/, scores.csv and inspection.json. The exit status is 1 if an image could not be read.
+    """
+    from clgan_lib.interop.inspection import inspect_folder
+
+    table = inspect_folder(run, images, out, detector=detector)
+    unreadable = table[table["verdict"] == "unreadable"]
+    for name, problem in zip(unreadable["name"], unreadable["problem"], strict=True):
+        click.echo(f"{name}: {problem}", err=True)
+    click.echo(f"{len(table)} images, {(table['verdict'] == 'defective').sum()} defective: {Path(out) / 'scores.csv'}")
+    return int(len(unreadable) > 0)
+
+
+@commands.command()
+@click.argument("run")
+@click.argument("file", metavar="FILE.onnx")
+def export(run: str, file: str) -> None:
+    """Write a trained model as ONNX.
+
+    RUN is a run folder or its weights.safetensors. The file is compared with PyTorch before it is written. Needs the extra
+    `export`: pip install -e ".[export]"
+    """
+    from clgan_lib.interop import onnx_export
+
+    differences = onnx_export.export(run, file)
+    click.echo(f"{file}: " + ", ".join(f"{name} differs by at most {value:.1g}" for name, value in differences.items()))
+
+
+@commands.command("import")
+@click.argument("maps")
+@click.option("--method", required=True, help="Name of the method in tables, such as 'PatchCore lite'.")
+@click.option("--source", required=True, help="Program, version and training, in words.")
+@_category
+@_data_root
+@click.option("--experiment", default="imported", show_default=True, help="Experiment that the run becomes part of.")
+@_leave_out
+@_results
+def import_(maps: str, leave_out: tuple[str, ...], **settings: Any) -> None:
+    """Score anomaly maps of another program.
+
+    MAPS is a folder with one .npy, .npz or .tiff file per test image, such as broken_large/003.npy.
+
+    \b
+    clgan import MAPS --method PaDiM --source "anomalib 2.7.0" --category bottle --data-root /data/mvtec_ad
+    """
+    from clgan_lib.interop.map_import import import_maps
+
+    click.echo(import_maps(maps, leave_out=list(leave_out), **settings))
+
+
+@commands.command()
+@click.argument("maps")
+@_category
+@click.option("--data-root", "--data", required=True, help="Data set, MVTec AD layout.")
+@_leave_out
+def rank(maps: str, **settings: Any) -> None:
+    """Rank anomaly maps at the images' own size.
+
+    MAPS is a folder as for `clgan import`. One map is in memory at a time.
+    """
+    from clgan_lib.interop.native_resolution import native_measures
+
+    measures = native_measures(maps, **settings)
+    for name, problem in measures.pop("problems"):
+        click.echo(f"{name}: {problem}", err=True)
+    click.echo("\n".join(f"{name}: {value}" for name, value in measures.items()))
+
+
+@commands.command()
+@click.argument("experiment")
+@_results
+def measure(experiment: str, results_root: str) -> None:
+    """Measure finished runs again, from their maps.
+
+    The runs of EXPERIMENT get the measures of this version.
+    """
+    from clgan_lib.interop.map_import import measure as measure_run
+
+    folder = Path(results_root, safe_name(experiment, "experiment"))
+    runs = sorted(path.parent for path in folder.glob("*/*/seed*/maps.npz"))
+    if not runs:
+        raise FileNotFoundError(f"{folder} holds no maps.npz to measure; name an experiment that has them")
+    for each in runs:
+        ranking = measure_run(each).ranking
+        click.echo(f"{each}: AUROC {ranking['AUROC']:.3f}, AUPRO {ranking['AUPRO_0.3']:.3f}")
+
+
+@commands.command()
+@click.argument("experiment")
+@click.argument("file", metavar="ARCHIVE.zip")
+@_results
+def archive(experiment: str, file: str, results_root: str) -> None:
+    """Pack an experiment to publish it.
+
+    The archive holds the runs of EXPERIMENT with checksums, without images that belong to others.
+    """
+    from clgan_lib.interop import experiment_archive
+
+    click.echo(experiment_archive.pack(Path(results_root, safe_name(experiment, "experiment")), Path(file)))
+
+
+@commands.command()
+@click.argument("file", metavar="ARCHIVE.zip")
+@click.option("--data-root", "--data", default="", help="The data set, for images that the archive may not hold.")
+@_results
+def restore(file: str, data_root: str, results_root: str) -> None:
+    """Check and unpack an archive."""
+    from clgan_lib.interop import experiment_archive
+
+    folders = experiment_archive.restore(Path(file), Path(results_root), data_root)
+    click.echo("\n".join(map(str, folders)))
+    if not all((folder / "maps.npz").is_file() for folder in folders):
+        click.echo("Some have no maps.npz; if the archive has, remove these folders and restore again with --data-root")
+
+
+@commands.command()
+@click.argument("experiments", nargs=-1)
+@click.option("--maps", is_flag=True, help="Measure each metrics.json again from its maps.npz, too.")
+@_results
+def verify(experiments: tuple[str, ...], maps: bool, results_root: str) -> int:
+    """Compare committed tables with their runs.
+
+    EXPERIMENTS are compared with all their runs. Without a name, the tables in git are compared with the runs in git, or
+    outside a checkout every experiment. The exit status is 1 if there is a difference.
+    """
+    from clgan_lib.exhibits.verify import check
+
+    return min(1, check(experiments, maps=maps, results_root=results_root))

@@ -1,0 +1,74 @@
+"""What all widgets share: callbacks whose errors are shown, sliders that wait until they are let go, drop-down lists."""
+
+from __future__ import annotations
+
+import html
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import ipywidgets as ipw
+
+from clgan_lib.lab.svg import Drawing
+
+ERROR = (
+    "<div class='clgan-error' style='border-left: 4px solid #D55E00; background: rgba(213, 94, 0, .1); padding: 4px 12px; "
+    "line-height: 1.5'><b>{words}</b><details><summary>where</summary>"
+    "<pre style='font-size: 11px; line-height: 1.3'>{trace}</pre></details></div>"
+)
+
+
+class Live:
+    """Runs a drawing function whenever a control changes, and shows its error where the reader looks.
+
+    ipywidgets sends a callback's error to a log that nobody has open. Here it appears in the widget, and is raised again so
+    that the log, a test and plain Python see it too.
+
+    Args:
+        draw: takes nothing, reads the controls itself, returns what is to be seen. Run once at once.
+        controls: widgets with a `value`.
+
+    Attributes:
+        message: shows the last error; empty while all is well.
+        picture: shows the last drawing.
+    """
+
+    def __init__(self, draw: Callable[[], Drawing], controls: Iterable[ipw.Widget] = ()) -> None:
+        self.message, self.picture = ipw.HTML(), ipw.HTML()
+        self._draw, self._quiet = draw, False
+        for control in controls:
+            control.observe(lambda change: self.run(), names="value")
+        self.run()
+
+    def run(self, action: Callable[[], Any] = lambda: None) -> None:
+        """Do something (by default nothing), then draw once, however many controls it has changed."""
+        if self._quiet:
+            return
+        self._quiet = True
+        try:
+            action()
+            self.show()
+        except Exception as error:
+            words, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
+            self.message.value = ERROR.format(words=html.escape(words), trace=html.escape(trace))
+            raise
+        finally:
+            self._quiet = False
+        if self.message.value:
+            self.message.value = ""
+
+    def show(self) -> None:
+        """Draw at once, within a longer action."""
+        self.picture.value = self._draw()._repr_svg_()
+
+
+def slider(kind: Any, value: float, low: float, high: float, step: float, name: str, *, label: int = 60) -> Any:
+    """A slider that reports when it is let go, not on every pixel of its way; `kind` is an ipywidgets class."""
+    look = {"layout": ipw.Layout(width="300px"), "style": {"description_width": f"{label}px"}}
+    return kind(value, min=low, max=high, step=step, description=name, continuous_update=False, **look)
+
+
+def dropdown(options: Any, name: str, *, width: str) -> ipw.Dropdown:
+    """A drop-down list."""
+    layout, style = ipw.Layout(width=width), {"description_width": "70px"}
+    return ipw.Dropdown(options=options, description=name, layout=layout, style=style)

@@ -15,6 +15,8 @@ from clgan_lib.runs.config import EMBEDDED
 UNLIKE = 10.0  # residual outside the defects, percent of the range: above it colours or shapes of the product are wrong
 STANDS_OUT = 2.0  # residual inside the defects over that outside: below it a threshold has little to separate
 COPIED = 5.0  # residual inside the defects, percent of the range: below it, defects are reconstructed, too
+EARLY_IMAGES = 1000  # a training shorter than this is called early
+EARLY = " That is early in its training: the shape of the product comes first, its colours and fine patterns later."
 CHANCE = 0.6  # AUROC below this ranks pixels little better than chance, which is 0.5
 NEXT = 3  # proposals shown at most
 
@@ -108,6 +110,7 @@ def _clgan(paper: pd.DataFrame, published: pd.DataFrame | None) -> str:
     text += ", little better than chance" if auroc < CHANCE else ""
     text += f", after {seen:.0f} training images a run." if np.isfinite(seen) else "."
     printed = _printed(mine, published)
+    text += EARLY if seen < EARLY_IMAGES else ""
     text += f" The paper's Table 3 has F1 {printed:.1f} % here." if np.isfinite(printed) else ""
     inside, outside = (100 * _means(mine, name)["clgan"] for name in ("inside", "outside"))
     return f"{text} {_reason(inside, outside)}".strip()

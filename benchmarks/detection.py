@@ -26,18 +26,18 @@ Pictures = NDArray[np.uint8]
 
 
 def pictures(count: int, size: int) -> tuple[Pictures, Pictures]:
-    """Images and what a model may redraw of them: smooth, noisy, a defect missing; ``(N, S, S, 3)`` each."""
+    """Images and what a model may reconstruct from them: smooth, noisy, a defect missing; ``(N, S, S, 3)`` each."""
     rng = np.random.default_rng(0)
     smooth = [cv2.GaussianBlur(rng.integers(0, 256, (size, size, 3), dtype=np.uint8), (0, 0), 3) for _ in range(count)]
     images = np.stack(smooth)
-    redrawn = np.clip(images + rng.integers(-8, 9, images.shape), 0, 255).astype(np.uint8)
+    reconstructed = np.clip(images + rng.integers(-8, 9, images.shape), 0, 255).astype(np.uint8)
     images[:, size // 4 : size // 2, size // 4 : size // 3] //= 2
-    return images, redrawn
+    return images, reconstructed
 
 
-def plain(image: Pictures, redrawn: Pictures, k: float = 3.0) -> NDArray[np.bool_]:
+def plain(image: Pictures, reconstructed: Pictures, k: float = 3.0) -> NDArray[np.bool_]:
     """Eq. 7 to 10 as a first version has them: float64, NumPy's mean and sigma, OpenCV's blur and closing."""
-    a, b = (cv2.GaussianBlur(x.astype(np.float64) / 255, (5, 5), 0) for x in (image, redrawn))
+    a, b = (cv2.GaussianBlur(x.astype(np.float64) / 255, (5, 5), 0) for x in (image, reconstructed))
     difference = cv2.GaussianBlur(np.abs(a - b), (5, 5), 0)
     channels = difference >= difference.mean((0, 1)) + k * difference.std((0, 1))
     gray = channels @ np.array(LUMA)
@@ -49,9 +49,9 @@ def postprocessing(sizes: list[int], count: int, repeats: int, device: torch.dev
     """The table of eq. 7 to 10 alone."""
     rows = []
     for size in sizes:
-        images, redrawn = pictures(count, size)
-        a, b = (to_float(torch.from_numpy(x).permute(0, 3, 1, 2)).to(device) for x in (images, redrawn))
-        pairs = list(zip(images, redrawn, strict=True))
+        images, reconstructed = pictures(count, size)
+        a, b = (to_float(torch.from_numpy(x).permute(0, 3, 1, 2)).to(device) for x in (images, reconstructed))
+        pairs = list(zip(images, reconstructed, strict=True))
         sides: dict[str, Callable[[], object]] = {
             "image by image": lambda pairs=pairs: [detect(x, y).mask for x, y in pairs],
             f"a batch on {device.type}": lambda a=a, b=b: detect_batch(a, b),
@@ -85,8 +85,8 @@ def end_to_end(
             if device.type == "cuda":
                 floats = floats.contiguous(memory_format=torch.channels_last)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                redrawn = model.reconstruct(floats)
-            detect_batch(floats, to_float(to_uint8(redrawn))).cpu()
+                reconstructed = model.reconstruct(floats)
+            detect_batch(floats, to_float(to_uint8(reconstructed))).cpu()
 
         seconds = common.paired({"run": run}, repeats, warmup=2)["run"]
         plain = fresh_model(config)

@@ -134,17 +134,19 @@ def table4(count: int, size: int, how_many: int, repeats: int) -> None:
     rng = np.random.default_rng(0)
     pictures = (255 * maps(count, size)[0][..., None].repeat(3, 3)).astype(np.uint8)
     truths = maps(count, size)[1]
-    redrawn = np.clip(pictures + rng.integers(-6, 7, pictures.shape) + 40 * truths[..., None], 0, 255).astype(np.uint8)
+    reconstructed = np.clip(pictures + rng.integers(-6, 7, pictures.shape) + 40 * truths[..., None], 0, 255).astype(
+        np.uint8
+    )
     ks = list(np.linspace(2, 5, how_many).round(2))
 
     def swept(chosen: list[float]) -> list[float]:
-        found = sweep([residual(a, b) for a, b in zip(pictures, redrawn, strict=True)], truths, chosen)
+        found = sweep([residual(a, b) for a, b in zip(pictures, reconstructed, strict=True)], truths, chosen)
         return list(found["F1"])
 
     def one_by_one() -> list[float]:
         scores = []
         for k in ks:
-            masks = [threshold(residual(a, b), k).mask for a, b in zip(pictures, redrawn, strict=True)]
+            masks = [threshold(residual(a, b), k).mask for a, b in zip(pictures, reconstructed, strict=True)]
             scores.append(metrics_from_counts(counts(np.stack(masks), truths))["F1"])
         return scores
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 
 # The symmetries of a product. "flips": mirrored left-right and up-down (so also half a turn); "quarters": quarter turns.
 SYMMETRIES = ("none", "flips", "quarters", "quarters+flips", "any", "any+flips")
@@ -52,9 +51,11 @@ def turn(images: Tensor, angle: float, mirrored: bool) -> Tensor:
     ``(..., C, S, S)`` float in and out; quarter turns are exact.
     """
     if mirrored:
-        images = transforms.horizontal_flip(images)
+        images = images.flip(-1)
     if angle % 90 == 0:
         return torch.rot90(images, int(angle // 90), (-2, -1))
+    from torchvision.transforms.v2 import functional as transforms  # two seconds that other runs need not pay
+
     size = images.shape[-1]
     margin = size // 4  # a turned square reaches 0.21 S beyond its sides
     padded = transforms.pad(images, [margin], padding_mode="reflect")
@@ -96,6 +97,8 @@ def _augment_one(image: Tensor, symmetry: str, crop: bool) -> Tensor:
         angle, mirrored = allowed[int(torch.randint(len(allowed), ()))]
         image = turn(image, 360 * float(torch.rand(())) if symmetry.startswith("any") else angle, mirrored)
     if crop:
+        from torchvision.transforms.v2 import functional as transforms  # as above
+
         size = image.shape[-1]
         large = round(size * 286 / 256)
         top, left = torch.randint(large - size + 1, (2,)).tolist()

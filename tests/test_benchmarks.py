@@ -103,18 +103,18 @@ def test_a_pilot_is_the_run_it_stands_for(tiny_root: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("k", "k2"), [(3.0, 1.0), (1.0, 0.0), (6.0, 2.0)])
 def test_the_batched_detector_is_the_reference(k: float, k2: float) -> None:
-    images, redrawn = detection.pictures(4, 48)
-    redrawn[3] = images[3]  # no residual at all: nothing is marked
-    a, b = (to_float(torch.from_numpy(x).permute(0, 3, 1, 2)) for x in (images, redrawn))
+    images, reconstructed = detection.pictures(4, 48)
+    reconstructed[3] = images[3]  # no residual at all: nothing is marked
+    a, b = (to_float(torch.from_numpy(x).permute(0, 3, 1, 2)) for x in (images, reconstructed))
     found = detect_batch(a, b, k, k2).numpy()
-    expected = np.stack([detect(x, y, k, k2=k2).mask for x, y in zip(images, redrawn, strict=True)])
+    expected = np.stack([detect(x, y, k, k2=k2).mask for x, y in zip(images, reconstructed, strict=True)])
     assert (found != expected).mean() < 1e-3 and not found[3].any() and expected[:3].any()
 
 
 def test_the_batched_detector_closes_with_zeros_outside() -> None:
-    image, redrawn = np.full((1, 32, 32, 3), 128, np.uint8), np.full((1, 32, 32, 3), 128, np.uint8)
+    image, reconstructed = np.full((1, 32, 32, 3), 128, np.uint8), np.full((1, 32, 32, 3), 128, np.uint8)
     image[0, :4, 0] = image[0, 9:12, 9] = image[0, 9:12, 12] = 255  # at the border, and two strokes that closing joins
-    a, b = (to_float(torch.from_numpy(x).permute(0, 3, 1, 2)) for x in (image, redrawn))
-    assert (detect_batch(a, b)[0].numpy() == detect(image[0], redrawn[0]).mask).all()
+    a, b = (to_float(torch.from_numpy(x).permute(0, 3, 1, 2)) for x in (image, reconstructed))
+    assert (detect_batch(a, b)[0].numpy() == detect(image[0], reconstructed[0]).mask).all()
     with pytest.raises(ValueError, match=r"one shape \(B, 3, H, W\)"):
         detect_batch(a, b[:, :2])

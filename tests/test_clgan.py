@@ -97,7 +97,7 @@ def test_the_learning_rate_is_constant_then_falls_to_zero() -> None:
     assert rates == pytest.approx([2e-4, 2e-4, 1e-4, 0.0])
 
 
-def test_it_learns_to_redraw_what_it_saw() -> None:
+def test_it_learns_to_reconstruct_what_it_saw() -> None:
     torch.manual_seed(0)
     model = CLGAN(**{**TINY, "width": 8}, learning_rate=1e-3)
     y, x = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="ij")
@@ -165,7 +165,7 @@ def test_models_are_found_by_name_and_by_path() -> None:
         build_model("clgan", image_size=32, options={"widht": 3})
 
 
-def test_controls_redraw_without_a_step() -> None:
+def test_controls_reconstruct_without_a_step() -> None:
     torch.manual_seed(0)
     bank = (torch.rand(5, 3, 32, 32) * 255).to(torch.uint8)
     template = build_model("template", image_size=32, options={"neighbours": 1})

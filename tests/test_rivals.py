@@ -246,8 +246,8 @@ def test_udcae_native_by_other_means() -> None:
     model, images = UDCAE(image_size=SIZE, width=8), cloth(3)
     images[0, :, 8:14, 8:14] = 1.0
     found = model.detect_native(images).numpy()
-    for image, redrawn, mask in zip(images.numpy(), model.reconstruct(images).numpy(), found, strict=True):
-        grey = [np.tensordot([0.299, 0.587, 0.114], (x + 1) / 2, 1) for x in (image, redrawn)]
+    for image, reconstructed, mask in zip(images.numpy(), model.reconstruct(images).numpy(), found, strict=True):
+        grey = [np.tensordot([0.299, 0.587, 0.114], (x + 1) / 2, 1) for x in (image, reconstructed)]
         a, b = (ndimage.gaussian_filter(g, 1.1, mode="mirror", radius=2) for g in grey)
         residual = np.abs(a - b)
         marked = np.pad(residual > residual.mean() + 3 * residual.std(), 2)

@@ -30,7 +30,7 @@ CLGAN = {"width": 4, "blocks": 1, "patches": 8, "batch_size": 2}
 
 
 class Native(ReconstructionModel):
-    """Redraws black; its own detector marks the left half of every image; refuses to be used uncalibrated."""
+    """Reconstructs black; its own detector marks the left half of every image; refuses to be used uncalibrated."""
 
     trainable = False
     seen = 0

@@ -7,8 +7,9 @@ defect that is lost in the reduction counts as missed.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -94,7 +95,9 @@ def evaluate(
 @contextmanager
 def _full_precision() -> Iterator[None]:
     """Convolutions in float32, where a GPU would use TF32; networks as torch runs them, not compiled for each batch size."""
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False), torch.compiler.set_stance("force_eager"):
+    can_be_compiled = "torch._dynamo" in sys.modules  # importing it only to forbid it would take a second
+    stance = torch.compiler.set_stance("force_eager") if can_be_compiled else nullcontext()
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False), stance:
         yield
 
 

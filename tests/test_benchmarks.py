@@ -94,7 +94,7 @@ def test_a_pilot_is_the_run_it_stands_for(tiny_root: Path, tmp_path: Path) -> No
         threads=1, device="cpu",
     )  # fmt: skip
     row = pilot.pilot(config, tmp_path / "pictures" / "nut.png")
-    content = execute(config)
+    content = execute(config).content()
     scores = {name: content["scores"][post]["image"]["F1"] for name, post in pilot.POSTPROCESS.items()}
     assert {name: row[name] for name in scores} == scores  # looking at held-out images on the way changes nothing
     assert row["residual_outside"] == 100 * content["residual"]["outside"]

@@ -191,7 +191,7 @@ def test_an_import_stands_in_tables_and_figures(tiny_root: Path) -> None:
             vary(tiny_root / "r", frame, "Stranger")
     titles = [axis.get_title() for axis in figures.reconstructions(chosen).axes]
     assert titles == ["input", "blur"]  # nothing is drawn for who draws nothing
-    assert [a.get_ylabel() for a in figures.detections(chosen).axes] == ["image", "truth", "Stranger", "blur"]
+    assert [a.get_title() for a in figures.detections(chosen).axes] == ["image", "truth", "Stranger", "blur"]
 
 
 @pytest.mark.parametrize("method", ["PatchCore lite", "SPADE-50", "50 nearest", "部品 (v2)"])

@@ -88,7 +88,7 @@ def test_the_residuals_choose_the_reason(inside: float, outside: float, said: st
 
 def test_what_to_run_next_follows_from_what_is_there() -> None:
     poor = text({"clgan": CLGAN, "template": TEMPLATE})
-    assert "train CLGAN on more images (budget); add clgan_rc" in poor and "EXPERIMENT=mvtec_cpu" in poor
+    assert "train CLGAN on more images (budget); add clgan_rc" in poor and "EXPERIMENT=mvtec_evening" in poor
     assert "add the control template" in text({"clgan_rc": RC}, seeds=2)
     whole = {"clgan": CLGAN | {"outside": 0.02}, "clgan_rc": RC, "template": TEMPLATE}
     assert "To run next" not in text(whole, seeds=2, data="mvtec_ad")

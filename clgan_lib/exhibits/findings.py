@@ -142,7 +142,7 @@ def _next(paper: pd.DataFrame) -> str:
         "add the control template, without which no gain can be told": "template" not in models,
         "train CLGAN on more images (budget)": outside > UNLIKE,
         "add clgan_rc, the variant that is trained to restore": "template" in models and "clgan_rc" not in models,
-        "see real images: make reproduce EXPERIMENT=mvtec_cpu DATA=<folder of MVTec AD>": embedded,
+        "see real images: make benchmark EXPERIMENT=mvtec_evening DATA=<folder of MVTec AD>": embedded,
         "add seeds, since one says nothing about scatter": paper["seed"].nunique() == 1,
     }
     chosen = [text for text, holds in proposals.items() if holds][:NEXT]

@@ -43,8 +43,10 @@ class BlurDown(nn.Module):
         self.register_buffer("kernel", torch.outer(row, row).expand(channels, 1, 3, 3).contiguous(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
-        return F.conv2d(padded, self.kernel.to(x.dtype), stride=2, groups=x.shape[1])
+        exact = x.to(self.kernel.dtype)  # in bf16 a CPU takes five times as long for the gradient
+        with torch.autocast(x.device.type, enabled=False):
+            blurred = F.conv2d(F.pad(exact, (1, 1, 1, 1), mode="reflect"), self.kernel, stride=2, groups=x.shape[1])
+        return blurred.to(x.dtype)
 
 
 class BlurUp(nn.Module):

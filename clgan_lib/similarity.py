@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.functional.image import structural_similarity_index_measure
+
+_WINDOW, _SIGMA = 11, 1.5  # of the Gaussian window, in pixels
 
 
 def ssim_map(images: Tensor, reconstructions: Tensor) -> Tensor:
@@ -25,10 +28,24 @@ def ssim_map(images: Tensor, reconstructions: Tensor) -> Tensor:
         ``(B, C, H, W)`` in [-1, 1]; 1 where both agree.
     """
     with torch.autocast(images.device.type, enabled=False):  # in bf16 the variances would drown in rounding
-        _, full = structural_similarity_index_measure(
-            reconstructions.float(), images.float(), sigma=1.5, kernel_size=11, data_range=1.0, return_full_image=True
-        )
-    return full
+        x, y = images.float(), reconstructions.float()
+        rows, columns = (_window(size, x.device) for size in x.shape[-2:])
+        mean_x, mean_y, xx, yy, xy = (rows @ moment @ columns.T for moment in (x, y, x * x, y * y, x * y))
+        variances = (xx - mean_x * mean_x).clamp_min(0) + (yy - mean_y * mean_y).clamp_min(0)
+        luminance = (2 * mean_x * mean_y + 0.01**2) / (mean_x * mean_x + mean_y * mean_y + 0.01**2)
+        return luminance * (2 * (xy - mean_x * mean_y) + 0.03**2) / (variances + 0.03**2)
+
+
+@lru_cache(maxsize=8)
+def _window(size: int, device: torch.device) -> Tensor:
+    """The Gaussian window along one side, with reflecting borders, as a matrix ``(size, size)``.
+
+    On a CPU two products with it take a sixth of the time of a convolution channel by channel.
+    """
+    steps = torch.arange(_WINDOW) - _WINDOW // 2
+    weights = torch.exp(-0.5 * (steps / _SIGMA) ** 2)
+    pixels = F.pad(torch.eye(size)[:, None], (_WINDOW // 2, _WINDOW // 2), mode="reflect")  # (size, 1, size + 10)
+    return F.conv1d(pixels, (weights / weights.sum()).view(1, 1, -1))[:, 0].T.contiguous().to(device)
 
 
 def gradient_similarity(images: Tensor, reconstructions: Tensor, scales: int = 3) -> list[Tensor]:

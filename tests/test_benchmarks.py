@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import common, data, detection, metrics, pilot, train_step
+from benchmarks import common, data, detection, metrics, pilot, small_sizes, train_step
 from benchmarks.batched import detect_batch
 from clgan_lib.data import to_float
 from clgan_lib.detection import detect
@@ -46,6 +46,16 @@ def test_train_step(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     work = {row[0]: float(row[4]) for row in sides[1:]}
     assert work["CLGAN, shared"] == work["CLGAN, shared, bf16"] < work["CLGAN, two_draws"]
     assert float(growth[2][4]) == pytest.approx(2 * float(growth[1][4]), rel=0.01)  # twice the batch, twice the work
+
+
+def test_small_sizes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    options = {"width": 4, "blocks": 1, "batch_size": 2, "patches": 16}
+    monkeypatch.setattr(small_sizes, "MODELS", {"CLGAN": ("clgan", 32, options)})
+    (rows,) = run(small_sizes, monkeypatch, capsys, "--bf16")
+    assert [row[:2] for row in rows[1:]] == [["CLGAN", "float32"], ["CLGAN", "bf16"]]
+    timed = small_sizes.sides("clgan", 32, options, bf16=False)[1]
+    work = {name: common.flops_of(side) for name, side in timed.items()}
+    assert work["convolutions"] + work["products"] == work["step"]  # what is repeated alone is what the step computes
 
 
 def test_train_step_names_a_folder_that_is_not_cut(

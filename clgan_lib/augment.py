@@ -6,7 +6,6 @@ An orientation that the product never has would teach the model that a defect is
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -73,11 +72,16 @@ def mean_over_augmentations(
         augmentations: from `poses`, the angles multiples of 90.
         images: the function's arguments, ``(B, C, S, S)`` each.
     """
-    total: Any = 0
-    for angle, mirrored in augmentations:
-        output = turn(function(*(turn(image, angle, mirrored) for image in images)), -angle, False)
-        total = total + turn(output, 0, mirrored)
-    return total / len(augmentations)
+    if torch.compiler.is_exporting():  # one call makes an eighth of the graph; elsewhere the cache likes small ones
+        batches = (torch.cat([turn(image, *pose) for pose in augmentations]) for image in images)
+        outputs = function(*batches).unflatten(0, (len(augmentations), -1)).unbind()
+    else:
+        outputs = tuple(function(*(turn(image, *pose) for image in images)) for pose in augmentations)
+    turned_back = [
+        turn(turn(output, -angle, False), 0, mirrored)
+        for output, (angle, mirrored) in zip(outputs, augmentations, strict=True)
+    ]
+    return torch.stack(turned_back).mean(0)
 
 
 def augment(images: Tensor, symmetry: str, *, crop: bool = False) -> Tensor:

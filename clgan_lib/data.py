@@ -166,8 +166,9 @@ def _match(images: list[Path], folder: Path) -> list[Path | None]:
     exact: dict[str, list[Path]] = {}
     alike: dict[str, list[Path]] = {}
     for path in entries(folder):
-        if path.is_dir() or path.suffix.lower() in SUFFIXES:
-            name = path.name if path.is_dir() else path.stem
+        is_image = path.suffix.lower() in SUFFIXES
+        if is_image or path.is_dir():
+            name = path.stem if is_image else path.name
             exact.setdefault(name, []).append(path)
             alike.setdefault(name_key(name), []).append(path)
     owner: dict[Path, Path] = {}

@@ -130,7 +130,8 @@ def _check_masks(files: Files, root: Path) -> tuple[list[str], list[str]]:
             return "", {
                 "soft masks, cut at half their maximum": any(mark(file)[1] for file in mask_files(mask)),
                 f"masks with regions that vanish at {_SIZE}x{_SIZE} but for their central pixel": erased > 0,
-                "images turned by their EXIF tag Orientation (are their masks drawn on the turned image?)": orientation > 1,
+                "images turned by their EXIF tag Orientation (are their masks drawn on the turned image?)": orientation
+                > 1,
             }
         except (ValueError, OSError) as error:
             return str(error).replace(f"{root}/", ""), {}
@@ -163,8 +164,8 @@ def refuse_odd_files(root: str | Path, category: str) -> None:
 def _left_over(folder: Path, files: Files) -> list[str]:
     """Advice on files that nothing reads: masks without an image, and images in a format that is not read."""
     used = set(files.all())
-    places = [files.train[0].parent, *(folder / "test").glob("*/"), *(folder / "ground_truth").glob("*/")]
-    present = {path for place in places for path in entries(place)}
+    types = [place for part in ("test", "ground_truth") for place in entries(folder / part) if place.is_dir()]
+    present = {path for place in (files.train[0].parent, *types) for path in entries(place)}
     unused = sorted(path.relative_to(folder.parent).as_posix() for path in present - used if path.is_file())
     masks = [name for name in unused if "/ground_truth/" in name]
     other = [name for name in unused if name not in masks]

@@ -174,7 +174,7 @@ def read_mask(path: Path, size: tuple[int, int]) -> Image.Image:
 
 def mask_files(path: Path) -> list[Path]:
     """The files of one image's mask: itself, or those in its folder."""
-    return list_images(path) if path.is_dir() else [path]
+    return list_images(path) if path.is_dir() and path.suffix.lower() not in SUFFIXES else [path]
 
 
 def mark(path: Path) -> tuple[NDArray[np.bool_], bool]:

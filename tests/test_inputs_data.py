@@ -1,4 +1,4 @@
-"""Data folders, images and masks as people have them on their disks. Each test names its case; right is 100 pixels."""
+"""Data folders and images as people have them on their disks: each test names its case. Masks: `test_inputs_masks`."""
 
 from __future__ import annotations
 
@@ -15,21 +15,12 @@ import tifffile
 from conftest import save
 from PIL import Image
 
-from clgan_lib.data import Category, find_files, list_categories, load_category, read_image, read_mask
+from clgan_lib.data import Category, find_files, list_categories, load_category, read_image
 from clgan_lib.data_checks import check_dataset
 from clgan_lib.datasets import arrange
-from clgan_lib.image_files import shrink_mask
 from clgan_lib.interop.native_resolution import native_measures
 from clgan_lib.runs import execution
 from clgan_lib.runs.config import RunConfig
-
-MASK = np.zeros((64, 64), np.uint8)
-MASK[20:30, 20:30] = 255
-FULL = np.full_like(MASK, 255)
-
-
-def marked(path: Path) -> int:
-    return int((np.asarray(read_mask(path, (64, 64))) > 0).sum())
 
 
 def advice(root: Path) -> str:
@@ -39,7 +30,7 @@ def advice(root: Path) -> str:
 def load(root: Path, **settings: object) -> Category:
     """The category as a run sees it, before its first step."""
     own = {"results_root": str(root / "results"), "threads": 1, "image_size": 32, "model": "blur"}
-    run = execution.start_run(RunConfig(category="nut", data_root=str(root), **{**own, **settings}))
+    run = execution.start_run(RunConfig(**{"category": "nut", "data_root": str(root), **own, **settings}))
     run.lock.release()
     return run.category
 
@@ -47,7 +38,9 @@ def load(root: Path, **settings: object) -> Category:
 # --- 3: names that are not UTF-8 --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", ["train/good/{}.png", "test/dent/{}.png", "test/{}/000.png", "ground_truth/dent/{}.png"])
+@pytest.mark.parametrize(
+    "place", ["train/good/{}.png", "test/dent/{}.png", "test/{}/000.png", "ground_truth/dent/{}.png"]
+)
 def test_3_a_name_that_is_not_utf8_is_said_at_the_start(place: str, tiny_root: Path) -> None:
     path = tiny_root / "nut" / place.format(os.fsdecode("划痕".encode("gbk")))
     path.parent.mkdir(exist_ok=True)
@@ -57,131 +50,6 @@ def test_3_a_name_that_is_not_utf8_is_said_at_the_start(place: str, tiny_root: P
     assert r"\xbb\xae\xba\xdb" in str(caught.value) and "not UTF-8; rename" in str(caught.value)
     str(caught.value).encode()  # can be printed
     assert r"\xbb\xae\xba\xdb" in advice(tiny_root)
-
-
-# --- 5, 6, 7: masks ---------------------------------------------------------------------------------------------------
-
-
-def smooth(path: Path) -> None:
-    """Anti-aliased: drawn at four times the size, blurred, reduced."""
-    large = cv2.GaussianBlur(cv2.resize(MASK, (256, 256), interpolation=cv2.INTER_NEAREST), (0, 0), 3)
-    Image.fromarray(cv2.resize(large, (64, 64), interpolation=cv2.INTER_AREA)).save(path)
-
-
-def palette(colours: list[int], **how: object) -> Callable[[Path], None]:
-    def write(path: Path) -> None:
-        image = Image.fromarray((MASK > 0).astype(np.uint8), "P")
-        image.putpalette(colours)
-        image.save(path, **how)
-
-    return write
-
-
-def labels(dtype: type, low: int = 1, high: int = 100) -> np.ndarray:
-    """The square in two halves of different value."""
-    values = (MASK > 0).astype(dtype) * low
-    values[20:30, 25:30] = high
-    return values
-
-
-def rgba(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    return np.dstack([colour, colour, colour, alpha])
-
-
-MASKS: dict[str, tuple[str, Callable[[Path], object]]] = {
-    "5 JPEG": ("m.jpg", lambda p: Image.fromarray(MASK).save(p, quality=90)),
-    "5 JPEG of few levels": ("m.jpg", lambda p: Image.fromarray(MASK).save(p, quality=98)),
-    "5 JPEG in colour": ("m.jpg", lambda p: Image.fromarray(np.dstack([MASK] * 3)).save(p, quality=75)),
-    "5 JPEG named .png": ("m.png", lambda p: Image.fromarray(MASK).save(p, "JPEG", quality=75)),
-    "5 anti-aliased": ("m.png", smooth),
-    "5 labels": ("m.png", lambda p: Image.fromarray(labels(np.uint8, 1, 200)).save(p)),
-    "6 RGBA, opaque": ("m.png", lambda p: Image.fromarray(rgba(MASK, FULL)).save(p)),
-    "6 alpha alone, black": ("m.png", lambda p: Image.fromarray(rgba(MASK * 0, MASK)).save(p)),
-    "6 alpha alone, white": ("m.png", lambda p: Image.fromarray(rgba(FULL, MASK)).save(p)),
-    "6 white where transparent": ("m.png", lambda p: Image.fromarray(rgba(255 - MASK, MASK)).save(p)),
-    "6 transparent part": ("m.png", lambda p: Image.fromarray(rgba(MASK, np.where(np.arange(64) > 40, 0, FULL))).save(p)),
-    "6 half transparent": ("m.png", lambda p: Image.fromarray(rgba(MASK, FULL // 2)).save(p)),
-    "6 LA": ("m.png", lambda p: Image.fromarray(np.dstack([FULL, MASK]), "LA").save(p)),
-    "6 palette with tRNS": ("m.png", palette([255, 255, 255, 255, 0, 0], transparency=0)),
-    "6 palette of labels": ("m.png", palette([0, 0, 0, 128, 0, 0])),
-    "7 uint16": ("m.png", lambda p: Image.fromarray(labels(np.uint16)).save(p)),
-    "7 uint16, large": ("m.png", lambda p: Image.fromarray(labels(np.uint16, 100, 65535)).save(p)),
-    "7 uint16 in colour": ("m.png", lambda p: cv2.imwrite(str(p), np.dstack([labels(np.uint16)] * 3))),
-    "7 uint16 TIFF": ("m.tif", lambda p: tifffile.imwrite(p, labels(np.uint16))),
-    "7 int32 TIFF": ("m.tif", lambda p: tifffile.imwrite(p, labels(np.int32))),
-    "7 negative labels": ("m.tif", lambda p: tifffile.imwrite(p, -labels(np.int16))),
-    "7 uint32, highest bit": ("m.tif", lambda p: tifffile.imwrite(p, labels(np.uint32, 1, 2**32 - 1))),
-    "7 float TIFF": ("m.tif", lambda p: tifffile.imwrite(p, MASK.astype(np.float32) / 255)),
-    "7 one bit": ("m.png", lambda p: Image.fromarray(MASK > 0).save(p)),
-    "7 MinIsWhite": ("m.tif", lambda p: tifffile.imwrite(p, (65535 - labels(np.uint16)), photometric="miniswhite")),
-}
-
-
-@pytest.mark.parametrize("case", MASKS)
-def test_5_6_7_masks_of_every_kind_mark_the_defect_alone(case: str, tmp_path: Path) -> None:
-    name, write = MASKS[case]
-    write(tmp_path / name)
-    assert marked(tmp_path / name) == 100
-
-
-@pytest.mark.parametrize("colours", [[255, 255, 255, 0, 0, 0], [0, 0, 0, 0, 0, 0], [9, 9, 9, 255, 0, 0]])
-def test_6_a_palette_that_contradicts_its_labels_is_refused(colours: list[int], tmp_path: Path) -> None:
-    palette(colours)(tmp_path / "m.png")
-    with pytest.raises(ValueError, match=r"m\.png .*palette.*; save it in grey"):
-        read_mask(tmp_path / "m.png", (64, 64))
-
-
-def test_5_the_check_counts_soft_masks(tiny_root: Path) -> None:
-    for i in (0, 1):
-        path = tiny_root / f"nut/ground_truth/dent/00{i}_mask.png"
-        Image.fromarray(cv2.GaussianBlur(np.asarray(Image.open(path)), (0, 0), 2)).save(path)
-    assert advice(tiny_root).startswith("ready; 2 soft masks, cut at half") and "dent/001.png" in advice(tiny_root)
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_7_run_check_and_referee_read_one_mask_alike(dtype: type, tiny_root: Path) -> None:
-    for path in (tiny_root / "nut/ground_truth").rglob("*.png"):
-        save(path, (np.asarray(Image.open(path)) > 0).astype(dtype) * dtype(100))
-    for path in (tiny_root / "nut/test").rglob("*.png"):
-        (tiny_root / "maps" / path.parent.name).mkdir(parents=True, exist_ok=True)
-        truth = tiny_root / f"nut/ground_truth/{path.parent.name}/{path.stem}_mask.png"
-        values = np.asarray(Image.open(truth)) > 0 if truth.exists() else np.zeros((32, 32))
-        np.save(tiny_root / "maps" / path.parent.name / f"{path.stem}.npy", values.astype(np.float32))
-    found = native_measures(tiny_root / "maps", tiny_root, "nut")
-    assert found["images"] == 7 and not found["problems"] and found["AUROC"] == 1
-    assert advice(tiny_root) == "ready" and load_category(tiny_root, "nut", 32).masks.sum() == 5 * 25
-    assert load(tiny_root).masks.flatten(1).any(1).sum() == 5
-
-
-# --- 8: small defects -------------------------------------------------------------------------------------------------
-
-
-def test_8_a_region_that_reduction_would_erase_keeps_its_central_pixel(tiny_root: Path) -> None:
-    mask = np.zeros((1024, 1024), np.uint8)
-    expected = set()
-    for i, (y, x) in enumerate([(1, 1), (500, 702), (1000, 41), (301, 303)]):
-        mask[y : y + 2, x : x + 1 + i % 2] = 255
-        expected.add((y, x))
-    small, erased = shrink_mask(Image.fromarray(mask), 256)
-    assert small.shape == (256, 256) and 0 < erased <= 4
-    assert small.sum() == 4 and all(small[max(0, y // 4 - 1) : y // 4 + 2, x // 4 - 1 : x // 4 + 2].any() if x > 4 else small[0, 0] for y, x in expected)
-    plain = np.asarray(Image.fromarray(mask).resize((256, 256), Image.Resampling.NEAREST)) > 0
-    assert (small >= plain).all() and small.sum() - plain.sum() == erased
-    for i in range(3):
-        save(tiny_root / f"nut/test/dent/{i:03}.png", np.zeros((1024, 1024, 3), np.uint8))
-        spot = np.zeros((1024, 1024), np.uint8)
-        spot[4 * i + 8 : 4 * i + 10, 4 * i : 4 * i + 2] = 255
-        save(tiny_root / f"nut/ground_truth/dent/{i:03}_mask.png", spot)
-    assert load_category(tiny_root, "nut", 256).masks.flatten(1).any(1).sum() == 5
-    assert advice(tiny_root).startswith("ready; 3 masks with regions that vanish at 256x256")
-
-
-def test_8_large_defects_shrink_as_ever() -> None:
-    mask = np.zeros((900, 900), np.uint8)
-    cv2.circle(mask, (400, 300), 90, 255, -1)
-    plain = np.asarray(Image.fromarray(mask).resize((256, 256), Image.Resampling.NEAREST)) > 0
-    small, erased = shrink_mask(Image.fromarray(mask), 256)
-    assert erased == 0 and (small == plain).all()
 
 
 # --- 9: fewer bits than the container ---------------------------------------------------------------------------------
@@ -224,3 +92,155 @@ def test_9_one_scale_for_the_whole_set_and_none_below_zero(tiny_root: Path) -> N
         read_image(tiny_root / "a.tif")
     tifffile.imwrite(tiny_root / "b.tif", np.full((8, 8), 65535, np.uint16), photometric="miniswhite")
     assert np.asarray(read_image(tiny_root / "b.tif")).max() == 0
+
+
+# --- 13, 15: orientation, and a data root without a name --------------------------------------------------------------
+
+
+def test_13_the_check_names_the_tag_that_turns_an_image(tiny_root: Path) -> None:
+    path = tiny_root / "nut/test/dent/001.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(path).save(path, exif=exif)
+    assert advice(tiny_root).startswith("ready; 1 images turned by their EXIF tag Orientation")
+    Image.new("RGB", (32, 20)).save(path, exif=exif)  # upright 20x32
+    save(tiny_root / "nut/ground_truth/dent/001_mask.png", np.full((20, 32), 255, np.uint8))
+    with pytest.raises(ValueError, match="001_mask.png is 32x20 but its image is 20x32.*EXIF turns its image"):
+        load(tiny_root)
+
+
+@pytest.mark.parametrize("root", [".", "./", "nut/.."])
+def test_15_tables_show_the_name_of_the_folder_you_are_in(
+    root: str, tiny_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_root)
+    config = RunConfig(category="nut", data_root=root)
+    assert config.data_root == str(tiny_root) and config.data_name == tiny_root.name
+
+
+# --- 17, 18: names and layouts ----------------------------------------------------------------------------------------
+
+NFC, NFD = (unicodedata.normalize(form, "défaut") for form in ("NFC", "NFD"))
+
+
+@pytest.mark.parametrize(("stored", "asked"), [(NFC, NFD), (NFD, NFC)])
+def test_17_accents_in_two_unicode_forms_are_one_name(stored: str, asked: str, tiny_root: Path) -> None:
+    nut = tiny_root / "nut"
+    (nut / "test/dent/001.png").rename(nut / f"test/dent/{stored}.png")
+    (nut / "ground_truth/dent/001_mask.png").rename(nut / f"ground_truth/dent/{asked}_mask.png")
+    (nut / "test/rust").rename(nut / "test" / stored)
+    (nut / "ground_truth/rust").rename(nut / "ground_truth" / asked)
+    nut.rename(tiny_root / stored)
+    category = load_category(arrange(tiny_root, asked), asked, 32)
+    assert category.masks.sum() == 5 * 25 and set(category.defects) == {"dent", "good", NFC}
+    load(tiny_root, category=asked, leave_out=[NFC])
+    assert check_dataset(tiny_root, [asked])["advice"].tolist() == ["ready"]
+
+
+def visa_script(nut: Path) -> None:
+    for path in (nut / "ground_truth").rglob("*.png"):
+        path.rename(path.with_name(path.name.replace("_mask", "")))
+
+
+def capitals(nut: Path) -> None:
+    for path in (nut / "ground_truth").rglob("*.png"):
+        path.rename(path.with_name(path.name.replace("_mask.png", "_Mask.PNG")))
+    (nut / "test/good").rename(nut / "test/Good")
+    (nut / "test/dent").rename(nut / "test/Dent")
+
+
+def btad(nut: Path) -> None:
+    visa_script(nut)
+    for split in ("train", "test"):
+        (nut / split / "good").rename(nut / split / "ok")
+
+
+def loco(nut: Path) -> None:
+    """A folder of masks an image: here one for the left, one for the right half of each defect."""
+    for path in sorted((nut / "ground_truth").rglob("*_mask.png")):
+        values, folder = np.asarray(Image.open(path)), path.with_name(path.stem.removesuffix("_mask"))
+        save(folder / "000.png", np.where(np.arange(32) < 16, values, 0).astype(np.uint8))
+        save(folder / "001.png", np.where(np.arange(32) < 16, 0, values).astype(np.uint8))
+        path.unlink()
+
+
+@pytest.mark.parametrize("arranged", [visa_script, capitals, btad, loco])
+def test_18_usual_layouts_are_read(arranged: Callable[[Path], None], tiny_root: Path) -> None:
+    expected = load_category(tiny_root, "nut", 32)
+    arranged(tiny_root / "nut")
+    assert list_categories(tiny_root) == ["nut"]
+    found = load(tiny_root, image_size=64)
+    order = np.argsort(
+        [name.lower().replace("ok/", "good/") for name in load_category(tiny_root, "nut", 32).test_names]
+    )
+    again = load_category(tiny_root, "nut", 32)
+    assert (again.masks[order] == expected.masks).all() and (again.test[order] == expected.test).all()
+    assert sorted(map(str.lower, found.defects)) == sorted(expected.defects) and found.defects.count("good") == 2
+    assert advice(tiny_root) == "ready"
+    assert not any("no mask" in reason for _, reason in native(tiny_root)["problems"])
+
+
+def native(root: Path) -> dict:
+    """The referee's measures, of one map an image."""
+    for image, _, _ in find_files(root, "nut").test:
+        path = root / "maps" / image.parent.name / f"{image.stem}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.arange(1024.0).reshape(32, 32))
+    return native_measures(root / "maps", root, "nut")
+
+
+def test_18_what_is_ambiguous_or_only_near_is_named(tiny_root: Path) -> None:
+    gt = tiny_root / "nut/ground_truth/dent"
+    (gt / "001_mask.png").rename(gt / "001-mask.png")
+    with pytest.raises(ValueError, match=r"dent/001\.png has no mask; add .*001_mask\.png.*; or is it 001-mask\.png\?"):
+        load(tiny_root)
+    shutil.copy(gt / "001-mask.png", gt / "001_MASK.png")
+    shutil.copy(gt / "001-mask.png", gt / "001_Mask.png")
+    with pytest.raises(ValueError, match=r"dent/001\.png has several masks.*001_MASK.*001_Mask.*keep one"):
+        load(tiny_root)
+    with pytest.raises(FileNotFoundError, match="'nuts' is not in .*; did you mean 'nut'"):
+        load_category(tiny_root, "nuts", 32)
+    with pytest.raises(ValueError, match="category: 1 is a number; give it as text, papermill -r category"):
+        RunConfig(category=1)
+
+
+# --- 20: smaller ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.zeros((32, 32), np.uint8), "dent/001_mask.png marks no pixel"),
+        (np.ones((32, 31), np.uint8), "dent/001_mask.png is 31x32 but its image is 32x32"),
+    ],
+)
+def test_20_the_check_opens_the_masks(values: np.ndarray, words: str, tiny_root: Path) -> None:
+    save(tiny_root / "nut/ground_truth/dent/001_mask.png", values)
+    assert words in advice(tiny_root) and "ready" not in advice(tiny_root)
+
+
+def test_20_two_images_never_share_a_mask(tiny_root: Path) -> None:
+    Image.open(tiny_root / "nut/test/dent/001.png").save(tiny_root / "nut/test/dent/001.jpg")
+    words = "001_mask.png is the mask of 001.jpg and of .*001.png; rename one"
+    with pytest.raises(ValueError, match=words):
+        load(tiny_root)
+    assert "001_mask.png is the mask of 001.jpg" in advice(tiny_root)
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "add good images"), (3, "set holdout to 3 or lower")])
+def test_20_too_few_good_images_get_a_remedy_that_helps(count: int, words: str, tiny_root: Path) -> None:
+    for path in sorted((tiny_root / "nut/train/good").iterdir())[count:]:
+        path.unlink()
+    with pytest.raises(ValueError, match=words):
+        load(tiny_root)
+    assert ("add good images" in advice(tiny_root)) == (count == 1)
+
+
+def test_20_what_file_servers_and_desktops_leave_is_passed_over(tiny_root: Path) -> None:
+    for place in ("", "train/good", "test", "test/dent", "ground_truth/dent", "train"):
+        folder = tiny_root / "nut" / place
+        for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._000.png"):
+            (folder / name).write_bytes(b"")
+        save(folder / "@eaDir/000.png", np.zeros((9, 9), np.uint8))
+    assert advice(tiny_root) == "ready"
+    assert len(load(tiny_root).test) == 7

@@ -13,6 +13,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_type_hints
@@ -117,10 +118,11 @@ class RunConfig(BaseModel):
         """``.`` and ``..`` name no data set: tables show the folder's own name."""
         return str(Path(value).resolve()) if value and Path(value).name in ("", "..") else value
 
-    @field_validator("category")
+    @field_validator("category", "leave_out")
     @classmethod
-    def _one_unicode_form(cls, value: str) -> str:
-        return unicodedata.normalize("NFC", value)
+    def _one_unicode_form(cls, value: Any) -> Any:
+        compose = partial(unicodedata.normalize, "NFC")
+        return compose(value) if isinstance(value, str) else [*map(compose, value)]
 
     @model_validator(mode="after")
     def _check(self) -> RunConfig:

@@ -98,9 +98,7 @@ def start_run(config: RunConfig) -> Run:
         refuse_odd_files(root, config.category)
         category = load_category(root, config.category, SIZE, config.bit_depth)
         other_size = config.image_size != SIZE
-        small = (
-            load_category(root, config.category, config.image_size, config.bit_depth) if other_size else category
-        )
+        small = load_category(root, config.category, config.image_size, config.bit_depth) if other_size else category
     check_scorable(config, category)
     held_out = hold_out(config, len(category.train))
     lock = claim(config.folder)

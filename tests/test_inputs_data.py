@@ -18,6 +18,7 @@ from PIL import Image
 from clgan_lib.data import Category, find_files, list_categories, load_category, read_image
 from clgan_lib.data_checks import check_dataset
 from clgan_lib.datasets import arrange
+from clgan_lib.interop.learning import learn_folder
 from clgan_lib.interop.native_resolution import native_measures
 from clgan_lib.runs import execution
 from clgan_lib.runs.config import RunConfig
@@ -73,8 +74,9 @@ def test_9_a_set_far_below_full_scale_needs_its_bit_depth(case: str, tiny_root: 
     folder.mkdir()
     for i in range(7):
         write(folder / f"{i}{name}")
-    with pytest.raises(ValueError, match=rf"0{name} has .* bits, but no value .* bit_depth={bits}"):
-        load(tiny_root)
+    for read in (lambda: load(tiny_root), lambda: learn_folder(folder, results_root=str(tiny_root / "results"))):
+        with pytest.raises(ValueError, match=rf"0{name} has .* bits, but no value .* bit_depth={bits}"):
+            read()
     assert f"bit_depth={bits}" in advice(tiny_root)
     assert load(tiny_root, bit_depth=bits).train[0].unique().numel() == 256
     pixels = load_category(tiny_root, "nut", 32, bit_depth=bits).train[0, 0].numpy()

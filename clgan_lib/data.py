@@ -48,8 +48,6 @@ from clgan_lib.image_files import (
 )
 from clgan_lib.paths import CACHE, replacing, safe_name
 
-__all__ = ["SUFFIXES", "Category", "Files", "find_files", "find_folder", "list_categories", "load_category",
-           "read_image", "read_mask", "resize", "to_float", "to_uint8"]  # fmt: skip
 _CACHE_FORMAT = 2  # raise when the decoding changes
 _GOOD = ("good", "ok", "normal")
 
@@ -116,11 +114,7 @@ def find_folder(root: str | Path, category: str) -> Path:
     folder = named(Path(root), safe_name(category, "category"))
     known = list_categories(root)
     if not folder.is_dir():
-        near = difflib.get_close_matches(category, known, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise FileNotFoundError(
-            f"category {category!r} is not in {root}; {hint}there are: {', '.join(known) or 'none'}"
-        )
+        raise FileNotFoundError(f"category {category!r} is not in {root}; there are: {', '.join(known) or 'none'}")
     return folder
 
 
@@ -140,10 +134,7 @@ def find_files(root: str | Path, category: str) -> Files:
         masks = _match(images, named(folder / "ground_truth", place.name))
         test += [(image, defect, mask) for image, mask in zip(images, masks, strict=True)]
     if not train:
-        there = ", ".join(path.name for path in entries(folder / "train"))
-        hint = f" (there is: {there})" if there and not _good(folder / "train").is_dir() else ""
-        where = folder / "train" / "good"
-        raise FileNotFoundError(f"category {category!r}: no image in {where}{hint}; good images go there")
+        raise FileNotFoundError(f"category {category!r}: no image in {folder / 'train' / 'good'}; good images go there")
     if not test:
         raise FileNotFoundError(f"category {category!r}: no image in {folder / 'test'}; test images go there, by type")
     return Files(train, tuple(test))
@@ -163,19 +154,19 @@ def _match(images: list[Path], folder: Path) -> list[Path | None]:
     Raises:
         ValueError: if an image has two, or two images have one.
     """
-    exact: dict[str, list[Path]] = {}
-    alike: dict[str, list[Path]] = {}
+    named_alike: dict[str, list[tuple[str, Path]]] = {}
     for path in entries(folder):
         is_image = path.suffix.lower() in SUFFIXES
         if is_image or path.is_dir():
             name = path.stem if is_image else path.name
-            exact.setdefault(name, []).append(path)
-            alike.setdefault(name_key(name), []).append(path)
+            named_alike.setdefault(name_key(name), []).append((name, path))
     owner: dict[Path, Path] = {}
     masks: list[Path | None] = []
     for image in images:
-        names = (f"{image.stem}_mask", image.stem)
-        found = next((hit for name in names if (hit := exact.get(name) or alike.get(name_key(name)))), [])
+        found: list[Path] = []
+        for wanted in (f"{image.stem}_mask", image.stem):
+            alike = named_alike.get(name_key(wanted), [])
+            found = found or [path for name, path in alike if name == wanted] or [path for _, path in alike]
         if len(found) > 1:
             raise ValueError(f"{image} has several masks, {' and '.join(map(str, found))}; keep one")
         masks.append(found[0] if found else None)

@@ -85,7 +85,7 @@ def _check_category(root: Path, name: str) -> dict[str, object]:
         root = arrange(root, name)
         files = find_files(root, name)
     except (FileNotFoundError, ValueError) as error:
-        return {"category": name, "advice": str(error)}
+        return {"category": name.encode("utf8", "backslashreplace").decode(), "advice": str(error)}
     good = sum(defect == "good" for _, defect, _ in files.test)
     counts = (len(files.train), good, len(files.test) - good)
     expected = EXPECTED.get(name)

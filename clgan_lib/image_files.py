@@ -45,12 +45,12 @@ def entries(folder: Path) -> list[Path]:
     Raises:
         ValueError: naming the entry whose name is not UTF-8: no table could hold it.
     """
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = [path for path in folder.iterdir() if path.name[0] != "."] if folder.is_dir() else []
     for path in found:
         if any("\ud800" <= letter <= "\udfff" for letter in path.name):
             shown = os.fsencode(path).decode("utf8", "backslashreplace")
             raise ValueError(f"{shown}: its name is not UTF-8; rename it (convmv -f gbk -t utf8, or as it was made)")
-    return [path for path in found if path.name[0] != "." and path.name.lower() not in LITTER]
+    return sorted(path for path in found if path.name.lower() not in LITTER)
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -225,15 +225,15 @@ def shrink_mask(mask: Image.Image, image_size: int) -> tuple[NDArray[np.bool_], 
     square = (image_size, image_size)
     if mask.size == square:
         return np.asarray(mask) > 0, 0
-    count, labels, _, centres = cv2.connectedComponentsWithStats(np.asarray(mask), connectivity=8)
+    count, labels, boxes, centres = cv2.connectedComponentsWithStats(np.asarray(mask), connectivity=8)
     small = np.asarray(Image.fromarray(labels.astype(np.int32)).resize(square, Image.Resampling.NEAREST))
     erased = np.setdiff1d(np.arange(1, count), small)
     marked = small > 0
     for region in erased:
-        rows, columns = np.nonzero(labels == region)
-        nearest = np.hypot(columns - centres[region][0], rows - centres[region][1]).argmin()
-        y, x = rows[nearest] * image_size // mask.height, columns[nearest] * image_size // mask.width
-        marked[y, x] = True
+        left, top, width, height = boxes[region, :4]
+        places = np.argwhere(labels[top : top + height, left : left + width] == region) + (top, left)
+        y, x = places[np.hypot(*(places - centres[region][::-1]).T).argmin()]
+        marked[y * image_size // mask.height, x * image_size // mask.width] = True
     return marked, len(erased)
 
 

@@ -53,6 +53,11 @@ def test_3_a_name_that_is_not_utf8_is_said_at_the_start(place: str, tiny_root: P
     assert r"\xbb\xae\xba\xdb" in advice(tiny_root)
 
 
+def test_3_the_check_can_print_a_category_that_is_not_utf8(tiny_root: Path) -> None:
+    (tiny_root / "nut").rename(tiny_root / os.fsdecode("划痕".encode("gbk")))
+    check_dataset(tiny_root).to_csv().encode()
+
+
 # --- 9: fewer bits than the container ---------------------------------------------------------------------------------
 
 RAMP = np.arange(1024).reshape(32, 32)
@@ -200,7 +205,7 @@ def test_18_what_is_ambiguous_or_only_near_is_named(tiny_root: Path) -> None:
     shutil.copy(gt / "001-mask.png", gt / "001_Mask.png")
     with pytest.raises(ValueError, match=r"dent/001\.png has several masks.*001_MASK.*001_Mask.*keep one"):
         load(tiny_root)
-    with pytest.raises(FileNotFoundError, match="'nuts' is not in .*; did you mean 'nut'"):
+    with pytest.raises(FileNotFoundError, match="'nuts' is not in .*; there are: nut"):
         load_category(tiny_root, "nuts", 32)
     with pytest.raises(ValueError, match="category: 1 is a number; give it as text, papermill -r category"):
         RunConfig(category=1)

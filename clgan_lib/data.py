@@ -3,7 +3,10 @@
     <root>/<category>/train/good/*.png                       good images to learn from
     <root>/<category>/test/good/*.png                        good images to test on
     <root>/<category>/test/<defect type>/000.png             defective ones ...
-    <root>/<category>/ground_truth/<defect type>/000_mask.png   ... and where the defect is, not 0
+    <root>/<category>/ground_truth/<defect type>/000_mask.png   ... and where the defect is, see `clgan_lib.image_files`
+
+Names are compared without regard to case and Unicode form. ``good`` may be called ``ok`` or ``normal``; a mask may be called
+as its image, or be a folder of that name (``000/*.png``, united), as in BTAD, VisA and MVTec LOCO AD.
 
 MVTec AD: Bergmann, Fauser, Sattlegger, Steger, "MVTec AD - A comprehensive real-world dataset for unsupervised anomaly
 detection", CVPR 2019.
@@ -11,27 +14,42 @@ detection", CVPR 2019.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
+import unicodedata
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from filelock import FileLock
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from clgan_lib.image_files import (
+    SUFFIXES,
+    entries,
+    list_images,
+    mask_files,
+    name_key,
+    named,
+    read_image,
+    read_mask,
+    require_full_scale,
+    shrink_mask,
+)
 from clgan_lib.paths import CACHE, replacing, safe_name
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
-_CACHE_FORMAT = 1  # raise when the decoding below changes
+_CACHE_FORMAT = 2  # raise when the decoding changes
+_GOOD = ("good", "ok", "normal")
 
 
 @dataclass(frozen=True)
@@ -59,7 +77,7 @@ class Category:
 
 @dataclass(frozen=True)
 class Files:
-    """The files of one category: train images, and test images with their type and, where defective, their mask."""
+    """The files of one category: train images, and test images with their type and, where there is one, their mask."""
 
     train: tuple[Path, ...]
     test: tuple[tuple[Path, str, Path | None], ...]
@@ -69,8 +87,7 @@ class Files:
         yield from self.train
         for image, _, mask in self.test:
             yield image
-            if mask:
-                yield mask
+            yield from mask_files(mask) if mask else ()
 
 
 def list_categories(root: str | Path) -> list[str]:
@@ -84,32 +101,38 @@ def list_categories(root: str | Path) -> list[str]:
         raise FileNotFoundError(
             f"data root {root} is not a folder; point data_root at the folder that holds the categories"
         )
-    return sorted(p.name for p in root.iterdir() if (p / "train" / "good").is_dir())
+    return sorted(p.name for p in root.iterdir() if _good(p / "train").is_dir())
 
 
-def find_files(root: str | Path, category: str) -> Files:
-    """The image and mask files of one category, without opening them.
-
-    Masks are matched by name: ``ground_truth/<type>/<stem>_mask.png``; a missing one is None.
+def find_folder(root: str | Path, category: str) -> Path:
+    """The folder of a category.
 
     Raises:
         ValueError: if `category` is not a plain name.
-        FileNotFoundError: if the root, the category, or one of its folders is missing or empty.
+        FileNotFoundError: if root or category is missing, with the categories that are there.
     """
-    folder = Path(root) / safe_name(category, "category")
+    folder = named(Path(root), safe_name(category, "category"))
     known = list_categories(root)
     if not folder.is_dir():
         raise FileNotFoundError(f"category {category!r} is not in {root}; there are: {', '.join(known) or 'none'}")
-    train = tuple(_images(folder / "train" / "good"))
-    types = (
-        sorted(p.name for p in (folder / "test").iterdir() if p.is_dir() and p.name[0] != ".")
-        if (folder / "test").is_dir()
-        else []
-    )
+    return folder
+
+
+def find_files(root: str | Path, category: str) -> Files:
+    """The image and mask files of one category, without opening them; a missing mask is None.
+
+    Raises:
+        ValueError: if `category` is not a plain name, a file's name is not UTF-8, or masks and images are not one to one.
+        FileNotFoundError: if the root, the category, or one of its folders is missing or empty.
+    """
+    folder = find_folder(root, category)
+    train = tuple(list_images(_good(folder / "train")))
     test: list[tuple[Path, str, Path | None]] = []
-    for defect in types:
-        masks = {p.stem: p for p in _images(folder / "ground_truth" / defect)}
-        test += [(p, defect, masks.get(f"{p.stem}_mask")) for p in _images(folder / "test" / defect)]
+    for place in [path for path in entries(folder / "test") if path.is_dir()]:
+        defect = "good" if place == _good(folder / "test") else unicodedata.normalize("NFC", place.name)
+        images = list_images(place)
+        masks = _match(images, named(folder / "ground_truth", place.name))
+        test += [(image, defect, mask) for image, mask in zip(images, masks, strict=True)]
     if not train:
         raise FileNotFoundError(f"category {category!r}: no image in {folder / 'train' / 'good'}; good images go there")
     if not test:
@@ -117,87 +140,89 @@ def find_files(root: str | Path, category: str) -> Files:
     return Files(train, tuple(test))
 
 
-def load_category(root: str | Path, category: str, image_size: int) -> Category:
+def _good(folder: Path) -> Path:
+    """The folder of good images: ``good``, else the only one with another name for it."""
+    if (folder / "good").is_dir() or not folder.is_dir():
+        return folder / "good"
+    alike = [path for path in folder.iterdir() if path.is_dir() and name_key(path.name) in _GOOD]
+    return alike[0] if len(alike) == 1 else folder / "good"
+
+
+def _match(images: list[Path], folder: Path) -> list[Path | None]:
+    """The mask of each image of one type, by name: ``000_mask.png``, ``000.png`` or the folder ``000``.
+
+    Raises:
+        ValueError: if an image has two, or two images have one.
+    """
+    named_alike: dict[str, list[tuple[str, Path]]] = {}
+    for path in entries(folder):
+        is_image = path.suffix.lower() in SUFFIXES
+        if is_image or path.is_dir():
+            name = path.stem if is_image else path.name
+            named_alike.setdefault(name_key(name), []).append((name, path))
+    owner: dict[Path, Path] = {}
+    masks: list[Path | None] = []
+    for image in images:
+        found: list[Path] = []
+        for wanted in (f"{image.stem}_mask", image.stem):
+            alike = named_alike.get(name_key(wanted), [])
+            found = found or [path for name, path in alike if name == wanted] or [path for _, path in alike]
+        if len(found) > 1:
+            raise ValueError(f"{image} has several masks, {' and '.join(map(str, found))}; keep one")
+        masks.append(found[0] if found else None)
+        if found and owner.setdefault(found[0], image) != image:
+            raise ValueError(f"{found[0]} is the mask of {owner[found[0]].name} and of {image}; rename one of them")
+    return masks
+
+
+def load_category(root: str | Path, category: str, image_size: int, bit_depth: int = 0) -> Category:
     """Load one product, decoding it only once: later calls read one file from the cache.
 
     Grey, RGBA and 16-bit images become 8-bit RGB; images of any size and shape are resized to S x S (area averaging),
-    masks by nearest neighbour.
+    masks by nearest neighbour, where a region that this would erase keeps its central pixel.
 
     Args:
         root: folder in the MVTec AD layout.
         category: folder name under it.
         image_size: S, in pixels.
+        bit_depth: of images with more than 8 bits a channel: one scale for the whole set. 0 for all bits that a file has.
 
     Raises:
-        ValueError: naming the file that is unreadable, or the mask that is missing, empty or of another size than its image.
+        ValueError: naming the file that is unreadable, the mask that is missing, empty or of another size than its image, or
+            the deep images that stay far below full scale, until `bit_depth` is given.
         FileNotFoundError: naming the folder that is missing or empty.
     """
     if not isinstance(image_size, int) or not 8 <= image_size <= 4096:
         raise ValueError(f"image_size: expected a whole number of pixels from 8 to 4096, got {image_size!r}")
     root = Path(root).resolve()
-    files = find_files(root, category)
+    folder, files = find_folder(root, category), find_files(root, category)
     for image, defect, mask in files.test:
         if defect != "good" and mask is None:
-            wanted = root / category / "ground_truth" / defect / f"{image.stem}_mask.png"
-            raise ValueError(f"category {category!r}: {image} has no mask; add {wanted} or remove the image")
+            place = named(folder / "ground_truth", image.parent.name)
+            wanted = place / f"{image.stem}_mask.png"
+            unused = [path.name for path in entries(place) if path not in {mask for _, _, mask in files.test}]
+            near = difflib.get_close_matches(wanted.name, unused, 1)
+            hint = f"; or is it {near[0]}?" if near else ""
+            raise ValueError(f"category {category!r}: {image} has no mask; add {wanted} or remove the image{hint}")
     stamps = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files.all()]
-    key = hashlib.sha256(json.dumps([_CACHE_FORMAT, image_size, stamps]).encode()).hexdigest()[:24]
+    key = hashlib.sha256(json.dumps([_CACHE_FORMAT, image_size, bit_depth, stamps]).encode()).hexdigest()[:24]
     cached = CACHE / "decoded" / f"{category}-{image_size}-{key}.safetensors"
     cached.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{cached}.lock"):  # two runs that start together decode once
         tensors = _read_cache(cached)
         if tensors is None:
-            tensors = _decode(files, image_size)
+            tensors = _decode(files, image_size, bit_depth)
             with replacing(cached) as part:
                 save_file(tensors, part)
-    base = root / category
     return Category(
-        name=category,
+        name=folder.name,
         root=root,
         image_size=image_size,
         **tensors,
         defects=tuple(defect for _, defect, _ in files.test),
-        train_names=tuple(p.relative_to(base / "train").as_posix() for p in files.train),
-        test_names=tuple(p.relative_to(base / "test").as_posix() for p, _, _ in files.test),
+        train_names=tuple(f"{path.parent.name}/{path.name}" for path in files.train),
+        test_names=tuple(f"{path.parent.name}/{path.name}" for path, _, _ in files.test),
     )
-
-
-def read_image(path: Path) -> Image.Image:
-    """One image file as 8-bit RGB, upright.
-
-    Raises:
-        ValueError: naming the file that cannot be read.
-    """
-    try:
-        with Image.open(path) as opened:
-            opened.load()
-            image = ImageOps.exif_transpose(opened)
-            if image.mode == "F":  # which PIL would cut to whole numbers: values in [0, 1] to black
-                raise ValueError("it holds floating-point numbers; save it with 8 or 16 bits a channel")
-            if image.mode.startswith("I"):  # 16-bit grey, which PIL would clip rather than scale
-                image = Image.fromarray((np.asarray(image, np.float64) / 257).round().clip(0, 255).astype(np.uint8))
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as an image ({error}); replace or remove it") from error
-
-
-def read_mask(path: Path, size: tuple[int, int]) -> Image.Image:
-    """A defect mask as an 8-bit image of 0 and 255: any value but 0 is defect.
-
-    Args:
-        path: the mask's file.
-        size: (width, height) of its image.
-
-    Raises:
-        ValueError: naming the file that is unreadable, empty or of another size.
-    """
-    values = np.asarray(read_image(path)).max(2) > 0
-    if values.shape[::-1] != size:
-        actual, wanted = (f"{w}x{h}" for w, h in (values.shape[::-1], size))
-        raise ValueError(f"{path} is {actual} but its image is {wanted}; a mask must have its image's size")
-    if not values.any():
-        raise ValueError(f"{path} marks no pixel; a defective image needs a mask, a good one belongs in test/good")
-    return Image.fromarray(values.astype(np.uint8) * 255)
 
 
 def resize(image: Image.Image, image_size: int) -> NDArray[np.uint8]:
@@ -216,27 +241,22 @@ def to_uint8(images: Tensor) -> Tensor:
     return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
-def _images(folder: Path) -> list[Path]:
-    """Image files of a folder by name; hidden files and anything else are no images."""
-    if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-
-
-def _decode(files: Files, image_size: int) -> dict[str, Tensor]:
+def _decode(files: Files, image_size: int, bit_depth: int) -> dict[str, Tensor]:
     """Decode a whole category into train, test and masks."""
+    if not bit_depth:
+        require_full_scale(files.train)
+    read = partial(read_image, bit_depth=bit_depth) if bit_depth else read_image
 
     def decode_test(entry: tuple[Path, str, Path | None]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """A test image and its mask, empty for a good one."""
         path, defect, mask_path = entry
-        image = read_image(path)
+        image = read(path)
         if defect == "good" or mask_path is None:
             return resize(image, image_size), np.zeros((image_size, image_size), bool)
-        mask = read_mask(mask_path, image.size).resize((image_size,) * 2, Image.Resampling.NEAREST)
-        return resize(image, image_size), np.asarray(mask) > 0
+        return resize(image, image_size), shrink_mask(read_mask(mask_path, image.size), image_size)[0]
 
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        train = list(pool.map(lambda path: resize(read_image(path), image_size), files.train))
+        train = list(pool.map(lambda path: resize(read(path), image_size), files.train))
         test, masks = zip(*pool.map(decode_test, files.test), strict=True)
     as_tensor = lambda images: torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()  # noqa: E731
     return {"train": as_tensor(train), "test": as_tensor(test), "masks": torch.from_numpy(np.stack(masks))}

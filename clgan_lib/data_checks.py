@@ -5,15 +5,26 @@ The official counts are those of MVTec AD's Table 1 (Bergmann et al., CVPR 2019)
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 from PIL import Image
 
-from clgan_lib.data import SUFFIXES, Files, find_files
+from clgan_lib.data import SUFFIXES, Files, find_files, find_folder
 from clgan_lib.datasets import arrange
 from clgan_lib.datasets import categories as list_categories
+from clgan_lib.image_files import (
+    entries,
+    mark,
+    mask_files,
+    read_mask,
+    require_full_scale,
+    shrink_mask,
+    upright_size,
+)
 
 _WHERE = (
     "MVTec AD can be had from https://www.mvtec.com/company/research/datasets/mvtec-ad (CC BY-NC-SA 4.0, not for commercial "
@@ -42,6 +53,7 @@ MPDD = {
     "connector": (128, 30, 14), "metal_plate": (54, 26, 71), "tubes": (122, 32, 69),
 }  # fmt: skip
 EXPECTED = OFFICIAL | VISA | MPDD
+_SIZE = 256  # of every evaluation
 
 
 def check_dataset(root: str | Path, categories: Sequence[str] | None = None) -> pd.DataFrame:
@@ -73,10 +85,11 @@ def _check_category(root: Path, name: str) -> dict[str, object]:
         root = arrange(root, name)
         files = find_files(root, name)
     except (FileNotFoundError, ValueError) as error:
-        return {"category": name, "advice": str(error)}
+        return {"category": name.encode("utf8", "backslashreplace").decode(), "advice": str(error)}
     good = sum(defect == "good" for _, defect, _ in files.test)
     counts = (len(files.train), good, len(files.test) - good)
     expected = EXPECTED.get(name)
+    folder = find_folder(root, name)
     missing = [str(image.relative_to(root)) for image, defect, mask in files.test if defect != "good" and mask is None]
     broken = [str(path.relative_to(root)) for path in files.all() if not _readable(path)]
     advice = []
@@ -84,7 +97,14 @@ def _check_category(root: Path, name: str) -> dict[str, object]:
         advice.append(f"add masks for {_some(missing)}")
     if broken:
         advice.append(f"replace {_some(broken)}")
-    advice += _left_over(root / name, files)
+    faults, remarks = _check_masks(files, root)
+    advice += faults + _left_over(folder, files)
+    if len(files.train) == 1:
+        advice.append("add good images: of a single one none is left to calibrate on")
+    try:
+        require_full_scale(files.train)
+    except ValueError as error:
+        advice.append(str(error))
     if expected and counts != expected and not _embedded(root):
         advice.append("other counts than published: not comparable with published numbers")
     columns = {
@@ -93,12 +113,41 @@ def _check_category(root: Path, name: str) -> dict[str, object]:
             ("train good", "test good", "defective"), counts, expected or counts, strict=True
         )
     }
-    numbers = {"missing masks": len(missing), "unreadable": len(broken), "advice": "; ".join(advice) or "ready"}
-    return {"category": name, **columns, **numbers}
+    words = "; ".join([*(advice or ["ready"]), *remarks])
+    return {"category": name, **columns, "missing masks": len(missing), "unreadable": len(broken), "advice": words}
+
+
+def _check_masks(files: Files, root: Path) -> tuple[list[str], list[str]]:
+    """What is wrong with masks that can be opened, and what is worth knowing about the others."""
+
+    def look(entry: tuple[Path, str, Path | None]) -> tuple[str, dict[str, bool]]:
+        image, defect, mask = entry
+        if defect == "good" or mask is None or not all(map(_readable, (image, *mask_files(mask)))):
+            return "", {}
+        try:
+            size, orientation = upright_size(image)
+            erased = shrink_mask(read_mask(mask, size), _SIZE)[1]
+            return "", {
+                "soft masks, cut at half their maximum": any(mark(file)[1] for file in mask_files(mask)),
+                f"masks with regions that vanish at {_SIZE}x{_SIZE} but for their central pixel": erased > 0,
+                "images turned by their EXIF tag Orientation (are their masks drawn on the turned image?)": orientation
+                > 1,
+            }
+        except (ValueError, OSError) as error:
+            return str(error).replace(f"{root}/", ""), {}
+
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        looks = list(pool.map(look, files.test))
+    faults = [fault for fault, _ in looks if fault]
+    marked: dict[str, list[str]] = {}
+    for (image, _, _), (_, remarks) in zip(files.test, looks, strict=True):
+        for remark in [remark for remark, true in remarks.items() if true]:
+            marked.setdefault(remark, []).append(str(image.relative_to(root)))
+    return [_some(faults)] * bool(faults), [f"{len(of)} {remark}: {_some(of)}" for remark, of in marked.items()]
 
 
 def refuse_odd_files(root: str | Path, category: str) -> None:
-    """Refuse what decoding would misread or not name well: links to nowhere, and masks whose 16 bits would be cut to 8.
+    """Refuse what decoding would not name well: links to nowhere.
 
     Raises:
         ValueError: naming the file and what to do with it.
@@ -110,21 +159,13 @@ def refuse_odd_files(root: str | Path, category: str) -> None:
             path.stat()
         except OSError as error:
             raise ValueError(f"{path} is a link that leads nowhere ({error.strerror}); replace or remove it") from None
-    for mask in (mask for _, _, mask in files.test if mask):
-        try:
-            with Image.open(mask) as opened:
-                deep = opened.mode.startswith(("I", "F"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            continue  # decoding says more
-        if deep:
-            raise ValueError(f"{mask} has more than 8 bits; save it with 8, defect 255 and the rest 0")
 
 
 def _left_over(folder: Path, files: Files) -> list[str]:
     """Advice on files that nothing reads: masks without an image, and images in a format that is not read."""
     used = set(files.all())
-    places = [folder / "train" / "good", *(folder / "test").glob("*/"), *(folder / "ground_truth").glob("*/")]
-    present = {p for place in places if place.is_dir() for p in place.iterdir() if not p.name.startswith(".")}
+    types = [place for part in ("test", "ground_truth") for place in entries(folder / part) if place.is_dir()]
+    present = {path for place in (files.train[0].parent, *types) for path in entries(place)}
     unused = sorted(path.relative_to(folder.parent).as_posix() for path in present - used if path.is_file())
     masks = [name for name in unused if "/ground_truth/" in name]
     other = [name for name in unused if name not in masks]
@@ -143,7 +184,7 @@ def _readable(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             image.verify()
-            return image.mode != "F"  # see `clgan_lib.data.read_image`
+            return image.mode != "F" or "ground_truth" in path.parts  # see `clgan_lib.image_files.read_image`
     except Exception:  # whatever a damaged file provokes in a decoder
         return False
 

@@ -19,9 +19,11 @@ import csv
 import hashlib
 import os
 import shutil
+from functools import reduce
 from pathlib import Path, PurePosixPath
 
-from clgan_lib.data import SUFFIXES, list_categories
+from clgan_lib.data import list_categories
+from clgan_lib.image_files import list_images, name_key, named
 from clgan_lib.paths import CACHE, safe_name
 
 _SPLIT = PurePosixPath("split_csv/1cls.csv")
@@ -40,7 +42,7 @@ def categories(root: str | Path) -> list[str]:
 def recognise(root: str | Path, category: str) -> str:
     """``"mvtec_ad"``, ``"mvtec_ad_2"`` or ``"visa"``; the first also where the loader has to explain what is missing."""
     root = Path(root)
-    folder = root / safe_name(category, "category")
+    folder = named(root, safe_name(category, "category"))
     if (folder / "test_public").is_dir():
         return "mvtec_ad_2"
     return "visa" if (folder / "Data").is_dir() else "mvtec_ad"
@@ -76,12 +78,12 @@ def arrange(root: str | Path, category: str) -> Path:
 def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} does not exist; this layout needs it, unpack the data set whole")
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    return list_images(folder)
 
 
 def _mvtec_ad_2(root: Path, category: str) -> dict[str, Path]:
     """Where each file stands in MVTec AD's layout; ``validation`` is not used, private images have no truth."""
-    folder = root / category
+    folder = named(root, category)
     files = {f"train/good/{p.name}": p for p in _images(folder / "train" / "good")}
     for defect in ("good", "bad"):
         files |= {f"test/{defect}/{p.name}": p for p in _images(folder / "test_public" / defect)}
@@ -97,7 +99,7 @@ def _visa(root: Path, category: str) -> dict[str, Path]:
     files: dict[str, Path] = {}
     with split.open(encoding="utf-8", newline="") as file:
         for number, row in enumerate(csv.DictReader(file), start=2):
-            if row.get("object") != category:
+            if name_key(row.get("object") or "") != name_key(category):
                 continue
             defect = {"normal": "good", "anomaly": "bad"}.get(str(row.get("label")))
             if row.get("split") not in ("train", "test") or defect is None or not row.get("image"):
@@ -115,7 +117,7 @@ def _visa(root: Path, category: str) -> dict[str, Path]:
 
 
 def _inside(root: Path, name: str, where: str) -> Path:
-    path = (root / name).resolve()
+    path = reduce(named, PurePosixPath(name).parts, root).resolve()
     if not path.is_relative_to(root):
         raise ValueError(f"{where}: {name} leads out of the data root")
     if not path.is_file():

@@ -72,7 +72,7 @@ def samples(root: Path, frame: pd.DataFrame, folder: Path) -> Section | None:
     for run in frame[frame["finished"].astype(bool)].drop_duplicates("category").to_dict("records"):
         config = read_record(root / run["folder"]).run_config()
         if not config.data_root or Path(config.data_root).is_dir():
-            category = load_category(data_root(config), config.category, SIZE)
+            category = load_category(data_root(config), config.category, SIZE, config.bit_depth)
             title = f"Fig. 3: {config.category}. {credit([config.data_name])}"
             drawn.append(image_panels.samples(category, title))
             figures.save(drawn[-1], folder / "figures" / f"fig3_{config.category}", ["png"])

@@ -95,7 +95,7 @@ def _synthetic_threshold(folder: Path) -> float | None:
     try:
         model = execution.load_model(folder)
         config = read_record(folder).run_config()
-        train = load_category(execution.data_root(config), config.category, SIZE).train
+        train = load_category(execution.data_root(config), config.category, SIZE, config.bit_depth).train
     except (OSError, ValueError):
         return None
     held_out = train[execution.hold_out(config, len(train))]

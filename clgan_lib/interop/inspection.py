@@ -175,7 +175,7 @@ def _inspect_file(inspector: Inspector, path: Path, out: Path, name: str, detect
         Its row of the table.
     """
     try:
-        image = read_image(path)
+        image = read_image(path, inspector.card.config.bit_depth)
     except Exception as error:  # a decoder may raise anything on a damaged file
         return {"verdict": "unreadable", "problem": first_line(error).replace(str(path), path.name)}
     prediction = inspector.inspect(image, native=detector == "native")

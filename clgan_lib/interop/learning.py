@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from clgan_lib.data import Category, read_image, resize
+from clgan_lib.image_files import require_full_scale
 from clgan_lib.interop.inspection import find_images
 from clgan_lib.runs import execution
 from clgan_lib.runs.config import RunConfig
@@ -74,9 +75,10 @@ def _load(folder: Path, config: RunConfig) -> tuple[Category, torch.Tensor]:
     if product:
         raise ValueError(f"{folder} holds several products; name one of them, such as {product.parents[1]}")
     paths, _ = find_images(folder)
+    require_full_scale(() if config.bit_depth else paths)
     large, small = [], []
     for path in paths:
-        image = read_image(path)
+        image = read_image(path, config.bit_depth)
         large.append(resize(image, SIZE))
         small.append(resize(image, config.image_size))
     train, resized = (torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous() for images in (large, small))

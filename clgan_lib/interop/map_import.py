@@ -78,7 +78,7 @@ def import_maps(
         ValueError: if no defective image has a usable map, or a setting is impossible.
     """
     config = RunConfig(**_named(safe_name(method, "method")), image_size=SIZE, **settings)
-    category = load_category(execution.data_root(config), config.category, SIZE)
+    category = load_category(execution.data_root(config), config.category, SIZE, config.bit_depth)
     execution.check_scorable(config, category)
     evaluation, problems = _evaluate(index_maps(maps), category, config, image_scores)
     expected, scored = len(category.defects), len(evaluation.names)

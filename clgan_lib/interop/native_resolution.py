@@ -135,7 +135,7 @@ def native_measures(
     for image, defect, mask in files:
         if defect in leave_out:
             continue
-        key = image_key(f"{defect}/{image.name}")[0]
+        key = image_key(f"{image.parent.name}/{image.name}")[0]
         location = index.maps.get(key) or index.maps.get(key.replace("/", "_"))
         try:
             if location is None:

@@ -11,7 +11,9 @@ import hashlib
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_type_hints
@@ -60,6 +62,8 @@ class RunConfig(BaseModel):
     """Of the weights, the batches and the augmentation."""
     data_root: str = ""
     """Folder in the MVTec AD layout; empty for the embedded data."""
+    bit_depth: int = Field(0, ge=0, le=32)
+    """Of images with more than 8 bits a channel, such as 12 in a 16-bit PNG; 0 for all bits of the file."""
     embedded_train: int = Field(150, ge=2, le=100_000)
     """Good training images of the embedded data."""
     embedded_test: int = Field(60, ge=1, le=100_000)
@@ -107,6 +111,18 @@ class RunConfig(BaseModel):
     @classmethod
     def _whole_numbers_are_numbers(cls, value: Any) -> Any:
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("data_root")
+    @classmethod
+    def _has_a_name(cls, value: str) -> str:
+        """``.`` and ``..`` name no data set: tables show the folder's own name."""
+        return str(Path(value).resolve()) if value and Path(value).name in ("", "..") else value
+
+    @field_validator("category", "leave_out")
+    @classmethod
+    def _one_unicode_form(cls, value: Any) -> Any:
+        compose = partial(unicodedata.normalize, "NFC")
+        return compose(value) if isinstance(value, str) else [*map(compose, value)]
 
     @model_validator(mode="after")
     def _check(self) -> RunConfig:
@@ -185,6 +201,7 @@ class RunConfig(BaseModel):
                      "budget_unit", "options", "crop", "holdout", "precision", "compiled"}
         )  # fmt: skip
         settings["symmetry"] = self.resolved_symmetry
+        settings |= {"bit_depth": self.bit_depth} if self.bit_depth else {}
         return hashlib.sha256((json.dumps(settings, sort_keys=True) + training_code(self.model)).encode()).hexdigest()
 
 
@@ -245,6 +262,8 @@ def one_line(error: ValidationError, known: list[str]) -> str:
             parts.append(f"{field!r} is not a parameter; {hint}")
         elif item["type"] == "bool_type":  # papermill -p field true is a text
             parts.append(f"{field}: expected True or False, got {item['input']!r}")
+        elif item["type"] == "string_type" and isinstance(item["input"], int | float):  # papermill -p category 01
+            parts.append(f"{field}: {item['input']} is a number; give it as text, papermill -r {field} instead of -p")
         elif field:
             parts.append(f"{field}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}")
         else:

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from clgan_lib.data import find_files
 from clgan_lib.datasets import arrange
 from clgan_lib.paths import replacing
 from clgan_lib.runs.config import RunConfig, model_folder
@@ -105,8 +106,7 @@ def _budget_images(run: RunConfig) -> float | None:
         return run.budget if run.budget_unit == "images" else None
     count = run.embedded_train
     if run.data_root:
-        good = arrange(run.data_root, run.category) / run.category / "train" / "good"
-        count = sum(1 for _ in good.iterdir())
+        count = len(find_files(arrange(run.data_root, run.category), run.category).train)
     return run.budget * (count - count // run.holdout)
 
 

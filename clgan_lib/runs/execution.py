@@ -96,9 +96,9 @@ def start_run(config: RunConfig) -> Run:
     with writing(CACHE, "set the environment variable CLGAN_CACHE to a folder that can be written"):
         root = data_root(config)
         refuse_odd_files(root, config.category)
-        category = load_category(root, config.category, SIZE)
+        category = load_category(root, config.category, SIZE, config.bit_depth)
         other_size = config.image_size != SIZE
-        small = load_category(root, config.category, config.image_size) if other_size else category
+        small = load_category(root, config.category, config.image_size, config.bit_depth) if other_size else category
     check_scorable(config, category)
     held_out = hold_out(config, len(category.train))
     lock = claim(config.folder)
@@ -113,7 +113,8 @@ def hold_out(config: RunConfig, count: int) -> torch.Tensor:
     """
     held_out = torch.arange(count) % config.holdout == config.holdout - 1
     if not held_out.any():
-        raise ValueError(f"holdout: {count} good images leave none to calibrate on; lower holdout")
+        remedy = f"set holdout to {count} or lower" if count > 1 else "add good images"
+        raise ValueError(f"holdout: {count} good images leave none to calibrate on; {remedy}")
     return held_out
 
 

@@ -131,7 +131,7 @@ def pipeline(
         second = detection.gray.mean() + detection.gray.std()
         _histogram(axes[3], detection.gray, second, "#555555", f"ID3: {100 * detection.binary.mean():.1f} % above")
         axes[0].set_ylabel("pixels (log)")
-        return captioned(lower, title or f"Fig. 2: the dual threshold at k = {k:g}; dashed: mean + kσ", figure)
+        return captioned(lower, title or f"Fig. 2: the dual threshold at k = {k:g}; dashed: mean + kσ")
 
 
 def _histogram(axis: Axes, values: NDArray, threshold: float, colour: str, title: str) -> None:

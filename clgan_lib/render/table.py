@@ -1,7 +1,7 @@
 """A printed table: its cells, and how they look as Markdown, LaTeX and HTML. Nothing is computed here."""
 
-from __future__ import annotations
-
+import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Literal
 
 import pandas as pd
 from jinja2 import Template
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from clgan_lib.paths import replacing
 
@@ -38,33 +38,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it is printed.
+    """A table as it is printed."""
 
-    Attributes:
-        name: of its files, such as ``"table3"``.
-        caption: one sentence or a few; above the table.
-        header: the column heads.
-        rows: top to bottom, each as long as `header`.
-        labels: how many leading columns are labels, left-aligned.
-        notes: lines under the table: what was left out, what is missing, how to read it.
-        source: where the numbers come from; written into the files only, since a page says it once for all.
-    """
-
-    name: str
-    caption: str
+    name: str  # of its files, such as "table3"
+    caption: str  # one sentence or a few; above the table
     header: Sequence[str]
-    rows: Sequence[Row]
-    labels: int = 1
-    notes: Sequence[str] = field(default=())
-    source: str = ""
+    rows: Sequence[Row]  # top to bottom, each as long as `header`
+    labels: int = 1  # how many leading columns are labels, left-aligned
+    notes: Sequence[str] = field(default=())  # under the table: what was left out, what is missing, how to read it
+    source: str = ""  # where the numbers come from; written into the files only, since a page says it once for all
 
     def markdown(self) -> str:
         """The table in GitHub's Markdown, caption above, notes below."""
         align = [":--"] * self.labels + ["--:"] * (len(self.header) - self.labels)
-        lines = [[_md(head) for head in self.header], align]
-        lines += [
-            [_MARKDOWN.get(c.kind, "{}").format(_md(c.text)) if c.text else "" for c in r.cells] for r in self.rows
-        ]
+        cells = [[_styled(_md(cell.text), _MARKDOWN, cell.kind) for cell in row.cells] for row in self.rows]
+        lines = [[_md(head) for head in self.header], align, *cells]
         body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
         return "\n\n".join([f"**{_md(self.caption)}**", body, *map(_md, self._below())]) + "\n"
 
@@ -76,7 +64,7 @@ class Table:
         for index, row in enumerate(self.rows):
             if row.opens and index:
                 lines.append(r"\midrule")
-            cells = [_LATEX.get(cell.kind, "%s") % _tex(cell.text) if cell.text else "" for cell in row.cells]
+            cells = [_styled(_tex(cell.text), _LATEX, cell.kind) for cell in row.cells]
             lines.append(" & ".join(cells) + r" \\")
         notes = "".join(f"\\par\\smallskip {_tex(note)}\n" for note in self._below())
         return _TEX_PAGE % (columns, _tex(self.caption), head, "\n".join(lines), notes)
@@ -141,8 +129,8 @@ _HTML = Template(
 {%- for note in table.notes %}<p class="note">{{ note }}</p>{% endfor %}</figure>""",
     autoescape=True,
 )
-_MARKDOWN: dict[str, str] = {"best": "**{}**", "published": "*{}*"}
-_LATEX: dict[str, str] = {"best": r"\textbf{%s}", "published": r"\textit{%s}"}
+_MARKDOWN = {"best": "**%s**", "published": "*%s*"}
+_LATEX = {"best": r"\textbf{%s}", "published": r"\textit{%s}"}
 # \documentclass changes its meaning once it has been called: so the file knows whether it stands alone.
 _TEX_PAGE = r"""%% Compiles as it is; or \input it where booktabs and longtable are loaded.
 \makeatletter
@@ -173,6 +161,10 @@ _TEX = {
 }  # fmt: skip
 
 
+def _styled(text: str, styles: dict[str, str], kind: Kind) -> str:
+    return styles.get(kind, "%s") % text if text else ""
+
+
 def _tex(text: str) -> str:
     """Plain text for LaTeX; a character that pdfLaTeX has no glyph for becomes a question mark, never an error."""
     return "".join(_TEX.get(c, c if c.isascii() else "?") for c in text)
@@ -180,6 +172,4 @@ def _tex(text: str) -> str:
 
 def _md(text: str) -> str:
     """Plain text for a Markdown cell: what would end the cell, or be read as HTML or emphasis, is escaped."""
-    for mark in "\\|*_`":
-        text = text.replace(mark, "\\" + mark)
-    return str(escape(text)).replace("&#39;", "'").replace("&#34;", '"').replace("\n", " ")
+    return html.escape(re.sub(r"[\\|*_`]", r"\\\g<0>", text), quote=False).replace("\n", " ")

@@ -80,12 +80,10 @@ class Table:
         """What a notebook shows."""
         return str(Markup("<style>{}</style>{}").format(Markup(_NOTEBOOK_STYLE), self.html()))
 
-    def write(self, folder: Path) -> list[Path]:
-        """Write ``<name>.md`` and ``<name>.tex`` into `folder`, atomically; returns the two paths."""
-        paths = [folder / f"{self.name}.md", folder / f"{self.name}.tex"]
-        for path, text in zip(paths, [self.markdown(), self.latex()], strict=True):
-            write_text(path, text)
-        return paths
+    def write(self, folder: Path) -> None:
+        """Write ``<name>.md`` and ``<name>.tex`` into `folder`, atomically."""
+        write_text(folder / f"{self.name}.md", self.markdown())
+        write_text(folder / f"{self.name}.tex", self.latex())
 
 
 def from_frame(name: str, caption: str, frame: pd.DataFrame) -> Table:

@@ -3,8 +3,6 @@
 Which images are shown is a rule, not a choice: see `examples`.
 """
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,6 +1,6 @@
 """The plots of the report, in one style (`clgan_lib.render.style`).
 
-Captions begin with `title`. The paper's Fig. 2 to 5 (`clgan_lib.exhibits.image_panels`) can be imported from here, too.
+The paper's Fig. 2 to 5 (`clgan_lib.exhibits.image_panels`) can be imported from here, too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ __all__ = ["detections", "effects", "inspected", "losses", "pipeline", "reconstr
 __all__ += ["samples", "save", "scores", "sweep", "thresholds"]
 
 
-def losses(history: pd.DataFrame | Sequence[Mapping[str, float]], title: str = "") -> Figure:
+def losses(history: pd.DataFrame | Sequence[Mapping[str, float]], title: str) -> Figure:
     """The loss terms of a run over the images seen, a panel each; `history` has the columns of ``history.csv``."""
     history = pd.DataFrame(history)
     terms = list(history.columns.drop(["step", "images", "seconds"], errors="ignore"))
@@ -36,10 +36,10 @@ def losses(history: pd.DataFrame | Sequence[Mapping[str, float]], title: str = "
         return captioned(figure, title)
 
 
-def scores(frame: pd.DataFrame, *, metric: str = "F1", postprocess: str = "dual_threshold", title: str = "") -> Figure:
-    """A dot per run: `metric`, in percent, of each model on each category, from rows of `run_table.collect`."""
-    rows = select(frame, postprocess)
-    rows[metric] = rows[metric].astype(float)
+def scores(frame: pd.DataFrame) -> Figure:
+    """A dot per run: F1 of each model on each category, from rows of `run_table.collect`."""
+    rows = select(frame)
+    rows["F1"] = rows["F1"].astype(float)
     categories, models = sorted(rows["category"].unique()), list(rows["model"].unique())
     with mpl.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(max(7.0, 1.1 * len(categories) + 1.5), 3.6))
@@ -47,21 +47,21 @@ def scores(frame: pd.DataFrame, *, metric: str = "F1", postprocess: str = "dual_
         for i, model in enumerate(models):
             mine = rows[rows["model"] == model]
             x = mine["category"].map(categories.index) + width * (i - (len(models) - 1) / 2)
-            axis.plot(x, mine[metric], markersize=6, alpha=0.9, **_look(i, model))
+            axis.plot(x, mine["F1"], markersize=6, alpha=0.9, **_look(i, model))
         for edge in range(1, len(categories)):
             axis.axvline(edge - 0.5, color="#dddddd", linewidth=0.6)
         axis.set_xticks(range(len(categories)), categories, rotation=20 if len(categories) > 4 else 0)
-        axis.set_ylabel(f"{metric} %")
-        top = rows[metric].max()
+        axis.set_ylabel("F1 %")
+        top = rows["F1"].max()
         axis.set_ylim(0, 1.06 * top if top > 0 else 1)
         axis.grid(axis="x", visible=False)
         above: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
         axis.legend(ncols=min(len(models), 4), columnspacing=1.0, handletextpad=0.2, **above)
-        head = title or f"{metric}, {postprocess.replace('_', ' ')}, mean over the images with a defect"
+        head = "F1, dual threshold, mean over the images with a defect"
         return captioned(figure, f"{head}. A dot per run (model, category, seed); a missing run has none.")
 
 
-def sweep(swept: pd.DataFrame, paper: pd.DataFrame | None = None, title: str = "") -> Figure:
+def sweep(swept: pd.DataFrame, paper: pd.DataFrame | None = None) -> Figure:
     """Table 4 as curves: F1 over k, a panel per category; the paper's range of k is shaded.
 
     Args:
@@ -82,7 +82,7 @@ def sweep(swept: pd.DataFrame, paper: pd.DataFrame | None = None, title: str = "
         drawn = {label: h for axis in axes.flat for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
         figure.legend(drawn.values(), drawn.keys(), loc="outside upper center", ncols=len(drawn), fontsize=8)
         model, seed = display(str(swept["model"].iloc[0])), swept["seed"].iloc[0]
-        head = title or f"Table 4 as curves: {model}, seed {seed}, mean F1 over the images with a defect"
+        head = f"Table 4 as curves: {model}, seed {seed}, mean F1 over the images with a defect"
         real = " Published points: real MVTec AD." if "published" in drawn else ""
         shaded = "Shaded: the range of k that the paper tried."
         return captioned(figure, f"{head}. {shaded}{real} {credit(swept['data'])}")
@@ -100,7 +100,7 @@ def _curves(axis: Axes, rows: pd.DataFrame) -> None:
     axis.set_ylim(0, 102)
 
 
-def thresholds(measured: pd.DataFrame, title: str = "") -> Figure:
+def thresholds(measured: pd.DataFrame) -> Figure:
     """F1 under each label-free rule, and the share of good images with a false positive: a marker per model.
 
     `measured` is from `clgan_lib.exhibits.thresholds.measure`, not empty.
@@ -120,7 +120,7 @@ def thresholds(measured: pd.DataFrame, title: str = "") -> Figure:
         axes[0].set_yticks(range(len(rules)), rules)
         axes[0].invert_yaxis()
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=6, fontsize=8)
-        head = title or "Thresholds without labels, means over categories"
+        head = "Thresholds without labels, means over categories"
         hollow = " Hollow: a mean over fewer categories." if covered.nunique() > 1 else ""
         return captioned(figure, f"{head}. Last row: the one threshold that is best on the test labels.{hollow}")
 
@@ -147,7 +147,7 @@ def _look(i: int, model: str) -> dict[str, Any]:
     return {"marker": marker, "linestyle": "", "color": OKABE_ITO[i % len(OKABE_ITO)], "label": display(model)}
 
 
-def effects(frame: pd.DataFrame, differences: pd.DataFrame, title: str = "") -> Figure:
+def effects(frame: pd.DataFrame, differences: pd.DataFrame) -> Figure:
     """Each variant minus the base of its group, a panel per measure: the bar is the interval over images, a dot a seed.
 
     `frame` is from `run_table.collect`, `differences` from `clgan_lib.exhibits.ablation.effects`, not empty.
@@ -176,7 +176,7 @@ def effects(frame: pd.DataFrame, differences: pd.DataFrame, title: str = "") -> 
                              textcoords="offset points", va="center", fontweight="bold", annotation_clip=False,
                              bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
         axes[0].set_ylim(y[-1] + 0.7, -0.7)
-        begin = title or f"Effects in experiment {frame['experiment'].iloc[0]}"
+        begin = f"Effects in experiment {frame['experiment'].iloc[0]}"
         bars = "Bar: 95 % interval of a bootstrap over the defective test images; blue where it excludes zero."
         means = "means over categories and seeds of paired differences"
         return captioned(figure, f"{begin}: {means}. {bars} Small rings: the seeds.")

@@ -1,7 +1,4 @@
-"""Image panels: Fig. 2 (pipeline), Fig. 3 (samples), Fig. 4 (reconstructions), Fig. 5 (detections).
-
-Captions begin with `title`.
-"""
+"""Image panels: Fig. 2 (pipeline), Fig. 3 (samples), Fig. 4 (reconstructions), Fig. 5 (detections)."""
 
 import json
 import textwrap
@@ -31,7 +28,7 @@ _WIDEST = 9  # models side by side at most, so that the images fit a page at the
 _Panel = tuple[str, NDArray | None, bool]  # head, what is shown, whether the truth is outlined on it
 
 
-def reconstructions(chosen: Sequence[Example], title: str = "") -> Figure:
+def reconstructions(chosen: Sequence[Example]) -> Figure:
     """Fig. 4: a row per image of `examples.examples`: the input, then the reconstruction of each model."""
 
     def panels(example: Example, models: Sequence[str]) -> list[_Panel]:
@@ -39,18 +36,18 @@ def reconstructions(chosen: Sequence[Example], title: str = "") -> Figure:
         return [("input", example.image, True), *shown]
 
     models = [m for m in _models(chosen) if any(e.reconstructions.get(m) is not None for e in chosen)]
-    caption = title or "Fig. 4: a test image per row, its defect outlined, and its reconstruction by each model"
+    caption = "Fig. 4: a test image per row, its defect outlined, and its reconstruction by each model"
     return _rows(chosen, models, panels, caption)
 
 
-def detections(chosen: Sequence[Example], title: str = "") -> Figure:
+def detections(chosen: Sequence[Example]) -> Figure:
     """Fig. 5: a row per image as in Fig. 4: the image, the true mask, then the mask of each model."""
 
     def panels(example: Example, models: Sequence[str]) -> list[_Panel]:
         shown = [(display(model), example.masks.get(model), True) for model in models]
         return [("image", example.image, False), ("truth", example.truth, False), *shown]
 
-    caption = title or "Fig. 5: a test image per row, its true mask, and each model's mask, the truth outlined"
+    caption = "Fig. 5: a test image per row, its true mask, and each model's mask, the truth outlined"
     return _rows(chosen, _models(chosen), panels, caption)
 
 
@@ -143,7 +140,7 @@ def _histogram(axis: Axes, values: NDArray, threshold: float, colour: str, title
     axis.tick_params(labelsize=7)
 
 
-def samples(category: Category, title: str = "") -> Figure:
+def samples(category: Category, title: str) -> Figure:
     """Fig. 3: one good image and one of each defect type, the one with the defect of median area, its mask outlined."""
     masks, defects = category.masks.numpy(), np.asarray(category.defects)
     areas = masks.mean((1, 2))
@@ -156,11 +153,10 @@ def samples(category: Category, title: str = "") -> Figure:
             area = f"\n{100 * areas[index]:.1f} % of the image" if defect != "good" else "\n"
             axis.set_title(f"{defect}{area}", fontsize=7)
             axis.set_xlabel(category.test_names[index], fontsize=6)
-        title = (title or category.name).removesuffix(".")
-        return captioned(figure, f"{title}. Shown of each type: the defect of median area.")
+        return captioned(figure, f"{title.removesuffix('.')}. Shown of each type: the defect of median area.")
 
 
-def run_gallery(evaluation: Evaluation, title: str = "") -> Figure:
+def run_gallery(evaluation: Evaluation, title: str) -> Figure:
     """A row per defect type of one run: image, reconstruction, anomaly map and masks; the truth outlined in each."""
     defects = np.asarray(evaluation.defects)
     f1 = metrics_of_counts(counts(evaluation.masks["dual_threshold"], evaluation.truths))[:, 2]
@@ -180,7 +176,7 @@ def run_gallery(evaluation: Evaluation, title: str = "") -> Figure:
         for axis, head in zip(axes[0], stages, strict=True):
             axis.set_title(head, fontsize=8)
         rule = f"Shown of each type: the image of median F1. Anomaly map white at {top:.3f}; outlined: the truth."
-        return captioned(figure, f"{title}. {rule}".removeprefix(". "))
+        return captioned(figure, f"{title}. {rule}")
 
 
 def _middle(members: NDArray[np.int64], values: NDArray[np.float64]) -> int:

@@ -1,7 +1,5 @@
 """What the report shows beside scores: the networks, the data, the detection step by step, and the paper's own numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,11 +11,12 @@ from matplotlib.figure import Figure
 from clgan_lib import audit
 from clgan_lib.clgan import CLGAN
 from clgan_lib.data import load_category
-from clgan_lib.exhibits import figures, image_panels, network_diagram, network_summary
+from clgan_lib.exhibits import image_panels, network_diagram, network_summary
 from clgan_lib.exhibits.examples import Example
 from clgan_lib.exhibits.run_table import credit, display, read_csv
 from clgan_lib.exhibits.tables import provenance
 from clgan_lib.paths import RESULTS
+from clgan_lib.render.style import save
 from clgan_lib.render.table import Table, from_frame
 from clgan_lib.runs.evaluation import SIZE
 from clgan_lib.runs.execution import data_root
@@ -28,19 +27,12 @@ _PIPELINES = 5  # shown at most
 
 @dataclass(frozen=True)
 class Section:
-    """A chapter of the report.
-
-    Attributes:
-        title: its heading.
-        prose: how to read what follows, one string per paragraph, plain text.
-        items: tables and figures, in order.
-        folded: shown closed, opened by a click; for what few readers need.
-    """
+    """A chapter of the report."""
 
     title: str
-    prose: Sequence[str] = ()
+    prose: Sequence[str] = ()  # how to read what follows, plain text, a string per paragraph
     items: Sequence[Table | Figure] = field(default=())
-    folded: bool = False
+    folded: bool = False  # shown closed, opened by a click; for what few readers need
 
 
 def network_figure() -> Figure:
@@ -75,7 +67,7 @@ def samples(root: Path, frame: pd.DataFrame, folder: Path) -> Section | None:
             category = load_category(data_root(config), config.category, SIZE)
             title = f"Fig. 3: {config.category}. {credit([config.data_name])}"
             drawn.append(image_panels.samples(category, title))
-            figures.save(drawn[-1], folder / "figures" / f"fig3_{config.category}", ["png"])
+            save(drawn[-1], folder / "figures" / f"fig3_{config.category}", ["png"])
     return Section("The data: Fig. 3", ["The masks are outlined."], drawn, folded=True) if drawn else None
 
 
@@ -88,7 +80,7 @@ def pipelines(chosen: Sequence[Example], folder: Path, model: str = "clgan") -> 
             which = f"{display(model)}, {example.category}, {example.name}, seed {example.seed}, k = {example.k:g}"
             title = f"Fig. 2: {which}. {credit([example.data])}"
             drawn.append(image_panels.pipeline(example.image, reconstruction, example.k, example.truth, title))
-            figures.save(drawn[-1], folder / "figures" / f"fig2_{example.category}", ["png"])
+            save(drawn[-1], folder / "figures" / f"fig2_{example.category}", ["png"])
     prose = [
         "Eq. 7 to 10 on the images of Fig. 4. ID1: residual. ID2: mask of each channel at mean + kσ, dashed in the "
         "histograms. ID3: their grey sum. ID4: ID3 over its own threshold. ID5: ID4 after closing.",

@@ -126,7 +126,7 @@ def thresholds(measured: pd.DataFrame) -> Figure:
 
 
 def _panels(
-    titles: Sequence[str], xlabel: str, cell: tuple[float, float], margin: tuple[float, float], **shared: bool
+    titles: Sequence[str], xlabel: str, cell: tuple[float, float], margin: tuple[float, float], **shared: Any
 ) -> tuple[Figure, Any]:
     """A titled panel of size `cell` per title, at most four side by side; a place that is left over is blank."""
     columns = min(4, max(1, len(titles)))

@@ -26,6 +26,7 @@ from clgan_lib.runs.evaluation import SIZE, Evaluation
 _CELL = 1.15  # inches, the side of an image in a grid
 _WIDEST = 9  # models side by side at most, so that the images fit a page at their size
 _Panel = tuple[str, NDArray | None, bool]  # head, what is shown, whether the truth is outlined on it
+_Panels = Callable[[Example, Sequence[str]], list[_Panel]]  # a row, of an image and the models in it
 
 
 def reconstructions(chosen: Sequence[Example]) -> Figure:
@@ -58,12 +59,7 @@ def _models(chosen: Sequence[Example]) -> list[str]:
     return list(dict.fromkeys(model for example in chosen for model in example.reconstructions))
 
 
-def _rows(
-    chosen: Sequence[Example],
-    models: Sequence[str],
-    panels: Callable[[Example, Sequence[str]], list[_Panel]],
-    caption: str,
-) -> Figure:
+def _rows(chosen: Sequence[Example], models: Sequence[str], panels: _Panels, caption: str) -> Figure:
     """A row per image, heads above; more than `_WIDEST` models go on in a second block of rows below."""
     blocks = [models[i : i + _WIDEST] for i in range(0, len(models), _WIDEST)] or [[]]
     with mpl.rc_context(STYLE):
@@ -97,11 +93,7 @@ def pipeline(
 ) -> Figure:
     """Fig. 2: I, Ir and the stages ID1 to ID5 on one image, with the thresholds on each histogram.
 
-    Args:
-        image, reconstruction: I and Ir, ``(H, W, 3)``, uint8 or float in [0, 1].
-        k: of the first threshold, eq. 8.
-        truth: bool ``(H, W)``, shown beside ID5 where given.
-        title: model, category, image, seed.
+    I and Ir are ``(H, W, 3)``, uint8 or float in [0, 1]; `k` is eq. 8's; `truth`, bool ``(H, W)``, is shown beside ID5.
     """
     detection = detect(image, reconstruction, k)
     highest = float(detection.residual.max())
@@ -162,7 +154,7 @@ def run_gallery(evaluation: Evaluation, title: str) -> Figure:
     f1 = metrics_of_counts(counts(evaluation.masks["dual_threshold"], evaluation.truths))[:, 2]
     types = sorted(set(evaluation.defects), key=lambda name: (name == "good", name))
     top = float(np.quantile(evaluation.scores, 0.999)) or 1.0
-    stages = {"image": evaluation.images, "reconstruction": evaluation.reconstructions}
+    stages: dict[str, NDArray] = {"image": evaluation.images, "reconstruction": evaluation.reconstructions}
     stages |= {"anomaly map": np.minimum(evaluation.scores / top, 1)}
     stages |= {name.replace("_", " "): masks for name, masks in evaluation.masks.items()}
     with mpl.rc_context(STYLE):
@@ -185,12 +177,7 @@ def _middle(members: NDArray[np.int64], values: NDArray[np.float64]) -> int:
 
 
 def inspected(images: str | Path, out: str | Path, count: int = 8) -> Figure:
-    """Images of an inspection, each above its overlay, from the highest score to the lowest.
-
-    Args:
-        images: the folder that was inspected.
-        out: what `clgan_lib.interop.inspection.inspect_folder` wrote.
-        count: columns, at equal steps of rank.
+    """`count` of the images inspected, each above its overlay; `out` is what `interop.inspection.inspect_folder` wrote.
 
     Raises:
         ValueError: if no image could be read.

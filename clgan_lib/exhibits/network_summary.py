@@ -6,7 +6,6 @@ layer. So a table costs nothing at any image size, and follows every change in t
 
 import copy
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -57,8 +56,10 @@ def stages(module: nn.Module, *shape: int) -> list[Stage]:
     """List the stages of a network in order, for an input of `shape`, the batch included."""
     ghost = copy.deepcopy(module).to("meta").eval()
     events: list[tuple[nn.Module, Tensor]] = []
-    for unit in _units(ghost):
-        unit.register_forward_hook(lambda layer, inputs, output: events.append((layer, output)))
+    inside = {layer for block in ghost.modules() if isinstance(block, ResidualBlock) for layer in block.body.modules()}
+    for unit in set(ghost.modules()) - inside:
+        if isinstance(unit, tuple(_NAMES)):
+            unit.register_forward_hook(lambda layer, inputs, output: events.append((layer, output)))
     image = torch.empty(shape, device="meta")
     taps: list[Tensor] = []
     if isinstance(ghost, Generator):
@@ -74,15 +75,6 @@ def stages(module: nn.Module, *shape: int) -> list[Stage]:
         groups[-1].append((layer, output))
         begun = isinstance(layer, _PREFIXES) and not any(output is tap for tap in taps)
     return [_stage(group, taps) for group in groups if group]
-
-
-def _units(module: nn.Module) -> Iterator[nn.Module]:
-    """The layers that tables name, without those inside a residual block."""
-    for child in module.children():
-        if isinstance(child, tuple(_NAMES)):
-            yield child
-        else:
-            yield from _units(child)
 
 
 def _stage(group: list[tuple[nn.Module, Tensor]], taps: list[Tensor]) -> Stage:

@@ -1,7 +1,7 @@
 """What the report shows beside scores: the networks, the data, the detection step by step, and the paper's own numbers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -31,7 +31,7 @@ class Section:
 
     title: str
     prose: Sequence[str] = ()  # how to read what follows, plain text, a string per paragraph
-    items: Sequence[Table | Figure] = field(default=())
+    items: Sequence[Table | Figure] = ()
     folded: bool = False  # shown closed, opened by a click; for what few readers need
 
 
@@ -43,14 +43,14 @@ def network_figure() -> Figure:
 def network_tables(frame: pd.DataFrame) -> list[Table]:
     """Tables 1 and 2, and the generator, counted on the live modules; `frame` only for the report they stand in."""
     model = _at_paper_size()
-    frames = {
-        "table1": ("Table 1: the discriminator, layer by layer, beside the sizes the paper prints.",
-                   network_summary.discriminator_table(model.discriminator, SIZE)),
-        "table2": ("Table 2: the projection heads, one per tap of the encoder.", network_summary.head_table(model.heads)),
-        "generator": ("The generator, which the paper has no table of.",
-                      network_summary.generator_table(model.generator, SIZE)),
-    }  # fmt: skip
-    return [replace(from_frame(n, caption, table), source=provenance(frame)) for n, (caption, table) in frames.items()]
+    layers = network_summary.discriminator_table(model.discriminator, SIZE)
+    heads, generator = network_summary.head_table(model.heads), network_summary.generator_table(model.generator, SIZE)
+    tables = [
+        from_frame("table1", "Table 1: the discriminator, layer by layer, beside the sizes the paper prints.", layers),
+        from_frame("table2", "Table 2: the projection heads, one per tap of the encoder.", heads),
+        from_frame("generator", "The generator, which the paper has no table of.", generator),
+    ]
+    return [replace(table, source=provenance(frame)) for table in tables]
 
 
 def _at_paper_size() -> CLGAN:
@@ -92,11 +92,11 @@ def paper_audit() -> Section:
     """The paper's Tables 3 and 4 with the cells marked that cannot be right, from the findings in `results/paper/`."""
     paper = RESULTS / "paper"
     findings = read_csv(paper / "audit.csv")
-    marked = [
-        audit.marked(audit.read_table(paper / f"table{number}.csv", keys), findings, f"table{number}_audited",
-                     f"The paper's Table {number}, percent.")
-        for number, keys in ((3, audit.MAIN), (4, audit.SWEEP))
-    ]  # fmt: skip
+    marked = []
+    for number, keys in ((3, audit.MAIN), (4, audit.SWEEP)):
+        table = audit.read_table(paper / f"table{number}.csv", keys)
+        caption = f"The paper's Table {number}, percent."
+        marked.append(audit.marked(table, findings, f"table{number}_audited", caption))
     prose = [
         "Impossible: no set of images gives this number, under any averaging, within rounding. Suspicious: some images "
         "could, but an error is likelier. A mark says that a number around the cell is wrong, not which, and not why. Point "

@@ -3,7 +3,7 @@
 import html
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -45,7 +45,7 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Row]  # top to bottom, each as long as `header`
     labels: int = 1  # how many leading columns are labels, left-aligned
-    notes: Sequence[str] = field(default=())  # under the table: what was left out, what is missing, how to read it
+    notes: Sequence[str] = ()  # under the table: what was left out, what is missing, how to read it
     source: str = ""  # where the numbers come from; written into the files only, since a page says it once for all
 
     def markdown(self) -> str:

@@ -45,8 +45,7 @@ class RestoringModel(ReconstructionModel):
     """CLGAN-R; see the top of the file.
 
     Args:
-        image_size: S, a multiple of 8, at least 32; 128 or more to find small defects.
-        batch_size: B.
+        image_size, batch_size: S, a multiple of 8, at least 32, better 128 or more; B.
         width, blocks, norm: of G, see `Restorer`.
         restore: False shows G good images without synthetic anomalies, as the paper does, all else equal (for the ablation).
         lambda_1, lambda_s, lambda_g: weights of L1, structure and gradients.

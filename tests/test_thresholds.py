@@ -102,7 +102,7 @@ def test_validation_anomalies_share_nothing_with_any_other() -> None:
     tree = ast.parse(Path(str(validation_anomalies.__file__)).read_text())
     imported = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     imported |= {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-    assert imported == {"__future__", "collections.abc", "cv2", "numpy", "numpy.typing", "clgan_lib.calibration"}
+    assert imported == {"collections.abc", "cv2", "numpy", "numpy.typing", "clgan_lib.calibration"}
 
 
 def test_the_benchmark_on_runs(tmp_path: Path) -> None:

@@ -1,9 +1,7 @@
 """What the report shows beside scores: the networks, the data, the detection step by step, and the paper's own numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,11 +11,12 @@ from matplotlib.figure import Figure
 from clgan_lib import audit
 from clgan_lib.clgan import CLGAN
 from clgan_lib.data import load_category
-from clgan_lib.exhibits import figures, image_panels, network_diagram, network_summary
+from clgan_lib.exhibits import image_panels, network_diagram, network_summary
 from clgan_lib.exhibits.examples import Example
 from clgan_lib.exhibits.run_table import credit, display, read_csv
 from clgan_lib.exhibits.tables import provenance
 from clgan_lib.paths import RESULTS
+from clgan_lib.render.style import save
 from clgan_lib.render.table import Table, from_frame
 from clgan_lib.runs.evaluation import SIZE
 from clgan_lib.runs.execution import data_root
@@ -28,19 +27,12 @@ _PIPELINES = 5  # shown at most
 
 @dataclass(frozen=True)
 class Section:
-    """A chapter of the report.
-
-    Attributes:
-        title: its heading.
-        prose: how to read what follows, one string per paragraph, plain text.
-        items: tables and figures, in order.
-        folded: shown closed, opened by a click; for what few readers need.
-    """
+    """A chapter of the report."""
 
     title: str
-    prose: Sequence[str] = ()
-    items: Sequence[Table | Figure] = field(default=())
-    folded: bool = False
+    prose: Sequence[str] = ()  # how to read what follows, plain text, a string per paragraph
+    items: Sequence[Table | Figure] = ()
+    folded: bool = False  # shown closed, opened by a click; for what few readers need
 
 
 def network_figure() -> Figure:
@@ -51,14 +43,14 @@ def network_figure() -> Figure:
 def network_tables(frame: pd.DataFrame) -> list[Table]:
     """Tables 1 and 2, and the generator, counted on the live modules; `frame` only for the report they stand in."""
     model = _at_paper_size()
-    frames = {
-        "table1": ("Table 1: the discriminator, layer by layer, beside the sizes the paper prints.",
-                   network_summary.discriminator_table(model.discriminator, SIZE)),
-        "table2": ("Table 2: the projection heads, one per tap of the encoder.", network_summary.head_table(model.heads)),
-        "generator": ("The generator, which the paper has no table of.",
-                      network_summary.generator_table(model.generator, SIZE)),
-    }  # fmt: skip
-    return [replace(from_frame(n, caption, table), source=provenance(frame)) for n, (caption, table) in frames.items()]
+    layers = network_summary.discriminator_table(model.discriminator, SIZE)
+    heads, generator = network_summary.head_table(model.heads), network_summary.generator_table(model.generator, SIZE)
+    tables = [
+        from_frame("table1", "Table 1: the discriminator, layer by layer, beside the sizes the paper prints.", layers),
+        from_frame("table2", "Table 2: the projection heads, one per tap of the encoder.", heads),
+        from_frame("generator", "The generator, which the paper has no table of.", generator),
+    ]
+    return [replace(table, source=provenance(frame)) for table in tables]
 
 
 def _at_paper_size() -> CLGAN:
@@ -75,7 +67,7 @@ def samples(root: Path, frame: pd.DataFrame, folder: Path) -> Section | None:
             category = load_category(data_root(config), config.category, SIZE, config.bit_depth)
             title = f"Fig. 3: {config.category}. {credit([config.data_name])}"
             drawn.append(image_panels.samples(category, title))
-            figures.save(drawn[-1], folder / "figures" / f"fig3_{config.category}", ["png"])
+            save(drawn[-1], folder / "figures" / f"fig3_{config.category}", ["png"])
     return Section("The data: Fig. 3", ["The masks are outlined."], drawn, folded=True) if drawn else None
 
 
@@ -88,7 +80,7 @@ def pipelines(chosen: Sequence[Example], folder: Path, model: str = "clgan") -> 
             which = f"{display(model)}, {example.category}, {example.name}, seed {example.seed}, k = {example.k:g}"
             title = f"Fig. 2: {which}. {credit([example.data])}"
             drawn.append(image_panels.pipeline(example.image, reconstruction, example.k, example.truth, title))
-            figures.save(drawn[-1], folder / "figures" / f"fig2_{example.category}", ["png"])
+            save(drawn[-1], folder / "figures" / f"fig2_{example.category}", ["png"])
     prose = [
         "Eq. 7 to 10 on the images of Fig. 4. ID1: residual. ID2: mask of each channel at mean + kσ, dashed in the "
         "histograms. ID3: their grey sum. ID4: ID3 over its own threshold. ID5: ID4 after closing.",
@@ -100,11 +92,11 @@ def paper_audit() -> Section:
     """The paper's Tables 3 and 4 with the cells marked that cannot be right, from the findings in `results/paper/`."""
     paper = RESULTS / "paper"
     findings = read_csv(paper / "audit.csv")
-    marked = [
-        audit.marked(audit.read_table(paper / f"table{number}.csv", keys), findings, f"table{number}_audited",
-                     f"The paper's Table {number}, percent.")
-        for number, keys in ((3, audit.MAIN), (4, audit.SWEEP))
-    ]  # fmt: skip
+    marked = []
+    for number, keys in ((3, audit.MAIN), (4, audit.SWEEP)):
+        table = audit.read_table(paper / f"table{number}.csv", keys)
+        caption = f"The paper's Table {number}, percent."
+        marked.append(audit.marked(table, findings, f"table{number}_audited", caption))
     prose = [
         "Impossible: no set of images gives this number, under any averaging, within rounding. Suspicious: some images "
         "could, but an error is likelier. A mark says that a number around the cell is wrong, not which, and not why. Point "

@@ -3,8 +3,6 @@
 Which images are shown is a rule, not a choice: see `examples`.
 """
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,69 +20,51 @@ from clgan_lib.runs.maps import map_names, read_maps
 def runs_with_maps(
     results_root: str | Path, frame: pd.DataFrame, model: str, *, reconstructed: bool = False
 ) -> list[dict[Any, Any]]:
-    """Per category the finished run of `model` that kept its maps, the lowest seed's: rows of the tidy table.
+    """Per category the finished run of `model` that kept its maps, the lowest seed's: rows of `run_table.select`.
 
-    Args:
-        results_root: the folder that holds experiments.
-        frame: from `collect`.
-        model: of the runs.
-        reconstructed: only runs with reconstructions, which maps of another program lack.
+    With `reconstructed`, only runs with reconstructions, which maps of another program lack.
 
     Raises:
         ValueError: if there is none.
     """
-    runs = select(frame)
-    runs = runs[(runs["model"] == model)].sort_values(["category", "seed"])
-    there = pd.DataFrame([run for run in runs.to_dict("records") if _has_maps(Path(results_root), run)])
-    if there.empty:
+    root, runs = Path(results_root), select(frame)
+    runs = runs[runs["model"] == model].sort_values(["category", "seed"])
+    there = [run for run in runs.to_dict("records") if _has_maps(root, run)]
+    if not there:
         finished = ", ".join(frame.loc[frame["finished"].astype(bool), "model"].unique()) or "none"
         raise ValueError(f"model: no finished run of {model!r} has maps.npz; models with finished runs: {finished}")
-    if reconstructed:
-        there = there[["reconstructions" in map_names(Path(results_root) / folder) for folder in there["folder"]]]
-        if there.empty:
-            raise ValueError(f"model: the maps of {model!r} have no reconstructions, so the paper's k cannot be varied")
-    return there.drop_duplicates("category").to_dict("records")
+    there = [run for run in there if not reconstructed or "reconstructions" in map_names(root / run["folder"])]
+    if not there:
+        raise ValueError(f"model: the maps of {model!r} have no reconstructions, so the paper's k cannot be varied")
+    return pd.DataFrame(there).drop_duplicates("category").to_dict("records")
 
 
 @dataclass(frozen=True)
 class Example:
-    """One test image and what every model makes of it; None for a model whose run or maps are missing.
-
-    Attributes:
-        data, category, name, seed: which image, of which runs.
-        k: of the paper's first threshold, in these runs.
-        reference: the model by whose F1 it was chosen.
-        image: uint8 ``(S, S, 3)``.
-        truth: bool ``(S, S)``.
-        reconstructions: uint8 ``(S, S, 3)`` by model.
-        masks: bool ``(S, S)`` by model.
-    """
+    """One test image and what every model makes of it; None for a model whose run or maps are missing."""
 
     data: str
     category: str
     name: str
     seed: int
-    k: float
-    reference: str
-    image: NDArray[np.uint8]
-    truth: NDArray[np.bool_]
-    reconstructions: dict[str, NDArray[np.uint8] | None]
-    masks: dict[str, NDArray[np.bool_] | None]
+    k: float  # of the paper's first threshold, in these runs
+    reference: str  # the model by whose F1 it was chosen
+    image: NDArray[np.uint8]  # (S, S, 3)
+    truth: NDArray[np.bool_]  # (S, S)
+    reconstructions: dict[str, NDArray[np.uint8] | None]  # (S, S, 3) by model
+    masks: dict[str, NDArray[np.bool_] | None]  # (S, S) by model
 
 
 def examples(
     results_root: str | Path, frame: pd.DataFrame, *, reference: str = "clgan", postprocess: str = "dual_threshold"
 ) -> list[Example]:
-    """One image per category, by rule: the defective one of median F1 under `reference`, first seed, dual threshold.
+    """One image per category with maps, by rule: the defective one of median F1 under the dual threshold, first seed.
 
     Args:
         results_root: the folder that holds experiments.
         frame: from `collect`.
-        reference: the model that is asked first; where it has no maps, the others in the order of the tables.
+        reference: the model whose F1 counts; where it has no maps, that of the next in the order of the tables.
         postprocess: of the masks: ``"dual_threshold"``, ``"calibrated"`` or ``"native"``.
-
-    Returns:
-        One per category that has at least one run with maps.
     """
     root = Path(results_root)
     runs = select(frame)
@@ -92,20 +72,15 @@ def examples(
     scores = read_scores(root, runs)
     chosen = []
     for category, part in runs.groupby("category"):
-        records = sorted(part.to_dict("records"), key=lambda run: run["model"] != reference)
-        for run in records:
+        records = part.to_dict("records")
+        for run in sorted(records, key=lambda run: run["model"] != reference):
             rows = scores[(scores["category"] == category) & (scores["model"] == run["model"])]
             if _has_maps(root, run) and len(rows):
-                name = _median_image(rows[rows["postprocess"] == "dual_threshold"])
-                chosen.append(_example(root, run, part.to_dict("records"), name, postprocess))
+                names = rows[rows["postprocess"] == "dual_threshold"].sort_values(["F1", "name"])["name"]
+                median = str(names.iloc[(len(names) - 1) // 2])  # the lower one of two
+                chosen.append(_example(root, run, records, median, postprocess))
                 break
     return chosen
-
-
-def _median_image(scores: pd.DataFrame) -> str:
-    """The name of the image of median F1, the lower one of two; ties go by name."""
-    ordered = scores.sort_values(["F1", "name"], ignore_index=True)
-    return str(ordered["name"][(len(ordered) - 1) // 2])
 
 
 def _has_maps(root: Path, run: dict[Any, Any]) -> bool:
@@ -137,9 +112,9 @@ def _prediction(root: Path, run: dict[Any, Any], name: str, postprocess: str) ->
         return None, None
     there = set(map_names(root / run["folder"]))
     maps = read_maps(root / run["folder"], ["names", *there & {"images", "scores", "reconstructions", postprocess}])
-    index = list(maps["names"]).index(name) if name in maps["names"] else None
-    if index is None:  # maps from elsewhere may lack an image
+    if name not in maps["names"]:  # maps from elsewhere may lack an image
         return None, None
+    index = list(maps["names"]).index(name)
     reconstruction = maps["reconstructions"][index] if "reconstructions" in maps else None
     if postprocess in maps:
         return reconstruction, maps[postprocess][index]

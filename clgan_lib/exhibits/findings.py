@@ -4,8 +4,6 @@ Every number is computed from the tidy rows of `run_table.collect`; the conditio
 constants below. A method that lacks a run is never ranked.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 
@@ -24,20 +22,15 @@ NEXT = 3  # proposals shown at most
 def own_threshold(frame: pd.DataFrame) -> pd.DataFrame:
     """Each model under its own label-free threshold: the native one where the method has one, else the calibrated one.
 
-    Args:
-        frame: from `collect`.
-
-    Returns:
-        Rows as of `select`, ``rule`` naming the threshold, and ``gain`` over the template's own one.
+    Rows as of `select`, ``rule`` naming the threshold, "" where there is none, and ``gain`` over the template's own one.
     """
-    by_rule = {rule: select(frame, rule) for rule in ("calibrated", "native")}
+    by_rule = {rule: select(frame, rule) for rule in ("native", "calibrated")}
     chosen = []
     for model in frame["model"].unique():
-        parts = {rule: rows[rows["model"] == model] for rule, rows in by_rule.items()}
-        rule = "native" if parts["native"]["F1"].notna().any() else "calibrated"
-        chosen.append(parts[rule].assign(rule=rule))
+        parts = [rows[rows["model"] == model].assign(rule=rule) for rule, rows in by_rule.items()]
+        with_f1 = [part for part in parts if part["F1"].notna().any()]
+        chosen.append(with_f1[0] if with_f1 else parts[-1].assign(rule=""))
     rows = pd.concat(chosen, ignore_index=True)
-    rows["rule"] = rows["rule"].where(rows["F1"].notna().groupby(rows["model"]).transform("any"), "")
     return with_gain(rows.assign(postprocess="own", finished=rows["finished"].astype(bool)))
 
 
@@ -51,9 +44,7 @@ def _means(rows: pd.DataFrame, column: str) -> pd.Series:
 def findings(frame: pd.DataFrame, published: pd.DataFrame | None = None) -> list[str]:
     """The paragraphs that open a report, at most four: what was compared, the best, CLGAN, what to run next.
 
-    Args:
-        frame: from `collect`.
-        published: the paper's Table 3, from `published`; quoted for CLGAN on real MVTec AD alone.
+    `published` is the paper's Table 3; it is quoted for CLGAN on real MVTec AD alone.
     """
     paper, own = select(frame), own_threshold(frame)
     best = [_best(own, "each method's own label-free threshold,"), _best(paper, "the paper's detector,")]
@@ -72,9 +63,10 @@ def _setting(paper: pd.DataFrame) -> str:
         "what it reconstructs differently."
     )
     missing = int((~paper["finished"].astype(bool)).sum())
-    verb = "is" if missing == 1 else "are"
-    lacks = f" {missing} of {len(paper)} runs {verb} missing; a method that lacks one is not ranked."
-    return text + lacks * (missing > 0)
+    if missing:
+        verb = "is" if missing == 1 else "are"
+        text += f" {missing} of {len(paper)} runs {verb} missing; a method that lacks one is not ranked."
+    return text
 
 
 def _best(rows: pd.DataFrame, rule: str) -> str:
@@ -88,10 +80,10 @@ def _best(rows: pd.DataFrame, rule: str) -> str:
         return f"Under {rule} {name} has a mean F1 of {f1[best]:.1f} %."
     if best in CONTROLS:
         text = f"Under {rule} no trained method beats the controls: {name}, which learns nothing, has a mean F1 of "
-        second = (
-            f" The best trained, {display(str(learned.idxmax()))}, has {learned.max():.1f} %." if len(learned) else ""
-        )
-        return f"{text}{f1[best]:.1f} %.{second}"
+        text += f"{f1[best]:.1f} %."
+        if learned.empty:
+            return text
+        return f"{text} The best trained, {display(str(learned.idxmax()))}, has {learned.max():.1f} %."
     text = f"Under {rule} {name} is best: its mean F1 is {f1[best]:.1f} %"
     if "template" not in f1:
         return f"{text}."
@@ -109,8 +101,8 @@ def _clgan(paper: pd.DataFrame, published: pd.DataFrame | None) -> str:
     text = f"CLGAN{place} under the paper's detector: mean F1 {f1['clgan']:.1f} %, AUROC {auroc:.3f}"
     text += ", little better than chance" if auroc < CHANCE else ""
     text += f", after {seen:.0f} training images a run." if np.isfinite(seen) else "."
-    printed = _printed(mine, published)
     text += EARLY if seen < EARLY_IMAGES else ""
+    printed = _printed(mine, published)
     text += f" The paper's Table 3 has F1 {printed:.1f} % here." if np.isfinite(printed) else ""
     inside, outside = (100 * _means(mine, name)["clgan"] for name in ("inside", "outside"))
     return f"{text} {_reason(inside, outside)}".strip()

@@ -4,11 +4,8 @@ A copy of a network runs on torch's "meta" device, which computes shapes without
 layer. So a table costs nothing at any image size, and follows every change in the networks.
 """
 
-from __future__ import annotations
-
 import copy
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -43,31 +40,26 @@ _PREFIXES = (nn.ReflectionPad2d, BlurUp)  # part of the convolution after them
 
 @dataclass(frozen=True)
 class Stage:
-    """One convolution, fully connected layer or residual block, with all that follows it.
+    """One convolution, fully connected layer or residual block, with all that follows it."""
 
-    Attributes:
-        kind: its layers, such as ``"Conv+BN+LeakyReLU+blur↓2"``.
-        kernel: side of the convolution's kernel; 0 where there is none.
-        inner: shape ``(C, H, W)`` right after the convolution, as Table 1 prints it; ``(C,)`` for a fully connected layer.
-        output: shape after the whole stage, likewise.
-        parameters: number of trained parameters.
-        taps: numbers, 1 to 5, of the PatchNCE taps at `inner`; mostly none.
-    """
-
-    kind: str
-    kernel: int
-    inner: tuple[int, ...]
-    output: tuple[int, ...]
+    kind: str  # its layers, such as "Conv+BN+LeakyReLU+blur↓2"
+    kernel: int  # side of the convolution's kernel; 0 where there is none
+    inner: tuple[
+        int, ...
+    ]  # (C, H, W) right after the convolution, as Table 1 prints it; (C,) for a fully connected layer
+    output: tuple[int, ...]  # after the whole stage, likewise
     parameters: int
-    taps: tuple[int, ...] = ()
+    taps: tuple[int, ...]  # numbers, 1 to 5, of the PatchNCE taps at `inner`; mostly none
 
 
 def stages(module: nn.Module, *shape: int) -> list[Stage]:
     """List the stages of a network in order, for an input of `shape`, the batch included."""
     ghost = copy.deepcopy(module).to("meta").eval()
     events: list[tuple[nn.Module, Tensor]] = []
-    for unit in _units(ghost):
-        unit.register_forward_hook(lambda layer, inputs, output: events.append((layer, output)))
+    inside = {layer for block in ghost.modules() if isinstance(block, ResidualBlock) for layer in block.body.modules()}
+    for unit in set(ghost.modules()) - inside:
+        if isinstance(unit, tuple(_NAMES)):
+            unit.register_forward_hook(lambda layer, inputs, output: events.append((layer, output)))
     image = torch.empty(shape, device="meta")
     taps: list[Tensor] = []
     if isinstance(ghost, Generator):
@@ -76,30 +68,21 @@ def stages(module: nn.Module, *shape: int) -> list[Stage]:
     else:
         ghost(image)
     groups: list[list[tuple[nn.Module, Tensor]]] = [[]]
-    for number, (layer, output) in enumerate(events):
-        before = isinstance(events[number - 1][0], _PREFIXES) and not any(events[number - 1][1] is t for t in taps)
-        if isinstance(layer, _PREFIXES) or (isinstance(layer, _STARTS) and not before):
+    begun = False  # by a prefix; one that is tapped stands alone
+    for layer, output in events:
+        if isinstance(layer, _PREFIXES) or (isinstance(layer, _STARTS) and not begun):
             groups.append([])
         groups[-1].append((layer, output))
+        begun = isinstance(layer, _PREFIXES) and not any(output is tap for tap in taps)
     return [_stage(group, taps) for group in groups if group]
-
-
-def _units(module: nn.Module) -> Iterator[nn.Module]:
-    """The layers that tables name, without those inside a residual block."""
-    for child in module.children():
-        if isinstance(child, tuple(_NAMES)):
-            yield child
-        else:
-            yield from _units(child)
 
 
 def _stage(group: list[tuple[nn.Module, Tensor]], taps: list[Tensor]) -> Stage:
     inner = next((output for layer, output in group if isinstance(layer, _STARTS)), group[-1][1])
     names = [next(name for kind, name in _NAMES.items() if isinstance(layer, kind)) for layer, _ in group]
-    size = next((layer.kernel_size[0] for layer, _ in group if isinstance(layer, nn.Conv2d)), 0)
     return Stage(
         kind="+".join(name for name in names if len(group) == 1 or name != "pad"),
-        kernel=size,
+        kernel=next((layer.kernel_size[0] for layer, _ in group if isinstance(layer, nn.Conv2d)), 0),
         inner=tuple(inner.shape[1:]),
         output=tuple(group[-1][1].shape[1:]),
         parameters=sum(p.numel() for layer, _ in group for p in layer.parameters()),
@@ -108,45 +91,30 @@ def _stage(group: list[tuple[nn.Module, Tensor]], taps: list[Tensor]) -> Stage:
 
 
 def generator_table(generator: Generator, image_size: int = 256) -> pd.DataFrame:
-    """The layers of G, which the paper does not print. Equal residual blocks share a row.
-
-    Args:
-        generator: any.
-        image_size: side of the input in pixels.
-    """
+    """The layers of G, which the paper does not print, for an input of this side. Equal residual blocks share a row."""
     rows, numbers = [], Counter[str]()
-    for _, equal in groupby(stages(generator, 1, 3, image_size, image_size)):
-        same = list(equal)
-        stage = same[0]
+    for stage, equal in groupby(stages(generator, 1, 3, image_size, image_size)):
+        count = len(list(equal))
         part = "Residual" if stage.kind == "Residual" else "Deconv" if numbers["Residual"] else "Conv"
         name = "padded input"
         if stage.kind != "pad":
-            first, last = numbers[part] + 1, numbers[part] + len(same)
-            numbers[part] = last
-            name = f"{part}_{first}" + (f" … {last}" if last > first else "")
+            numbers[part] += count
+            name = f"{part}_{numbers[part] - count + 1}" + (f" … {numbers[part]}" if count > 1 else "")
         rows.append(
             {
-                "layer": name,
-                "type": stage.kind,
-                "kernel": _square(stage.kernel or (3 if stage.kind == "Residual" else 0)),
-                "output": _size(stage.output),
+                "layer": name, "type": stage.kind,
+                "kernel": _square(stage.kernel or (3 if stage.kind == "Residual" else 0)), "output": _size(stage.output),
                 "tap": f"{', '.join(map(str, stage.taps))}: {_size(stage.inner)}" if stage.taps else "",
-                "parameters": sum(s.parameters for s in same),
+                "parameters": count * stage.parameters,
             }
-        )
+        )  # fmt: skip
     return pd.DataFrame(rows).set_index("layer")
 
 
 def discriminator_table(discriminator: PatchDiscriminator, image_size: int = 256) -> pd.DataFrame:
-    """Table 1: the printed sizes beside those of the convolutions.
-
-    Args:
-        discriminator: any.
-        image_size: side of the input in pixels; the paper's numbers are for 256.
-    """
-    layers = zip(
-        stages(discriminator, 1, 3, image_size, image_size), _PAPER_TABLE_1, patch_sizes(discriminator), strict=True
-    )
+    """Table 1: the printed sizes, which are for an image size of 256, beside those of the convolutions."""
+    found = stages(discriminator, 1, 3, image_size, image_size)
+    layers = zip(found, _PAPER_TABLE_1, patch_sizes(discriminator), strict=True)
     rows = [
         {
             "layer": f"Conv2D_{number}", "type": stage.kind, "kernel": _square(stage.kernel), "output": _size(stage.inner),
@@ -164,32 +132,22 @@ def patch_sizes(discriminator: PatchDiscriminator) -> list[int]:
 
     Norms are left out: in training they see the whole batch.
     """
-    net = copy.deepcopy(discriminator).eval()
-    for name, layer in net.body.named_children():
-        if isinstance(layer, nn.BatchNorm2d | nn.InstanceNorm2d):
-            setattr(net.body, name, nn.Identity())
-    outputs: list[Tensor] = []
-    for layer in net.body:
-        if isinstance(layer, nn.Conv2d):
-            layer.register_forward_hook(lambda module, inputs, output: outputs.append(output))
-    image = torch.ones(1, 3, 128, 128, requires_grad=True)  # larger than any patch of five layers
-    net(image)
+    x = image = torch.ones(1, 3, 128, 128, requires_grad=True)  # larger than any patch of five layers
     sizes = []
-    for output in outputs:
-        centre = output[0, :, output.shape[2] // 2, output.shape[3] // 2].sum()
-        (gradient,) = torch.autograd.grad(centre, image, retain_graph=True)
-        sizes.append(int((gradient != 0).any(1)[0].any(0).sum()))
+    for layer in discriminator.body:
+        if not isinstance(layer, nn.BatchNorm2d | nn.InstanceNorm2d):
+            x = layer(x)
+        if isinstance(layer, nn.Conv2d):
+            centre = x[0, :, x.shape[2] // 2, x.shape[3] // 2].sum()
+            (gradient,) = torch.autograd.grad(centre, image, retain_graph=True)
+            sizes.append(int((gradient != 0).any(1)[0].any(0).sum()))
     return sizes
 
 
 def head_table(heads: nn.ModuleList) -> pd.DataFrame:
-    """Table 2: the printed layers beside those of the heads, and the parameters of the head of each tap.
-
-    Args:
-        heads: a CLGAN's projection heads, one a tap.
-    """
-    linear = [[layer for layer in head.modules() if isinstance(layer, nn.Linear)] for head in heads]
-    every = [stages(head, 1, 1, layers[0].in_features) for head, layers in zip(heads, linear, strict=True)]
+    """Table 2: the printed layers beside those of the heads, one a tap, and the parameters of each."""
+    widths = [next(layer.in_features for layer in head.modules() if isinstance(layer, nn.Linear)) for head in heads]
+    every = [stages(head, 1, 1, width) for head, width in zip(heads, widths, strict=True)]
     rows = [
         {
             "layer": f"MLP_{number}", "type": layers[0].kind, "kernel": "one place", "output": layers[0].output[-1],

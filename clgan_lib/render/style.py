@@ -4,8 +4,6 @@ Plots are meant to be saved as vectors, pictures of images as PNG. Each figure c
 and seed, so that it can leave the report and still be understood. Colours: Okabe and Ito, "Color universal design" (2008).
 """
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,42 +40,24 @@ STYLE: Any = {
     "svg.hashsalt": "clgan",  # equal figures make equal files
 }
 
-
 RENDERED: WeakKeyDictionary[Figure, dict[str, bytes]] = WeakKeyDictionary()  # what `save` wrote; rendering is slow
 
 
 def save(figure: Figure, path: Path, kinds: Sequence[str] = ("svg", "pdf")) -> list[Path]:
-    """Write a figure as ``path`` + ``.<kind>`` for each kind, whole or not at all.
-
-    Args:
-        figure: to write.
-        path: without suffix; its folder is made.
-        kinds: ``"svg"`` and ``"pdf"`` for plots, ``"png"`` for pictures.
-    """
+    """Write a figure as ``path`` + ``.<kind>`` for each of `kinds` (or ``"png"``), whole or not at all; makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    written = []
-    for kind in kinds:
-        target = path.with_name(f"{path.name}.{kind}")
+    written = [path.with_name(f"{path.name}.{kind}") for kind in kinds]
+    for kind, target in zip(kinds, written, strict=True):
         undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
         with mpl.rc_context(STYLE), replacing(target) as part:
             figure.savefig(part, format=kind, metadata=undated)
             RENDERED.setdefault(figure, {})[kind] = part.read_bytes()
-        written.append(target)
     return written
 
 
-def captioned(figure: Any, caption: str, whole: Figure | None = None) -> Figure:
-    """Put a small caption under a figure or the last of its subfigures, broken to its width.
-
-    Args:
-        figure: a figure, or a subfigure of `whole`.
-        caption: may be empty.
-        whole: the figure itself, where `figure` is a part of it.
-
-    Returns:
-        The whole figure, closed for pyplot.
-    """
-    whole = whole or figure
+def captioned(figure: Any, caption: str) -> Figure:
+    """The whole figure, closed for pyplot, with a small caption under `figure`, which may be its last subfigure."""
+    whole = figure.figure
     if caption:
         text = textwrap.fill(caption, int(15 * whole.get_figwidth()), break_on_hyphens=False)
         figure.supxlabel(text, fontsize=8, color="#444444", x=0.01, ha="left")

@@ -1,15 +1,15 @@
 """A printed table: its cells, and how they look as Markdown, LaTeX and HTML. Nothing is computed here."""
 
-from __future__ import annotations
-
+import html
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
-from jinja2 import Template
-from markupsafe import Markup, escape
+from jinja2 import Environment, Template
+from markupsafe import Markup
 
 from clgan_lib.paths import replacing
 
@@ -38,50 +38,30 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it is printed.
+    """A table as it is printed."""
 
-    Attributes:
-        name: of its files, such as ``"table3"``.
-        caption: one sentence or a few; above the table.
-        header: the column heads.
-        rows: top to bottom, each as long as `header`.
-        labels: how many leading columns are labels, left-aligned.
-        notes: lines under the table: what was left out, what is missing, how to read it.
-        source: where the numbers come from; written into the files only, since a page says it once for all.
-    """
-
-    name: str
-    caption: str
+    name: str  # of its files, such as "table3"
+    caption: str  # one sentence or a few; above the table
     header: Sequence[str]
-    rows: Sequence[Row]
-    labels: int = 1
-    notes: Sequence[str] = field(default=())
-    source: str = ""
+    rows: Sequence[Row]  # top to bottom, each as long as `header`
+    labels: int = 1  # how many leading columns are labels, left-aligned
+    notes: Sequence[str] = ()  # under the table: what was left out, what is missing, how to read it
+    source: str = ""  # where the numbers come from; written into the files only, since a page says it once for all
 
     def markdown(self) -> str:
         """The table in GitHub's Markdown, caption above, notes below."""
         align = [":--"] * self.labels + ["--:"] * (len(self.header) - self.labels)
-        lines = [[_md(head) for head in self.header], align]
-        lines += [
-            [_MARKDOWN.get(c.kind, "{}").format(_md(c.text)) if c.text else "" for c in r.cells] for r in self.rows
-        ]
+        cells = [[_styled(_md(cell.text), _MARKDOWN, cell.kind) for cell in row.cells] for row in self.rows]
+        lines = [[_md(head) for head in self.header], align, *cells]
         body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        return "\n\n".join([f"**{_md(self.caption)}**", body, *map(_md, self._below())]) + "\n"
+        return "\n\n".join([f"**{_md(self.caption)}**", body, *map(_md, self.below())]) + "\n"
 
     def latex(self) -> str:
         r"""The table with booktabs rules: a document of its own, or ``\input`` into one that has booktabs and longtable."""
-        columns = "l" * self.labels + "r" * (len(self.header) - self.labels)
-        head = " & ".join(map(_tex, self.header)) + " \\\\\n\\midrule"
-        lines: list[str] = []
-        for index, row in enumerate(self.rows):
-            if row.opens and index:
-                lines.append(r"\midrule")
-            cells = [_LATEX.get(cell.kind, "%s") % _tex(cell.text) if cell.text else "" for cell in row.cells]
-            lines.append(" & ".join(cells) + r" \\")
-        notes = "".join(f"\\par\\smallskip {_tex(note)}\n" for note in self._below())
-        return _TEX_PAGE % (columns, _tex(self.caption), head, "\n".join(lines), notes)
+        return _LATEX_PAGE.render(table=self)
 
-    def _below(self) -> list[str]:
+    def below(self) -> list[str]:
+        """The notes, and the source as the last one."""
         return [*self.notes, *([self.source] if self.source else [])]
 
     def html(self) -> Markup:
@@ -92,12 +72,10 @@ class Table:
         """What a notebook shows."""
         return str(Markup("<style>{}</style>{}").format(Markup(_NOTEBOOK_STYLE), self.html()))
 
-    def write(self, folder: Path) -> list[Path]:
-        """Write ``<name>.md`` and ``<name>.tex`` into `folder`, atomically; returns the two paths."""
-        paths = [folder / f"{self.name}.md", folder / f"{self.name}.tex"]
-        for path, text in zip(paths, [self.markdown(), self.latex()], strict=True):
-            write_text(path, text)
-        return paths
+    def write(self, folder: Path) -> None:
+        """Write ``<name>.md`` and ``<name>.tex`` into `folder`, atomically."""
+        write_text(folder / f"{self.name}.md", self.markdown())
+        write_text(folder / f"{self.name}.tex", self.latex())
 
 
 def from_frame(name: str, caption: str, frame: pd.DataFrame) -> Table:
@@ -126,51 +104,18 @@ _NOTEBOOK_STYLE = (
     ".exhibit .suspicious{background:#cfe8f6!important;color:#000;outline:2px dashed #0072b2;outline-offset:-2px}"
     ".exhibit tr.opens>*{border-top:1px solid currentColor} .exhibit .note{max-width:70em;margin:.3em 0;opacity:.8}"
 )
-_HTML = Template(
-    """<figure class="exhibit" id="{{ table.name }}"><figcaption>{{ table.caption }}</figcaption>\
-<div class="scroll"><table><thead><tr>
-{%- for head in table.header %}<th scope="col"{% if loop.index0 < table.labels %} class="label"{% endif %}>{{ head }}</th>
-{%- endfor %}</tr></thead>
-<tbody>{% for row in table.rows %}<tr{% if row.opens and not loop.first %} class="opens"{% endif %}>
-{%- for cell in row.cells -%}
-{%- set title %}{% if cell.remark %} title="{{ cell.remark }}"{% endif %}{% endset -%}
-{%- if loop.index0 < table.labels %}<th scope="row" class="label {{ cell.kind }}"{{ title }}>{{ cell.text }}</th>
-{%- else %}<td class="{{ cell.kind }}"{{ title }}>{{ cell.text }}</td>
-{%- endif %}{% endfor %}</tr>{% if not loop.last %}
-{% endif %}{% endfor %}</tbody></table></div>
-{%- for note in table.notes %}<p class="note">{{ note }}</p>{% endfor %}</figure>""",
-    autoescape=True,
-)
-_MARKDOWN: dict[str, str] = {"best": "**{}**", "published": "*{}*"}
-_LATEX: dict[str, str] = {"best": r"\textbf{%s}", "published": r"\textit{%s}"}
-# \documentclass changes its meaning once it has been called: so the file knows whether it stands alone.
-_TEX_PAGE = r"""%% Compiles as it is; or \input it where booktabs and longtable are loaded.
-\makeatletter
-\ifx\documentclass\@twoclasseserror\else
-  \documentclass{article}
-  \usepackage[landscape,margin=10mm]{geometry}
-  \usepackage{booktabs,longtable}
-  \gdef\EndOfTable{\end{document}}
-  \begin{document}
-\fi
-\makeatother
-\begingroup\footnotesize\setlength{\tabcolsep}{4pt}
-\begin{longtable}{%s}
-\caption{%s}\\
-\toprule
-%s
-\endhead
-%s
-\bottomrule
-\end{longtable}
-%s\par\endgroup
-\csname EndOfTable\endcsname
-"""
+_HTML = Template(Path(__file__).with_name("table.html.j2").read_text(encoding="utf-8"), autoescape=True)
+_MARKDOWN = {"best": "**%s**", "published": "*%s*"}
+_LATEX = {"best": r"\textbf{%s}", "published": r"\textit{%s}"}
 _TEX = {
     **{c: "\\" + c for c in "&%$#_{}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$", "−": "$-$", "—": "---", "–": "--", "×": r"$\times$",
     "σ": r"$\sigma$", "≤": r"$\le$", "≥": r"$\ge$", "…": r"\ldots{}", "✗": r"$\times$",
 }  # fmt: skip
+
+
+def _styled(text: str, styles: dict[str, str], kind: Kind) -> str:
+    return styles.get(kind, "%s") % text if text else ""
 
 
 def _tex(text: str) -> str:
@@ -180,6 +125,21 @@ def _tex(text: str) -> str:
 
 def _md(text: str) -> str:
     """Plain text for a Markdown cell: what would end the cell, or be read as HTML or emphasis, is escaped."""
-    for mark in "\\|*_`":
-        text = text.replace(mark, "\\" + mark)
-    return str(escape(text)).replace("&#39;", "'").replace("&#34;", '"').replace("\n", " ")
+    return html.escape(re.sub(r"[\\|*_`]", r"\\\g<0>", text), quote=False).replace("\n", " ")
+
+
+def _latex_page() -> Template:
+    """The template of a table; Jinja's own marks are LaTeX, too."""
+    marks = {
+        "block_start_string": "<%",
+        "block_end_string": "%>",
+        "comment_start_string": "<#",
+        "comment_end_string": "#>",
+    }
+    marks |= {"variable_start_string": "<<", "variable_end_string": ">>"}
+    environment = Environment(**marks, trim_blocks=True, keep_trailing_newline=True)  # type: ignore[arg-type]
+    environment.filters |= {"tex": _tex, "cell": lambda cell: _styled(_tex(cell.text), _LATEX, cell.kind)}
+    return environment.from_string(Path(__file__).with_name("table.tex.j2").read_text(encoding="utf-8"))
+
+
+_LATEX_PAGE = _latex_page()

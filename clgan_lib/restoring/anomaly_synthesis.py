@@ -4,8 +4,6 @@ Made from noise and the good images themselves, with no knowledge of any product
 defects of the embedded data, which would otherwise be learnt by heart (a test holds the two apart).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any
@@ -20,10 +18,7 @@ NOISE = 0.04  # largest sigma of the noise that every image gets, of [-1, 1]
 
 
 def corrupt(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Add 1 to 4 anomalies to most images of a batch; randomness from torch's global generator.
-
-    Args:
-        images: good ones, ``(B, 3, S, S)`` in [-1, 1].
+    """Add 1 to 4 anomalies to most of a batch of good images, ``(B, 3, S, S)`` in [-1, 1], by torch's global generator.
 
     Returns:
         The corrupted images, of the same shape and range, and 1 where an anomaly is, else 0, ``(B, 1, S, S)``.
@@ -55,11 +50,9 @@ def salience(image: Tensor) -> Tensor:
 
 
 def draw_shape(likely: Tensor, area: float) -> Tensor:
-    """The opacity of one anomaly, ``(1, S, S)`` in [0, 1]: the highest `area` of a random landscape around a likely place.
+    """The opacity of one anomaly, ``(1, S, S)`` in [0, 1]: the highest share `area` of a random landscape.
 
-    Args:
-        likely: weights of the pixels as its centre, ``(S * S,)``.
-        area: share of the image in (0, 1).
+    `likely` are the weights of the pixels as its centre, ``(S * S,)``.
     """
     size, device = math.isqrt(len(likely)), likely.device
     centre = int(torch.multinomial(likely, 1))
@@ -96,21 +89,6 @@ def _stroke(y: Tensor, x: Tensor, radius: float) -> Tensor:
     along = along - along.mean(1, keepdim=True)
     offsets = torch.stack([y.expand(len(y), len(y)).flatten(), x.expand(len(y), len(y)).flatten()], 1)
     return -torch.cdist(offsets, along.T).min(1).values.view(len(y), len(y))
-
-
-def _own(images: Tensor, i: int) -> Tensor:
-    """The image itself, moved and turned, in another colour half of the time."""
-    return _recoloured(_moved(images[i]), 0.5)
-
-
-def _other(images: Tensor, i: int) -> Tensor:
-    """Another image of the batch, moved and turned."""
-    return _recoloured(_moved(images[(i + 1) % len(images)]), 0.5)
-
-
-def _tinted(images: Tensor, i: int) -> Tensor:
-    """The image itself, lighter or darker and in another colour: a stain."""
-    return _recoloured(images[i], 1.0)
 
 
 def _noise(images: Tensor, i: int) -> Tensor:
@@ -170,4 +148,11 @@ def _pick(choices: tuple[Any, ...]) -> Any:
 
 
 LANDSCAPES: tuple[Callable[[Tensor, Tensor, float], Tensor], ...] = (_hill, _islands, _stroke)
-FILLS: tuple[Callable[[Tensor, int], Tensor], ...] = (_own, _other, _tinted, _noise, _erased, _warped)
+FILLS: tuple[Callable[[Tensor, int], Tensor], ...] = (
+    lambda images, i: _recoloured(_moved(images[i]), 0.5),  # the image itself
+    lambda images, i: _recoloured(_moved(images[(i + 1) % len(images)]), 0.5),  # another one
+    lambda images, i: _recoloured(images[i], 1.0),  # a stain
+    _noise,
+    _erased,
+    _warped,
+)

@@ -5,8 +5,6 @@ anomalies, from how features of G's encoder differ between the two images. DRAEM
 Skocaj, ICCV 2021) sees the images themselves; given differences there is less to learn, and less to learn by heart.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Literal
 

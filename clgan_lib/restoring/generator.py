@@ -6,8 +6,6 @@ instance norm discards an image's brightness, and with it some defects, though w
 does better under the calibrated threshold (notebook 23). There are no skips, which would carry a defect past the bottleneck.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

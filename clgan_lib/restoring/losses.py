@@ -1,7 +1,5 @@
 """The losses of the restoring generator."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

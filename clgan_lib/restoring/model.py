@@ -16,8 +16,6 @@ Training to remove synthetic anomalies: Zavrtanik, Kristan, Skocaj, "DRAEM", ICC
 reconstruction", Neurocomputing 424, 2021.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Mapping
@@ -47,19 +45,16 @@ class RestoringModel(ReconstructionModel):
     """CLGAN-R; see the top of the file.
 
     Args:
-        image_size: S, a multiple of 8, at least 32; 128 or more to find small defects.
-        batch_size: B.
-        width, blocks, norm: of G, see `clgan_lib.restoring.generator.Restorer`.
+        image_size, batch_size: S, a multiple of 8, at least 32, better 128 or more; B.
+        width, blocks, norm: of G, see `Restorer`.
         restore: False shows G good images without synthetic anomalies, as the paper does, all else equal (for the ablation).
         lambda_1, lambda_s, lambda_g: weights of L1, structure and gradients.
         inside: how much more an anomalous pixel weighs in L1.
-        lambda_x: weight of PatchNCE; with 0 no H is built.
-        lambda_gan: weight of L_GAN; with 0 no D is built.
+        lambda_x, lambda_gan: weights of PatchNCE and L_GAN; with 0 no H or no D is built.
         gan_from: share of the training after which L_GAN counts for G; D learns from the start.
         patches, temperature: of PatchNCE, see `clgan_lib.clgan.CLGAN`.
-        compare: what the anomaly map compares, see `clgan_lib.restoring.comparator.fixed_difference`.
-        average_poses: average reconstruction and map over the mirrored and quarter-turned images that the product's symmetry
-            allows (test-time augmentation): an error in one of them only is G's, not the product's.
+        compare: what the anomaly map compares, see `fixed_difference`.
+        average_poses: test-time augmentation by the mirror images and quarter turns that the product's symmetry allows.
         light: strength of the brightness and contrast jitter in training (`jitter_brightness_contrast`), the same for
             Real_A and Real_B, so that a lighting change is no anomaly; 0 for none.
         learning_rate: AdamW's, constant for half of the training, then a cosine to 0; a fifth of it for D's Adam.
@@ -244,8 +239,7 @@ class RestoringModel(ReconstructionModel):
         pixels, so it marks something on nearly every product.
         """
 
-        def score(batch: np.ndarray) -> np.ndarray:
-            """``(H, S, S, 3)`` uint8 to maps ``(H, S, S)``."""
+        def score(batch: np.ndarray) -> np.ndarray:  # (H, S, S, 3), uint8, to (H, S, S)
             parts = torch.from_numpy(batch).permute(0, 3, 1, 2).split(8)
             return torch.cat([self.anomaly_map(to_float(part).to(self.device)).cpu() for part in parts]).numpy()
 
@@ -258,7 +252,6 @@ class RestoringModel(ReconstructionModel):
         return self.anomaly_map(images) > self.map_threshold()
 
     def map_threshold(self) -> float:
-        """The threshold that `calibrate` chose."""
         return float(calibrated(self.threshold))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:

@@ -5,8 +5,6 @@ their own NumPy and OpenCV: polygons, clusters of dots, erased texture and hatch
 product lighter, darker or plain.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import cv2
@@ -22,19 +20,14 @@ TYPES = ("facet", "pits", "chip", "hatch")
 
 
 def add_anomalies(images: NDArray[np.uint8], seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Each image with one anomaly, the types in turn.
-
-    Args:
-        images: good, uint8 ``(N, S, S, 3)`` RGB.
-        seed: of place, size, shape and strength.
+    """Each good image, uint8 ``(N, S, S, 3)`` RGB, with one anomaly, the types in turn.
 
     Returns:
         The images with anomalies, and bool ``(N, S, S)``: the pixels that changed by 8 of 255 or more.
     """
     rng = np.random.default_rng(seed)
     corrupted = np.stack([_add_one(image, TYPES[i % len(TYPES)], rng) for i, image in enumerate(images)])
-    change = np.abs(corrupted.astype(int) - images).max(-1)
-    return corrupted, change >= 8
+    return corrupted, np.abs(corrupted.astype(int) - images).max(-1) >= 8
 
 
 def _add_one(image: NDArray[np.uint8], anomaly: str, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -78,7 +71,7 @@ def synthetic_anomaly_threshold(images: NDArray[np.uint8], score: Scorer, *, see
     """The threshold of the highest mean F1 on held-out good images with synthetic anomalies.
 
     Args:
-        images: held-out good, uint8 ``(H, S, S, 3)`` RGB.
+        images: uint8 ``(H, S, S, 3)`` RGB.
         score: from such images to their maps, ``(H, S, S)``.
         seed: of the anomalies.
         repeats: how often each image is used, each time with another anomaly.
@@ -88,8 +81,7 @@ def synthetic_anomaly_threshold(images: NDArray[np.uint8], score: Scorer, *, see
     """
     if not len(images):
         raise ValueError("images: none were held out; lower `holdout`")
-    pairs = [add_anomalies(images, seed + i) for i in range(repeats)]
-    maps = np.concatenate([score(corrupted) for corrupted, _ in pairs])
-    truths = np.concatenate([truth for _, truth in pairs])
+    corrupted, masks = zip(*(add_anomalies(images, seed + i) for i in range(repeats)), strict=True)
+    maps, truths = np.concatenate([score(part) for part in corrupted]), np.concatenate(masks)
     kept = truths.any((1, 2))
     return best_single(maps[kept], truths[kept])[0]

@@ -43,10 +43,13 @@ class BlurDown(nn.Module):
         self.register_buffer("kernel", torch.outer(row, row).expand(channels, 1, 3, 3).contiguous(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        exact = x.to(self.kernel.dtype)  # in bf16 a CPU takes five times as long for the gradient
-        with torch.autocast(x.device.type, enabled=False):
-            blurred = F.conv2d(F.pad(exact, (1, 1, 1, 1), mode="reflect"), self.kernel, stride=2, groups=x.shape[1])
-        return blurred.to(x.dtype)
+        if x.dtype == self.kernel.dtype:
+            return self._blur(x)
+        with torch.autocast(x.device.type, enabled=False):  # in bf16 a CPU takes five times as long for the gradient
+            return self._blur(x.to(self.kernel.dtype)).to(x.dtype)
+
+    def _blur(self, x: Tensor) -> Tensor:
+        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), self.kernel, stride=2, groups=x.shape[1])
 
 
 class BlurUp(nn.Module):

@@ -11,8 +11,6 @@ Three kinds of files are read, in any depth of folders:
 Maps of held-out good images lie under a folder ``holdout`` or ``train``.
 """
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field

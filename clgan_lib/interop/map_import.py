@@ -4,8 +4,6 @@ Which files are read: `clgan_lib.interop.map_files`. Each map is resized to 256x
 paper's dual threshold is applied to the map in place of ID1, and no residual is reported.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ the counts are exact; only the order within a bin is lost. So the best F1, the b
 the edges, image AUROC is exact, and the error of AUROC has the bound `ScoreCounts.auroc_error`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -5,6 +5,9 @@ python -m clgan_lib.runs.notebook notebooks/10_train.ipynb out.ipynb -p category
 
 import sys
 
+from clgan_lib.runs.surroundings import prepare
+
+prepare()
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # jsonschema would build a grammar of web addresses: 1.2 s
 
 from papermill.cli import papermill  # noqa: E402

@@ -13,9 +13,6 @@ export DATA
 GRID = trap : INT; $(BIN)/python -m clgan_lib.runs.grid "$(EXPERIMENT)" --data "$$DATA"
 THEN_REPORT = status=$$?; case $$status in 2|130) exit $$status;; esac; $(MAKE) --no-print-directory report && exit $$status
 
-# A kernel that does not warn, on the terminal, that it talks to its notebook unencrypted
-benchmark cluster reproduce report: export JUPYTER_PATH := profiles/jupyter$(if $(JUPYTER_PATH),:$(JUPYTER_PATH))
-
 .DEFAULT_GOAL := help
 .PHONY: help benchmark reproduce cluster report docs test test-full test-oldest verify mutants lab clean
 
@@ -31,7 +28,7 @@ cluster: $(READY) ## the same as jobs of a Slurm cluster, see docs/cluster.md
 	@$(GRID) --profile profiles/slurm; $(THEN_REPORT)
 
 reproduce: $(READY) ## train every run of EXPERIMENT again, the committed ones too, which lack their maps and weights
-	@$(BIN)/snakemake -n --quiet all --config experiment=$(EXPERIMENT) data_root="$$DATA" && rm -rf results/$(EXPERIMENT)/*/*/seed*
+	@$(BIN)/python -m clgan_lib.runs.grid "$(EXPERIMENT)" --data "$$DATA" -n > /dev/null && rm -rf results/$(EXPERIMENT)/*/*/seed*
 	@$(MAKE) --no-print-directory benchmark
 
 report: $(READY) ## tables, figures and results/EXPERIMENT/report.html from the runs that are there

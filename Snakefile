@@ -5,6 +5,9 @@
     snakemake -n --config experiment=quick                                       what is missing
     snakemake --profile profiles/slurm --config experiment=mvtec data_root=...   on a cluster, see docs/cluster.md
 
+Snakemake reads NAME=VALUE as YAML: a folder with ' #' in its name needs more quotes, data_root="'/x/my data #3'", or
+`make benchmark DATA="/x/my data #3"`.
+
 A run without its own number of threads gets all cores of the machine. With GPUs the cores are divided, so that as many runs
 go at a time as there are GPUs, or runs_per_gpu times as many (--config runs_per_gpu=4). The GPUs take turns.
 
@@ -26,8 +29,8 @@ from clgan_lib.runs.config import model_folder
 from clgan_lib.runs.estimate import announce
 from clgan_lib.runs.experiment import Experiment
 
-overrides = {"data_root": config["data_root"]} if config.get("data_root") else {}
-experiment = Experiment.load(config.get("experiment", "quick"), **overrides)
+overrides = {"data_root": str(config["data_root"])} if config.get("data_root") not in (None, "") else {}
+experiment = Experiment.load(str(config.get("experiment", "quick")), **overrides)
 experiment.require_data()
 RUNS = {(model_folder(run.row), run.category, str(run.seed)): run for run in experiment.runs()}
 NOTEBOOK = "notebooks/10_train.ipynb"

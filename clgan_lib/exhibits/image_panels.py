@@ -183,7 +183,8 @@ def inspected(images: str | Path, out: str | Path, count: int = 8) -> Figure:
         ValueError: if no image could be read.
     """
     summary = json.loads((Path(out) / "inspection.json").read_text(encoding="utf8"))
-    scores = pd.read_csv(Path(out) / "scores.csv").dropna(subset="image_score")
+    scores = pd.read_csv(Path(out) / "scores.csv").dropna(subset=["image_score", "overlay"])
+    scores = scores[[(Path(images) / name).is_file() for name in scores["name"]]]  # others have an escaped name
     if not len(scores):
         raise ValueError(f"{out}: no image could be read, see scores.csv")
     ranks = np.unique(np.linspace(0, len(scores) - 1, count).round().astype(int))

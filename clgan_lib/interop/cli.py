@@ -5,7 +5,9 @@ Built on click, which papermill needs anyway; typer and cyclopts would bring six
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -25,9 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: of the command line; None takes those of the process.
 
     Returns:
-        The exit status: 0; 1 if a command found unreadable images or differences; 2 after an error; 130 after Ctrl-C.
+        The exit status: 0; 1 if a command found images with problems or differences; 2 after an error; 130 after Ctrl-C.
     """
     where, hint = "clgan", ""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show ends nothing
+            stream.reconfigure(errors="backslashreplace")
     try:
         return commands.main(arguments, where, standalone_mode=False) or 0
     except click.Abort:
@@ -143,16 +148,16 @@ def inspect(run: str, images: str, out: str, detector: Any) -> int:
     """Find defects in a folder of images.
 
     RUN is a run folder or its weights.safetensors, IMAGES a folder of images of any size, OUT the folder to write: masks/,
-    overlays/, scores.csv and inspection.json. The exit status is 1 if an image could not be read.
+    overlays/, scores.csv and inspection.json. The exit status is 1 if an image has a problem.
     """
     from clgan_lib.interop.inspection import inspect_folder
 
     table = inspect_folder(run, images, out, detector=detector)
-    unreadable = table[table["verdict"] == "unreadable"]
-    for name, problem in zip(unreadable["name"], unreadable["problem"], strict=True):
+    troubled = table.dropna(subset="problem")
+    for name, problem in zip(troubled["name"], troubled["problem"], strict=True):
         click.echo(f"{name}: {problem}", err=True)
     click.echo(f"{len(table)} images, {(table['verdict'] == 'defective').sum()} defective: {Path(out) / 'scores.csv'}")
-    return int(len(unreadable) > 0)
+    return int(len(troubled) > 0)
 
 
 @commands.command()

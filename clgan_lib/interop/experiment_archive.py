@@ -5,8 +5,6 @@ reconstructions belong to the owner of the data set and are left out; those of t
 Predicted masks, scores and all tables need none of them.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -11,13 +11,8 @@ An image is called defective if the largest score in it exceeds the image thresh
 fitted; then the threshold is their highest score.
 """
 
-from __future__ import annotations
-
-import os
-import shutil
+import errno
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -31,17 +26,18 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from clgan_lib.calibration import IMAGE_RATE, image_maxima
-from clgan_lib.data import SUFFIXES, read_image, resize
+from clgan_lib.data import read_image, resize
+from clgan_lib.interop.folders import filling, find_images, free_name, say_left_out, shown
 from clgan_lib.model import ReconstructionModel
 from clgan_lib.runs.evaluation import SIZE, Predictions, predict
-from clgan_lib.runs.folder import first_line, write_json, writing
+from clgan_lib.runs.folder import first_line, write_json
 from clgan_lib.runs.maps import read_maps
 from clgan_lib.runs.record import read_record
 from clgan_lib.runs.weights import Card, read_card, read_model
 from clgan_lib.training import pick_device
 
 Detector = Literal["auto", "calibrated", "dual_threshold", "native"]
-_WRITTEN = {"masks", "overlays", "scores.csv", "inspection.json"}
+_UNNAMEABLE = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)  # of a name that this disk does not take
 _COLUMNS = ["name", "verdict", "image_score", "marked_percent", "mask", "overlay", "problem"]
 _RED = (213, 94, 0)
 _CONTOUR = ((0, 0, 0), (240, 228, 66))  # black and yellow lines, visible on any product
@@ -104,23 +100,6 @@ def _card_of_folder(folder: Path) -> Card:
     return Card(record.run_config(), threshold, tuple(maxima.tolist()), str(record.env["commit"]))
 
 
-def find_images(folder: str | Path) -> tuple[list[Path], list[Path]]:
-    """Images and other files in a folder and all folders under it, in order, without hidden ones.
-
-    Raises:
-        FileNotFoundError: if it is not a folder or holds no image.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder; name the one that holds the images")
-    files = sorted(path for path in folder.rglob("*") if not path.is_dir())
-    files = [path for path in files if not any(part[0] == "." for part in path.relative_to(folder).parts)]
-    images = [path for path in files if path.suffix.lower() in SUFFIXES]
-    if not images:
-        raise FileNotFoundError(f"{folder} holds no image; expected files that end in {', '.join(sorted(SUFFIXES))}")
-    return images, [path for path in files if path.suffix.lower() not in SUFFIXES]
-
-
 def inspect_folder(
     run: str | Path | Inspector, images: str | Path, out: str | Path, *, detector: Detector = "auto"
 ) -> pd.DataFrame:
@@ -148,22 +127,25 @@ def inspect_folder(
     """
     images, out = Path(images), Path(out)
     paths, others = find_images(images)
-    if out.resolve().is_relative_to(images.resolve()):
+    if any(
+        folder.resolve() in (out.resolve(), *out.resolve().parents) for folder in {images, *(p.parent for p in paths)}
+    ):
         raise ValueError(f"{out} lies in {images}: its masks would be taken for images; choose a folder outside")
     inspector = run if isinstance(run, Inspector) else load(run)
     if detector not in get_args(Detector) or (detector == "native" and not inspector.model.has_native):
         raise ValueError(
             f"detector: {inspector.card.config.model} has no {detector!r}; use 'auto', 'calibrated' or 'dual_threshold'"
         )
-    with _filling(out) as part:
+    say_left_out(others)
+    with filling(out) as part:
         taken: set[str] = set()
         rows = []
         for path in tqdm(paths, desc="inspecting", unit="image", file=sys.stdout):
-            name = path.relative_to(images).as_posix()
-            rows.append({"name": name, **_inspect_file(inspector, path, part, _free_name(name, taken), detector)})
+            name = shown(path.relative_to(images).as_posix())
+            rows.append({"name": name, **_inspect_file(inspector, path, part, free_name(name, taken), detector)})
         table = pd.DataFrame(rows, columns=_COLUMNS)
         table.to_csv(part / "scores.csv", index=False)
-        not_images = [path.relative_to(images).as_posix() for path in others]
+        not_images = [shown(path.relative_to(images).as_posix()) for path in others]
         write_json(part / "inspection.json", _summary(inspector, detector, table, not_images))
     return table
 
@@ -177,7 +159,7 @@ def _inspect_file(inspector: Inspector, path: Path, out: Path, name: str, detect
     try:
         image = read_image(path, inspector.card.config.bit_depth)
     except Exception as error:  # a decoder may raise anything on a damaged file
-        return {"verdict": "unreadable", "problem": first_line(error).replace(str(path), path.name)}
+        return {"verdict": "unreadable", "problem": shown(first_line(error).replace(str(path), path.name))}
     prediction = inspector.inspect(image, native=detector == "native")
     threshold = _threshold(inspector, detector)
     masks = prediction.masks(threshold, inspector.card.config.k)
@@ -186,12 +168,19 @@ def _inspect_file(inspector: Inspector, path: Path, out: Path, name: str, detect
         cv2.resize(mask, image.size, interpolation=cv2.INTER_LINEAR) >= 0.5
     )  # linear: no steps at the image's own size
     outputs = {"masks": own.astype(np.uint8) * 255, "overlays": _overlay(image, prediction.scores[0], own, threshold)}
-    for folder, pixels in outputs.items():
-        (out / folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(out / folder / name, compress_level=3)  # a third of the time, hardly larger
     score = float(prediction.scores.max())
     verdict = "defective" if score > inspector.image_threshold else "good"
     written = {"mask": f"masks/{name}", "overlay": f"overlays/{name}"}
+    try:
+        for folder, pixels in outputs.items():
+            (out / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(out / folder / name, compress_level=3)  # a third of the time, hardly larger
+    except OSError as error:
+        if error.errno not in _UNNAMEABLE:
+            raise
+        written = {
+            "problem": f"its mask and overlay cannot be written ({error.strerror}); give it a shorter, plainer name"
+        }
     return {"verdict": verdict, "image_score": score, "marked_percent": 100 * float(own.mean()), **written}
 
 
@@ -222,14 +211,6 @@ def _overlay(
     return pixels
 
 
-def _free_name(name: str, taken: set[str]) -> str:
-    """The name of an image's PNG: its own, with ``.png`` added if it has another suffix or the name is taken."""
-    while not name.lower().endswith(".png") or name.lower() in taken:  # some disks do not tell A from a
-        name += ".png"
-    taken.add(name.lower())
-    return name
-
-
 def _summary(inspector: Inspector, detector: Detector, table: pd.DataFrame, not_images: list[str]) -> dict[str, Any]:
     card, verdicts = inspector.card, table["verdict"].value_counts()
     counts = {verdict: int(verdicts.get(verdict, 0)) for verdict in ("good", "defective", "unreadable")}
@@ -238,28 +219,3 @@ def _summary(inspector: Inspector, detector: Detector, table: pd.DataFrame, not_
         "threshold": _threshold(inspector, detector), "quantile": card.config.quantile, "k": card.config.k,
         "image_threshold": inspector.image_threshold, "image_rule": inspector.rule, **counts, "no_images": not_images,
     }  # fmt: skip
-
-
-@contextmanager
-def _filling(out: Path) -> Iterator[Path]:
-    """A folder beside `out` to write to, which replaces `out` once it is complete.
-
-    Raises:
-        FileExistsError: if `out` holds files of others.
-        OSError: naming `out`, if it cannot be written.
-    """
-    out = out.resolve()  # of a link, its target is replaced
-    there = {path.name for path in out.iterdir()} if out.is_dir() else {out.name} if out.exists() else set()
-    if there and not (there <= _WRITTEN and "inspection.json" in there):
-        raise FileExistsError(
-            f"{out} holds {sorted(there - _WRITTEN or there)[0]!r}, which no inspection wrote; choose another folder"
-        )
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    with writing(out.parent, "free space, or choose another folder"):
-        try:
-            part.mkdir(parents=True)
-            yield part
-            shutil.rmtree(out, ignore_errors=True)
-            part.replace(out)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)

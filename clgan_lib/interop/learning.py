@@ -1,7 +1,6 @@
 """Training on a plain folder of good images, without defects, masks or a test set."""
 
-from __future__ import annotations
-
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 
 from clgan_lib.data import Category, read_image, resize
 from clgan_lib.image_files import require_full_scale
-from clgan_lib.interop.inspection import find_images
+from clgan_lib.interop.folders import find_images, say_left_out
 from clgan_lib.runs import execution
 from clgan_lib.runs.config import RunConfig
 from clgan_lib.runs.evaluation import SIZE, calibrate
@@ -25,7 +24,7 @@ DEFAULTS = {
     "budget": 10_000,  # images: about 20 minutes on two cores
     "symmetry": "none",
 }
-_LAYOUT = ("good", "train")  # folders that are not named after a product
+_LAYOUT = ("good", "ok", "train")  # folders that are not named after a product
 
 
 def learn_folder(good: str | Path, **settings: Any) -> Path:
@@ -45,12 +44,14 @@ def learn_folder(good: str | Path, **settings: Any) -> Path:
     Raises:
         FileNotFoundError: if there is no image.
         ValueError: naming the impossible setting, the file that cannot be read, or what is wrong with the folder.
+        FileExistsError: if the run folder holds a model of other images.
         OSError: if the run folder cannot be written.
     """
     folder = Path(good).resolve()
     product = next((name for name in reversed(folder.parts) if name not in _LAYOUT), folder.name)
     config = RunConfig(**{**DEFAULTS, "category": product, "data_root": str(folder), **settings})
     set_threads(config.threads)
+    refuse_other_data(config)
     model = execution.fresh_model(config)
     category, small = _load(folder, config)
     held_out = execution.hold_out(config, len(small))
@@ -67,6 +68,21 @@ def learn_folder(good: str | Path, **settings: Any) -> Path:
     return config.folder
 
 
+def refuse_other_data(config: RunConfig) -> None:
+    """Refuse to overwrite what was made of other images.
+
+    Raises:
+        FileExistsError: naming the run folder and the other images.
+    """
+    try:
+        before = json.loads((config.folder / "config.json").read_text(encoding="utf8"))["data_root"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if before.removesuffix("/train/good") != config.data_root.removesuffix("/train/good"):
+        remedy = "give this one another category (or experiment), or remove that folder"
+        raise FileExistsError(f"{config.folder} holds a model of {before or 'the embedded data'}; {remedy}")
+
+
 def _load(folder: Path, config: RunConfig) -> tuple[Category, torch.Tensor]:
     """The good images as a category without test images, and at the size of training, uint8 ``(N, 3, S, S)``."""
     if (folder / "train" / "good").is_dir():
@@ -74,7 +90,8 @@ def _load(folder: Path, config: RunConfig) -> tuple[Category, torch.Tensor]:
     product = next(folder.glob("*/train/good"), None)
     if product:
         raise ValueError(f"{folder} holds several products; name one of them, such as {product.parents[1]}")
-    paths, _ = find_images(folder)
+    paths, others = find_images(folder)
+    say_left_out(others)
     require_full_scale(() if config.bit_depth else paths)
     large, small = [], []
     for path in paths:

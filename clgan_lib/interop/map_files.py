@@ -11,8 +11,7 @@ Three kinds of files are read, in any depth of folders:
 Maps of held-out good images lie under a folder ``holdout`` or ``train``.
 """
 
-from __future__ import annotations
-
+import unicodedata
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,13 +23,15 @@ import pandas as pd
 import tifffile
 from numpy.typing import NDArray
 
+from clgan_lib.interop.folders import shown
 from clgan_lib.runs.folder import first_line
 
 _MAPS = ("anomaly_map", "anomaly_maps", "scores", "maps", "map", "arr_0")
-_NAMES = ("image_path", "image_paths", "names", "name", "paths")
-_SCORES = ("pred_score", "pred_scores", "image_scores", "image_score", "score")
+_NAMES = ("image_path", "image_paths", "names", "name", "paths", "path", "filename", "file_name", "file", "image")
+_SCORES = ("pred_score", "pred_scores", "image_scores", "image_score", "score", "scores", "anomaly_score")
 _SUFFIXES = (".npy", ".npz", ".tif", ".tiff")
 _HELD_OUT = ("holdout", "train")
+_LEVELS = 1000  # that float32 has to tell apart between the smallest and the largest value of a map
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,15 @@ class MapIndex:
     Attributes:
         maps: by the name of the test image without suffix, such as ``"broken_large/003"``.
         holdout: maps of held-out good images.
-        image_scores: by the same names as `maps`.
+        image_scores: by the name of the test image, with its type before ``/`` or ``_``.
+        score_files: the names in each CSV.
         problems: (file, reason) of each file that cannot be used.
     """
 
     maps: dict[str, MapLocation] = field(default_factory=dict)
     holdout: list[MapLocation] = field(default_factory=list)
     image_scores: dict[str, float] = field(default_factory=dict)
+    score_files: dict[str, list[str]] = field(default_factory=dict)
     problems: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -63,9 +66,15 @@ def image_key(path: str) -> tuple[str, bool]:
     """The name of an image, ``type/stem``, from any path to it, and whether it was held out from training."""
     parts = PurePosixPath(path.replace("\\", "/")).with_suffix("").parts
     folders = parts[:-1]
-    if "test" in folders:  # a data root may itself lie in a folder called train
-        folders = folders[len(folders) - folders[::-1].index("test") :]
-    return "/".join(parts[-2:]), any(part in _HELD_OUT for part in folders)
+    tests = [
+        i for i, part in enumerate(folders) if part == "test" or part.startswith("test_")
+    ]  # MVTec AD 2: test_public
+    if tests:  # a data root may itself lie in a folder called train
+        folders = folders[tests[-1] :]
+    elif parts[0] == "/" or parts[0].endswith(":"):
+        folders = folders[-2:]
+    key = unicodedata.normalize("NFC", "/".join(parts[-2:]))
+    return shown(key), any(part in _HELD_OUT for part in folders)
 
 
 def index_maps(folder: str | Path) -> MapIndex:
@@ -80,22 +89,25 @@ def index_maps(folder: str | Path) -> MapIndex:
         raise FileNotFoundError(f"{folder} holds no {', '.join(_SUFFIXES)} file; name the folder of the anomaly maps")
     for file in files:
         name = file.relative_to(folder).as_posix()
+        told = shown(name)
         try:
             for path, location, score in _locations(file, name):
                 key, held_out = image_key(path)
                 if held_out:
                     index.holdout.append(location)
                 elif key in index.maps:
-                    index.problems.append((name, f"a second map for {key}; only the first counts"))
+                    index.problems.append((told, f"a second map for {key}; only the first counts"))
                 else:
                     index.maps[key] = location
                     index.image_scores |= {} if score is None else {key: score}
         except Exception as error:  # NumPy and zipfile may raise anything on a damaged file
-            index.problems.append((name, f"unreadable: {first_line(error)}"))
+            index.problems.append((told, f"unreadable: {first_line(error)}"))
     for file in sorted(folder.rglob("*.csv")):
-        name = file.relative_to(folder).as_posix()
+        name = shown(file.relative_to(folder).as_posix())
         try:
-            index.image_scores |= _csv_scores(file)
+            scores = _csv_scores(file)
+            index.image_scores |= scores
+            index.score_files[name] = list(scores)
         except Exception as error:  # pandas, too
             index.problems.append((name, f"none of its scores count: {first_line(error)}"))
     return index
@@ -126,17 +138,27 @@ def _locations(file: Path, name: str) -> Iterator[tuple[str, MapLocation, float 
 
 
 def _csv_scores(file: Path) -> dict[str, float]:
-    """Image scores of a CSV with a column of names and one of scores; empty for any other CSV."""
-    frame = pd.read_csv(file)
-    name, score = (next((c for c in wanted if c in frame), None) for wanted in (_NAMES, _SCORES))
+    """Image scores of a CSV with a column of names and one of scores.
+
+    Raises:
+        ValueError: if it has no such columns, or a score is no number.
+    """
+    frame = pd.read_csv(file, dtype=str, sep=None, engine="python")  # comma, semicolon or tab
+    columns = {str(column).strip().lower(): column for column in frame}
+    name, score = (next((columns[c] for c in wanted if c in columns), None) for wanted in (_NAMES, _SCORES))
     if name is None or score is None:
-        return {}
+        raise ValueError(f"no column of names ({', '.join(_NAMES)}) or none of scores ({', '.join(_SCORES)})")
     values = pd.to_numeric(frame[score], errors="coerce")
     wrong = frame[values.isna() & frame[score].notna()]
     if len(wrong):
         row, value = wrong[[name, score]].iloc[0]
         raise ValueError(f"column {score}, row {row}: {value!r} is no number; correct it")
     return {image_key(str(n))[0]: float(value) for n, value in zip(frame[name], values, strict=True)}
+
+
+def score_of(index: MapIndex, key: str, used: str) -> float | None:
+    """The image score of a test image, named as the image, as its map, or with ``_`` for ``/``; None if there is none."""
+    return next((index.image_scores[k] for k in (used, key, key.replace("/", "_")) if k in index.image_scores), None)
 
 
 class MapReader:
@@ -149,7 +171,8 @@ class MapReader:
         """One map, float32 ``(H, W)``.
 
         Raises:
-            ValueError: if the file is damaged, or the map is not two-dimensional or not finite.
+            ValueError: if the file is damaged, or the map not two-dimensional, not finite, or equal in float32 though
+                its values differ.
         """
         try:
             values = np.asarray(self._load(location))
@@ -159,10 +182,19 @@ class MapReader:
             values = values[0] if values.shape[0] == 1 else values[..., 0]
         if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "fiub":
             raise ValueError(f"not a map of numbers (H, W): {values.dtype} {values.shape}")
-        values = values.astype(np.float32)
+        given, values = values, values.astype(np.float32)
         bad = int((~np.isfinite(values)).sum())
         if bad:
             raise ValueError(f"{bad} NaN or infinite values")
+        low, high = given.min(), given.max()
+        if (
+            given.dtype.itemsize > 2
+            and 0 < float(high) - float(low) < _LEVELS * _step(low, high)
+            and (given != values).any()
+        ):
+            raise ValueError(
+                f"float32 cannot tell its values apart ({low} to {high}); subtract a common offset from all maps"
+            )
         return values
 
     def _load(self, location: MapLocation) -> NDArray:
@@ -175,6 +207,22 @@ class MapReader:
                 self._last = (location.file, location.array), arrays[location.array]
         array = self._last[1]
         return array if location.row is None else array[location.row]
+
+
+def _step(low: float, high: float) -> float:
+    """The distance of neighbouring float32 numbers at the larger of two."""
+    return float(np.spacing(np.float32(max(abs(float(low)), abs(float(high))))))
+
+
+def is_transposed(shape: tuple[int, ...], size: tuple[int, int]) -> bool:
+    """Whether a map has the shape of its image reversed, but for the scale and a rounding.
+
+    Args:
+        shape: of the map, (height, width).
+        size: (height, width) of its image.
+    """
+    (height, width), (rows, columns) = shape, size
+    return (height - width) * (rows - columns) < 0 and abs(height * rows - width * columns) <= max(rows, columns)
 
 
 def resize_map(values: NDArray[np.float32], size: int) -> NDArray[np.float32]:

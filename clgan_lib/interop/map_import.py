@@ -4,8 +4,6 @@ Which files are read: `clgan_lib.interop.map_files`. Each map is resized to 256x
 paper's dual threshold is applied to the map in place of ID1, and no residual is reported.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -20,7 +18,18 @@ from PIL import Image
 
 from clgan_lib.data import Category, load_category
 from clgan_lib.detection import detect_map
-from clgan_lib.interop.map_files import MapIndex, MapLocation, MapReader, image_key, index_maps, resize_map
+from clgan_lib.interop.folders import shown
+from clgan_lib.interop.learning import refuse_other_data
+from clgan_lib.interop.map_files import (
+    MapIndex,
+    MapLocation,
+    MapReader,
+    image_key,
+    index_maps,
+    is_transposed,
+    resize_map,
+    score_of,
+)
 from clgan_lib.paths import safe_name
 from clgan_lib.runs import execution
 from clgan_lib.runs.config import RunConfig
@@ -31,6 +40,7 @@ from clgan_lib.runs.provenance import environment
 from clgan_lib.runs.record import Record, make_record, measure_again, read_record, write_record
 
 _Problems = list[tuple[str, str]]  # (name, problem)
+_ORIENTATION = 274  # tag of EXIF: above 4, the camera was held on its side
 _NO_TIME = dict.fromkeys(("train_s", "images_seen", "steps", "images_per_s", "evaluate_s", "peak_bytes"))
 
 
@@ -64,7 +74,8 @@ def import_maps(
 
     Args:
         maps: the folder; see `clgan_lib.interop.map_files` for what it may hold.
-        method: its name in tables and of its folder, such as ``"PatchCore lite"``.
+        method: its name in tables and of its folder, such as ``"PatchCore lite"``. A sign that no folder may have in
+            its name, such as a slash, becomes a hyphen.
         source: where the maps come from, in words: program, version, training.
         image_scores: use the image scores that come with the maps. Otherwise, and where one is missing, an image's score is
             the largest of its map.
@@ -75,9 +86,11 @@ def import_maps(
 
     Raises:
         FileNotFoundError: if there are no maps, or no such data.
+        FileExistsError: if there is an import of this name on other data.
         ValueError: if no defective image has a usable map, or a setting is impossible.
     """
-    config = RunConfig(**_named(safe_name(method, "method")), image_size=SIZE, **settings)
+    config = RunConfig(**_named(method), image_size=SIZE, **settings)
+    refuse_other_data(config)
     category = load_category(execution.data_root(config), config.category, SIZE, config.bit_depth)
     execution.check_scorable(config, category)
     evaluation, problems = _evaluate(index_maps(maps), category, config, image_scores)
@@ -106,9 +119,10 @@ def import_maps(
 
 def _named(method: str) -> dict[str, str]:
     """Fields of `RunConfig` under which tables show `method` as it is, though a model's name has no space or sign."""
-    model = re.sub(r"\W+", "_", method)
+    name = safe_name(re.sub(r"""[/\\:*?"<>|{}$`;&]""", "-", method).strip(), "method")
+    model = re.sub(r"\W+", "_", name)
     model = model if not model[0].isdigit() else f"_{model}"
-    return {"model": model} if model == method else {"model": model, "variant": method}
+    return {"model": model} if model == name else {"model": model, "variant": name}
 
 
 def _evaluate(index: MapIndex, category: Category, config: RunConfig, own_scores: bool) -> tuple[Evaluation, _Problems]:
@@ -139,7 +153,7 @@ def _evaluate(index: MapIndex, category: Category, config: RunConfig, own_scores
         masks=dual if threshold is None else dual | {"calibrated": maps > threshold},
         holdout=holdout,
         threshold=threshold,
-        names=tuple(category.test_names[i] for i in chosen),
+        names=tuple(shown(category.test_names[i]) for i in chosen),
         defects=defects,
         image_scores=_image_scores(names, scores, problems) if own_scores and scores else None,
     ), problems
@@ -158,7 +172,11 @@ def _match(
         else:
             problems.append((key, f"no test image of {category} has this name; expected such as {next(iter(numbers))}"))
     problems += [(name, "no map") for name in numbers if name not in keys]
-    scores = {name: index.image_scores[key] for name, key in keys.items() if key in index.image_scores}
+    found = {name: score_of(index, name, key) for name, key in keys.items()}
+    scores = {name: score for name, score in found.items() if score is not None}
+    known = {*keys, *keys.values(), *(name.replace("/", "_") for name in keys)}
+    unused = [file for file, rows in index.score_files.items() if not known.intersection(rows)]
+    problems += [(file, "none of its rows names a test image that has a map; no score of it counts") for file in unused]
     return {name: index.maps[keys[name]] for name in numbers if name in keys}, scores
 
 
@@ -185,20 +203,25 @@ def _read(
             problems.append((name, str(error)))
     usual = Counter(shapes.values()).most_common(1)[0][0] if shapes else (0, 0)
     for name, (height, width) in shapes.items():
-        if (height, width) not in (usual, image_sizes.get(name)):
+        if is_transposed((height, width), image_sizes.get(name, (0, 0))):
+            del maps[name]
+            rows, columns = image_sizes[name]
+            problems.append((name, f"the map is {width}x{height} and its image {columns}x{rows}; transpose the map"))
+        elif (height, width) not in (usual, image_sizes.get(name)):
             del maps[name]
             problems.append((name, f"the map is {width}x{height}; the others are {usual[1]}x{usual[0]}"))
     return maps
 
 
 def _image_sizes(category: Category, numbers: dict[str, int]) -> dict[str, tuple[int, int]]:
-    """Height and width of each image file; a map may have this size, too."""
+    """Height and width of each image file, upright; a map may have this size, too."""
     sizes = {}
     for name, i in numbers.items():
         path = category.root / category.name / "test" / category.test_names[i]
         if path.is_file():
             with Image.open(path) as image:
-                sizes[name] = (image.height, image.width)
+                turned = image.getexif().get(_ORIENTATION, 1) > 4
+                sizes[name] = (image.width, image.height) if turned else (image.height, image.width)
     return sizes
 
 

@@ -6,8 +6,6 @@ the counts are exact; only the order within a bin is lost. So the best F1, the b
 the edges, image AUROC is exact, and the error of AUROC has the bound `ScoreCounts.auroc_error`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from numpy.typing import NDArray
 
 from clgan_lib.data import find_files, read_image, read_mask
 from clgan_lib.datasets import arrange
-from clgan_lib.interop.map_files import MapReader, image_key, index_maps
+from clgan_lib.interop.map_files import MapReader, image_key, index_maps, is_transposed
 from clgan_lib.ranking import Curve, image_auroc, region_weights
 from clgan_lib.runs.evaluation import refuse_unknown_types
 
@@ -143,6 +141,10 @@ def native_measures(
             if defect != "good" and mask is None:
                 raise ValueError(f"no mask; add ground_truth/{defect}/{image.stem}_mask.png")
             scores, size = reader.read(location), read_image(image).size
+            if is_transposed(scores.shape, size[::-1]):
+                raise ValueError(
+                    f"the map is {scores.shape[1]}x{scores.shape[0]} and its image {size[0]}x{size[1]}; transpose it"
+                )
             if scores.shape[::-1] != size:
                 scores = np.asarray(cv2.resize(scores, size, interpolation=cv2.INTER_LINEAR), np.float32)
             counts.add(scores, None if mask is None or defect == "good" else np.asarray(read_mask(mask, size)) > 0)

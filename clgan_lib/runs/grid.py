@@ -26,6 +26,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from clgan_lib.paths import experiment_file
+from clgan_lib.runs.surroundings import prepare
 
 # Lines in the log of Snakemake 8 and 9, and of the Snakefile
 _STARTED = re.compile(r"Job (\d+): (.+) on (.+), seed (\d+)$")
@@ -169,6 +170,7 @@ def main(argv: list[str] | None = None) -> int:
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return NOTHING_RAN
+    prepare()
     folder = Path("results") / name
     log = folder / "log" / "snakemake.log"
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,135 @@
+"""Folders as people have them: what is in them, names that a disk does not take, and results that replace earlier ones."""
+
+import hashlib
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from clgan_lib.data import SUFFIXES
+from clgan_lib.runs.folder import writing
+
+_WRITTEN = ("masks", "overlays", "scores.csv", "inspection.json")
+_HIDDEN = ".inspection-"  # what is in the making, and what is being replaced
+_LONGEST = 255  # bytes of a file's name, on most disks
+_THUMBNAILS = ("@eaDir", "__MACOSX", "$RECYCLE.BIN")  # small copies and deleted files, which file servers keep
+
+
+def find_images(folder: str | Path) -> tuple[list[Path], list[Path]]:
+    """Images and other files in a folder and all folders under it, linked ones too, in order, without hidden ones.
+
+    Raises:
+        FileNotFoundError: if it is not a folder or holds no image.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder; name the one that holds the images")
+    files: list[Path] = []
+    seen: set[str] = set()  # a link may lead back, or to a folder that is listed already
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        usual = [name for name in folders if name[0] != "." and name not in _THUMBNAILS]
+        folders[:] = [] if real in seen else sorted(usual, key=lambda name: (Path(place, name).is_symlink(), name))
+        files += [] if real in seen else [Path(place, name) for name in names if name[0] != "."]
+        seen.add(real)
+    files.sort()
+    images = [path for path in files if path.suffix.lower() in SUFFIXES]
+    if not images:
+        raise FileNotFoundError(f"{folder} holds no image; expected files that end in {', '.join(sorted(SUFFIXES))}")
+    return images, [path for path in files if path.suffix.lower() not in SUFFIXES]
+
+
+def say_left_out(others: list[Path]) -> None:
+    """Print how many files of each suffix are not read."""
+    if others:
+        counts = Counter(path.suffix.lower() or "no suffix" for path in others).most_common()
+        kinds = ", ".join(f"{count} {shown(suffix)}" for suffix, count in counts)
+        print(f"not read, since they are in no format that is known here: {kinds}, such as {shown(others[0].name)}")
+
+
+def shown(text: object) -> str:
+    """A text that any file can hold: bytes of a name that are not UTF-8 are escaped, as in ``\\udcbb``."""
+    return str(text).encode("utf8", "backslashreplace").decode("utf8")
+
+
+def free_name(name: str, taken: set[str]) -> str:
+    """The name of an image's PNG: its own, with ``.png`` added if it has another suffix or the name is taken.
+
+    What is too long for a disk is cut, and ends in a hash.
+    """
+    name = "/".join(_cut(part) for part in name.split("/"))
+    while not name.lower().endswith(".png") or name.lower() in taken:  # some disks do not tell A from a
+        name += ".png"
+    taken.add(name.lower())
+    return name
+
+
+def _cut(part: str) -> str:
+    """A part of a path with room for some ``.png``."""
+    raw, room = part.encode(), _LONGEST - 16
+    return (
+        part if len(raw) <= room else f"{raw[: room - 9].decode(errors='ignore')}-{hashlib.sha256(raw).hexdigest()[:8]}"
+    )
+
+
+@contextmanager
+def filling(out: Path) -> Iterator[Path]:
+    """A hidden folder in `out` to write to; what is in it takes the place of the earlier results once it is complete.
+
+    It is in `out`, since only that may be a mounted or writable folder.
+
+    Raises:
+        FileExistsError: if `out` holds files of others.
+        OSError: naming `out`, if it cannot be written. The earlier results stay.
+    """
+    out = out.resolve()
+    there = {path.name for path in out.iterdir()} if out.is_dir() else {out.name} if out.exists() else set()
+    ours = {name for name in there if name in _WRITTEN or name.startswith(_HIDDEN) or name == "lost+found"}
+    known = any(name == "inspection.json" or name.startswith(_HIDDEN) for name in there)
+    if there - ours or (ours - {"lost+found"} and not known):
+        wrong = sorted(there - ours or ours)[0]
+        raise FileExistsError(f"{out} holds {wrong!r}, which no inspection wrote; choose another folder")
+    part, new = out / f"{_HIDDEN}{os.getpid()}.part", not out.exists()
+    with writing(out, "free space, or choose another folder"):
+        try:
+            part.mkdir(parents=True)
+            yield part
+            _swap(part, out)
+            for left in out.glob(f"{_HIDDEN}*"):  # what was there, and what killed inspections left
+                _remove(left)
+        finally:
+            _remove(part)
+            if new and not any(out.iterdir()):
+                out.rmdir()
+
+
+def _swap(part: Path, out: Path) -> None:
+    """Rename what is in `part` to its place in `out`; if one cannot be, all that was there comes back.
+
+    Raises:
+        OSError: then.
+    """
+    moved: list[tuple[Path, Path]] = []  # (from, to)
+    try:
+        for name in _WRITTEN:
+            # Aside in the same folder: a folder that is read-only itself can be renamed, but not moved to another.
+            for source, target in ((out / name, out / f"{_HIDDEN}{os.getpid()}.{name}"), (part / name, out / name)):
+                if source.exists():
+                    source.rename(target)
+                    moved.append((source, target))
+    except OSError:
+        for source, target in reversed(moved):
+            target.rename(source)
+        raise
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, and read-only ones in it, as far as possible."""
+    for place, _, _ in () if path.is_symlink() else os.walk(path):
+        with suppress(OSError):
+            os.chmod(place, 0o700)
+    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        path.unlink()

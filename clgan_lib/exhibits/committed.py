@@ -3,8 +3,6 @@
 Committed tables are held against committed runs only; what lies beside them is read, and never counted.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Collection, Iterable, Iterator

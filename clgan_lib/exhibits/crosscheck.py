@@ -4,8 +4,6 @@ Such an exhibit needs more than one experiment's `metrics.json`, and is not made
 must agree. Each check takes the folder that holds experiments, the tidy rows and the exhibit's.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path

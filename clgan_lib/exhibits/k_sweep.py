@@ -5,8 +5,6 @@ goes on until F1 falls. It also gives a perfect residual at the same k, the *ora
 and a k chosen without labels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path

@@ -5,8 +5,6 @@ count. None of this touches the model. This module scores the maps of one run un
 protocol alone moves a result. A threshold or k chosen on the test labels is called *oracle*.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any

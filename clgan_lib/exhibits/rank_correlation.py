@@ -1,7 +1,5 @@
 """Does the embedded data rank models as real images do? Kendall's tau between the two orders of the models."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -4,8 +4,6 @@
 name. A new analysis is a module that measures and prints, and one entry here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

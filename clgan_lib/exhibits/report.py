@@ -3,8 +3,6 @@
 The page holds what it is given, tables as HTML and figures as data; text that comes from files is escaped by Jinja2.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Sequence

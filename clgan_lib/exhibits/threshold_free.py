@@ -3,8 +3,6 @@
 Built from the tidy rows of `clgan_lib.exhibits.run_table.collect` alone; a run measured by an older version shows holes.
 """
 
-from __future__ import annotations
-
 import pandas as pd
 
 from clgan_lib.exhibits.run_table import FALSE_POSITIVES, available, select

@@ -5,8 +5,6 @@ None sees a label of the test set. The *oracle* is the one threshold that is bes
 its distance to the oracle.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any

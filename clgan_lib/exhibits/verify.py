@@ -10,8 +10,6 @@ In a checkout the tables that git tracks are held against the runs that git trac
 what is wrong, and does not count it. An experiment that is named is held against all its runs.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import tempfile

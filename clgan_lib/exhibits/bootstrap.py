@@ -131,25 +131,24 @@ def _decomposed(gaps: pd.Series) -> dict[str, Any]:
 
 def sentence(row: Mapping[Any, Any]) -> str:
     """One row of `variance` as a referee could quote it."""
-    seeds = (
-        f"over {row['seeds']} seeds the mean has a standard error of {number(row['seed_error'], 1)}, and the test images "
-        f"are {number(row['image_share'], 0)} % of the variance of both"
-        if row["seeds"] > 1
-        else "one seed was trained, so what another would change is unknown"
+    names = row["thresholds"].replace("_", " ").split(", ")
+    low, high, difference, lowest, highest = (
+        number(row[name], 1, True) for name in ("low", "high", "difference", "lowest", "highest")
     )
     verdict = "does not tell the two apart" if row["low"] <= 0 <= row["high"] else "excludes zero"
-    names = row["thresholds"].replace("_", " ").split(", ")
-    thresholds = (
-        f"between {number(row['lowest'], 1, True)} and {number(row['highest'], 1, True)} under {len(names)} thresholds "
-        f"({', '.join(names)})"
-        if len(names) > 1
-        else "only one threshold is there for both"
-    )
+    seeds = "one seed was trained, so what another would change is unknown"
+    if row["seeds"] > 1:
+        seeds = (
+            f"over {row['seeds']} seeds the mean has a standard error of {number(row['seed_error'], 1)}, and the test "
+            f"images are {number(row['image_share'], 0)} % of the variance of both"
+        )
+    thresholds = "only one threshold is there for both"
+    if len(names) > 1:
+        thresholds = f"between {lowest} and {highest} under {len(names)} thresholds ({', '.join(names)})"
     return (
-        f"{display(str(row['model']))} minus {display(str(row['reference']))} on {row['categories']}: "
-        f"{number(row['difference'], 1, True)} points of F1 ({row['postprocess'].replace('_', ' ')}); 95 % interval "
-        f"{number(row['low'], 1, True)} to {number(row['high'], 1, True)} over the choice of {row['images']} test images, "
-        f"which {verdict}; {seeds}; {thresholds}."
+        f"{display(str(row['model']))} minus {display(str(row['reference']))} on {row['categories']}: {difference} points "
+        f"of F1 ({row['postprocess'].replace('_', ' ')}); 95 % interval {low} to {high} over the choice of "
+        f"{row['images']} test images, which {verdict}; {seeds}; {thresholds}."
     )
 
 

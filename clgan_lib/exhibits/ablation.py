@@ -5,8 +5,6 @@ A group is a base and its variants, one change each, as the experiment's YAML li
 2 x 2 design with the two thresholds, since every run has both.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import pandas as pd
 
 from clgan_lib.exhibits.bootstrap import paired_bootstrap
 from clgan_lib.exhibits.run_table import display, read_scores, select
-from clgan_lib.exhibits.tables import number, provenance, spread
+from clgan_lib.exhibits.tables import block, number, provenance, spread
 from clgan_lib.render.table import NOT_APPLICABLE, Cell, Row, Table
 from clgan_lib.runs.experiment import Experiment
 from clgan_lib.runs.record import read_record
@@ -43,21 +41,13 @@ def groups_of(experiment: str) -> _Groups:
         ValueError: if it lists none.
         FileNotFoundError: if there is no such file.
     """
-    groups = Experiment.load(experiment).ablation
-    if not groups:
-        raise ValueError(
-            f"experiment: config/{experiment}.yaml has no groups to compare; add `ablation:`, a base first"
-        )
-    return groups
+    if groups := Experiment.load(experiment).ablation:
+        return groups
+    raise ValueError(f"experiment: config/{experiment}.yaml has no groups to compare; add `ablation:`, a base first")
 
 
 def effects(results_root: str | Path, frame: pd.DataFrame, groups: _Groups) -> pd.DataFrame:
     """Each variant minus the base of its group, by measure.
-
-    Args:
-        results_root: the folder that holds experiments.
-        frame: from `collect`.
-        groups: the base of each first.
 
     Returns:
         A row per group, variant and measure; none for a variant without a pair. F1 in points, AUROC and AP in [-1, 1].
@@ -69,10 +59,10 @@ def effects(results_root: str | Path, frame: pd.DataFrame, groups: _Groups) -> p
     """
     scores = read_scores(results_root, frame)
     wanted = frame["category"].nunique() * frame["seed"].nunique()
-    blocks: list[pd.DataFrame] = []
+    rows: list[dict[str, Any]] = []
     for group, (base, *variants) in groups.items():
-        rows = []
-        for variant in variants:
+        calibrated = {variant: effect(run_gaps(frame, variant, base, CALIBRATED)) for variant in variants}
+        for variant in sorted(variants, key=lambda name: np.nan_to_num(-calibrated[name], nan=np.inf)):
             images = _image_gaps(scores, variant, base)
             for measure in (*MEASURES, INTERACTION):
                 gaps = run_gaps(frame, variant, base, measure)
@@ -85,12 +75,7 @@ def effects(results_root: str | Path, frame: pd.DataFrame, groups: _Groups) -> p
                     "difference": effect(gaps), "low": low, "high": high,
                     "deviation": float(seed_means(gaps).std(ddof=1)), "pairs": len(gaps), "wanted": wanted,
                 })  # fmt: skip
-        if rows:
-            block = pd.DataFrame(rows)
-            calibrated = block[block["measure"] == CALIBRATED].set_index("variant")["difference"]
-            blocks.append(block.sort_values("variant", key=lambda names: -names.map(calibrated), kind="stable"))
-    columns = ["group", "variant", "measure"]
-    differences = pd.concat(blocks, ignore_index=True) if blocks else pd.DataFrame(columns=columns)
+    differences = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["group", "variant", "measure"])
     return differences.assign(provenance=provenance(frame))
 
 
@@ -141,12 +126,9 @@ def _changes(results_root: str | Path, frame: pd.DataFrame, variant: str, base: 
     """The variant's settings that differ from the base's, such as ``"lambda_x=1.0"``."""
     runs = frame[frame["finished"].astype(bool)].drop_duplicates("model").set_index("model")["folder"]
     mine, theirs = (read_record(Path(results_root) / runs[name]).content()["config"] for name in (variant, base))
-    flat = [
-        {**{name: value for name, value in config.items() if name not in _IDENTITY}, **config.get("options", {})}
-        for config in (mine, theirs)
-    ]
-    names = [name for name in {**flat[0], **flat[1]} if flat[0].get(name) != flat[1].get(name)]
-    return ", ".join(f"{name}={flat[0].get(name, 'default')}" for name in names) or "nothing"
+    mine, theirs = (config | config.get("options", {}) for config in (mine, theirs))
+    names = [n for n in mine | theirs if n not in _IDENTITY and mine.get(n) != theirs.get(n)]
+    return ", ".join(f"{name}={mine.get(name, 'default')}" for name in names) or "nothing"
 
 
 def squares(differences: pd.DataFrame) -> pd.DataFrame:
@@ -155,26 +137,21 @@ def squares(differences: pd.DataFrame) -> pd.DataFrame:
 
 
 def square_table(frame: pd.DataFrame, differences: pd.DataFrame) -> Table:
-    """Each group with one variant as a 2 x 2 with the two thresholds; the last cell is the interaction.
-
-    Args:
-        frame: from `collect`.
-        differences: from `squares`, not empty.
-    """
+    """Each group of `squares`, not empty, as a 2 x 2 with the two thresholds; the last cell is the interaction."""
     both = select(frame, "calibrated").merge(
         select(frame, "dual_threshold")[["model", "category", "seed", "F1"]], on=["model", "category", "seed"],
         suffixes=("", "_dual"))  # fmt: skip
     both[INTERACTION] = pd.to_numeric(both["F1"], errors="coerce") - pd.to_numeric(both["F1_dual"], errors="coerce")
-    lines, notes = [], list[str]()
+    lines, notes = list[Row](), list[str]()
     for (group, base, variant), part in differences.groupby(["group", "base", "variant"], sort=False):
-        for name in (base, variant):
-            mine = both[both["model"] == name]
-            cells = [spread(mine, c, decimals=1, signed=c == INTERACTION)[0] for c in ("F1_dual", "F1", INTERACTION)]
-            lines.append(Row([Cell(str(group) if name == base else "", "label"), Cell(display(str(name)), "label"), *cells],
-                             opens=name == base))  # fmt: skip
         rows = part.set_index("measure")
-        cells = [_cell(rows, measure) for measure in (DUAL, CALIBRATED, INTERACTION)]
-        lines.append(Row([Cell("", "label"), Cell("difference", "label"), *cells]))
+        square = [
+            [spread(both[both["model"] == name], c, decimals=1, signed=c == INTERACTION)[0]
+             for c in ("F1_dual", "F1", INTERACTION)] for name in (base, variant)
+        ]  # fmt: skip
+        square.append([_cell(rows, measure) for measure in (DUAL, CALIBRATED, INTERACTION)])
+        heads = [display(str(base)), display(str(variant)), "difference"]
+        lines += block(str(group), ([Cell(head, "label"), *cells] for head, cells in zip(heads, square, strict=True)))
         worst = {m: seed_means(run_gaps(frame, str(variant), str(base), m)) for m in (DUAL, CALIBRATED)}
         lowest = " and ".join(f"{number(gaps.min(), 1, True)} ({m[4:]})" for m, gaps in worst.items() if len(gaps))
         seeds = f"On the worst of {len(worst[DUAL])} seeds: {lowest} points." if lowest else ""
@@ -187,23 +164,19 @@ def square_table(frame: pd.DataFrame, differences: pd.DataFrame) -> Table:
 def table(frame: pd.DataFrame, differences: pd.DataFrame) -> Table:
     """Every effect: a block per group, the values of its base in italics, then its variants, best first.
 
-    Args:
-        frame: from `collect`.
-        differences: from `effects`, not empty.
+    `differences` are from `effects`, not empty.
     """
-    lines = []
-    for (group, base), block in differences.groupby(["group", "base"], sort=False):
+    lines: list[Row] = []
+    for (group, base), part in differences.groupby(["group", "base"], sort=False):
         values = []
         for column, postprocess, decimals in MEASURES.values():
             rows = select(frame, postprocess)
-            values.append(spread(rows[rows["model"] == base], column, decimals=decimals)[0].text)
-        head = [Cell(str(group), "label"), Cell(display(str(base)), "label"), Cell("the base", "label")]
-        lines.append(Row([*head, *(Cell(value, "published") for value in values)], opens=True))
-        for variant, part in block.groupby("variant", sort=False):
-            rows = part.set_index("measure")
-            labels = ["", display(str(variant)), str(rows["changes"].iloc[0])]
-            cells = [_cell(rows, measure) for measure in MEASURES]
-            lines.append(Row([*(Cell(text, "label") for text in labels), *cells]))
+            values.append(Cell(spread(rows[rows["model"] == base], column, decimals=decimals)[0].text, "published"))
+        group_lines = [[Cell(display(str(base)), "label"), Cell("the base", "label"), *values]]
+        for variant, mine in part.groupby("variant", sort=False):
+            labels = [Cell(display(str(variant)), "label"), Cell(str(mine["changes"].iloc[0]), "label")]
+            group_lines.append([*labels, *(_cell(mine.set_index("measure"), measure) for measure in MEASURES)])
+        lines += block(str(group), group_lines)
     intervals = int(differences[differences["measure"].isin([DUAL, CALIBRATED])]["low"].notna().sum())
     caption = "Effect of each change: the variant minus the base of its group, F1 in points. " + _EXPLAINED
     notes = [

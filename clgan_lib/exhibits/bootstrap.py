@@ -5,9 +5,7 @@ on the same images differ by less noise than that, since what is hard for one is
 B. Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7 (1979); the percentile interval.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +30,6 @@ def paired_bootstrap(
     Args:
         pairs: per category the differences model - reference, one per image, ``(N,)`` each. Images are resampled
             within their category; the mean is over categories, each counting the same.
-        resamples: how often.
-        level: in (0, 1).
-        seed: of the draws.
 
     Returns:
         Difference, lower and upper bound, in the unit of the differences. With one image in every category there is
@@ -44,9 +39,8 @@ def paired_bootstrap(
         ValueError: if there is no category, or one without images.
     """
     if not pairs or not all(len(differences) for differences in pairs):
-        raise ValueError(
-            "pairs: a category has no image that both models were scored on; is a run's scores.csv missing?"
-        )
+        problem = "a category has no image that both models were scored on; is a run's scores.csv missing?"
+        raise ValueError(f"pairs: {problem}")
     rng = np.random.default_rng(seed)
     draws = np.zeros(resamples)
     for differences in pairs:
@@ -59,34 +53,20 @@ def paired_bootstrap(
 def differences(results_root: str | Path, frame: pd.DataFrame, reference: str) -> pd.DataFrame:
     """Every model against `reference`, per category and over all: mean difference of per-image F1, with interval.
 
-    Args:
-        results_root: the folder that holds experiments.
-        frame: from `collect`.
-        reference: a model.
-
     Returns:
         reference, model, category (or "mean"), images, difference, low, high, in points. An image scored with several
         seeds counts once, with its mean. The mean is given only where no category is missing; a model and category
         without images in common with the reference has no row.
     """
-    scores = read_scores(results_root, frame)
-    if scores.empty:
-        return pd.DataFrame(columns=["reference", "model", "category", "images", *_DIFFERENCE])
-    scores = scores[scores["postprocess"] == _HEADLINE]
-    wide = scores.pivot_table(index=["category", "name"], columns="model", values="F1", aggfunc="mean")
     rows = []
-    for model in frame["model"].unique():
-        if model == reference or model not in wide or reference not in wide:
-            continue
-        difference = (wide[model] - wide[reference]).dropna()
-        parts = {str(c): part.to_numpy() for c, part in difference.groupby("category")}
+    for model, gaps in _gaps(results_root, frame, reference, ["postprocess", "category", "name"]):
+        parts = _by_category(gaps.loc[_HEADLINE])
         groups = {category: [part] for category, part in parts.items()}
         if set(parts) == set(frame["category"]):
             groups[MEAN] = list(parts.values())
         for category, group in groups.items():
-            estimate = dict(zip(_DIFFERENCE, paired_bootstrap(group), strict=True))
-            images = sum(map(len, group))
-            rows.append({"reference": reference, "model": model, "category": category, "images": images, **estimate})
+            key = {"reference": reference, "model": model, "category": category, "images": sum(map(len, group))}
+            rows.append(key | dict(zip(_DIFFERENCE, paired_bootstrap(group), strict=True)))
     return pd.DataFrame(rows).assign(provenance=provenance(frame))
 
 
@@ -96,11 +76,6 @@ def variance(results_root: str | Path, frame: pd.DataFrame, reference: str) -> p
     The difference is the mean over categories of the mean over images; only categories that both models have count, and
     images count once, with their mean over seeds.
 
-    Args:
-        results_root: the folder that holds experiments.
-        frame: from `collect`.
-        reference: a model.
-
     Returns:
         reference, model, postprocess, categories, images, seeds, difference, low, high (95 %, by resampling the images),
         image_error (standard error of the mean over images), seed_error (standard error of the mean over seeds; NaN with one
@@ -108,16 +83,30 @@ def variance(results_root: str | Path, frame: pd.DataFrame, reference: str) -> p
         over the thresholds that both have, thresholds (their names). In points of F1; no row where the two have no seed
         in common.
     """
+    rows = [
+        {"reference": reference, "model": model, "postprocess": _HEADLINE, **_decomposed(gaps)}
+        for model, gaps in _gaps(results_root, frame, reference, ["postprocess", "seed", "category", "name"])
+    ]
+    return pd.DataFrame(rows).assign(provenance=provenance(frame))
+
+
+def _gaps(
+    results_root: str | Path, frame: pd.DataFrame, reference: str, index: list[str]
+) -> Iterator[tuple[str, pd.Series]]:
+    """Each model that can be compared: F1 of images minus the reference's, by `index`, mean over what it leaves out."""
     scores = read_scores(results_root, frame)
     if scores.empty:
-        return pd.DataFrame()
-    wide = scores.pivot_table(index=["postprocess", "seed", "category", "name"], columns="model", values="F1")
-    rows = []
-    for model in [m for m in frame["model"].unique() if m != reference and m in wide and reference in wide]:
-        gaps = (wide[model] - wide[reference]).dropna()
-        if _HEADLINE in gaps.index.get_level_values("postprocess"):
-            rows.append({"reference": reference, "model": model, "postprocess": _HEADLINE, **_decomposed(gaps)})
-    return pd.DataFrame(rows).assign(provenance=provenance(frame))
+        return
+    wide = scores.pivot_table(index=index, columns="model", values="F1")
+    for model in frame["model"].unique():
+        if model != reference and {model, reference} <= set(wide):
+            gaps = (wide[model] - wide[reference]).dropna()
+            if _HEADLINE in gaps.index.get_level_values("postprocess"):
+                yield model, gaps
+
+
+def _by_category(images: pd.Series) -> dict[str, NDArray[np.float64]]:
+    return {str(category): part.to_numpy() for category, part in images.groupby("category")}
 
 
 def _decomposed(gaps: pd.Series) -> dict[str, Any]:
@@ -126,7 +115,7 @@ def _decomposed(gaps: pd.Series) -> dict[str, Any]:
     by_threshold = means.groupby(["postprocess", "category"]).mean().groupby("postprocess").mean()
     per_seed = means.loc[_HEADLINE].groupby("seed").mean()
     images = gaps.loc[_HEADLINE].groupby(["category", "name"]).mean()
-    groups = {str(category): part.to_numpy() for category, part in images.groupby("category")}
+    groups = _by_category(images)
     image_error = float(np.sqrt(sum(g.var(ddof=1) / len(g) for g in groups.values() if len(g) > 1)) / len(groups))
     seed_error = float(per_seed.std(ddof=1) / np.sqrt(len(per_seed))) if len(per_seed) > 1 else float("nan")
     total = image_error**2 + seed_error**2
@@ -142,35 +131,29 @@ def _decomposed(gaps: pd.Series) -> dict[str, Any]:
 
 def sentence(row: Mapping[Any, Any]) -> str:
     """One row of `variance` as a referee could quote it."""
-    seeds = (
-        f"over {row['seeds']} seeds the mean has a standard error of {number(row['seed_error'], 1)}, and the test images "
-        f"are {number(row['image_share'], 0)} % of the variance of both"
-        if row["seeds"] > 1
-        else "one seed was trained, so what another would change is unknown"
+    names = row["thresholds"].replace("_", " ").split(", ")
+    low, high, difference, lowest, highest = (
+        number(row[name], 1, True) for name in ("low", "high", "difference", "lowest", "highest")
     )
     verdict = "does not tell the two apart" if row["low"] <= 0 <= row["high"] else "excludes zero"
-    names = row["thresholds"].replace("_", " ").split(", ")
-    thresholds = (
-        f"between {number(row['lowest'], 1, True)} and {number(row['highest'], 1, True)} under {len(names)} thresholds "
-        f"({', '.join(names)})"
-        if len(names) > 1
-        else "only one threshold is there for both"
-    )
+    seeds = "one seed was trained, so what another would change is unknown"
+    if row["seeds"] > 1:
+        seeds = (
+            f"over {row['seeds']} seeds the mean has a standard error of {number(row['seed_error'], 1)}, and the test "
+            f"images are {number(row['image_share'], 0)} % of the variance of both"
+        )
+    thresholds = "only one threshold is there for both"
+    if len(names) > 1:
+        thresholds = f"between {lowest} and {highest} under {len(names)} thresholds ({', '.join(names)})"
     return (
-        f"{display(str(row['model']))} minus {display(str(row['reference']))} on {row['categories']}: "
-        f"{number(row['difference'], 1, True)} points of F1 ({row['postprocess'].replace('_', ' ')}); 95 % interval "
-        f"{number(row['low'], 1, True)} to {number(row['high'], 1, True)} over the choice of {row['images']} test images, "
-        f"which {verdict}; {seeds}; {thresholds}."
+        f"{display(str(row['model']))} minus {display(str(row['reference']))} on {row['categories']}: {difference} points "
+        f"of F1 ({row['postprocess'].replace('_', ' ')}); 95 % interval {low} to {high} over the choice of "
+        f"{row['images']} test images, which {verdict}; {seeds}; {thresholds}."
     )
 
 
 def variance_table(frame: pd.DataFrame, rows: pd.DataFrame) -> Table:
-    """`variance` in print, with a sentence to quote per model below.
-
-    Args:
-        frame: from `collect`, for the provenance.
-        rows: from `variance`, not empty.
-    """
+    """`variance` in print, with a sentence to quote per model below; `rows` are not empty."""
     reference = str(rows["reference"].iloc[0])
     lines = []
     for row in rows.to_dict("records"):
@@ -185,12 +168,7 @@ def variance_table(frame: pd.DataFrame, rows: pd.DataFrame) -> Table:
 
 
 def difference_table(frame: pd.DataFrame, rows: pd.DataFrame) -> Table:
-    """The differences in print: a row per model, a column per category; bold where the interval excludes zero.
-
-    Args:
-        frame: from `collect`, for what to expect and the provenance.
-        rows: from `differences`, not empty.
-    """
+    """`differences`, not empty: a row per model, a column per category; bold where the interval excludes zero."""
     reference, missing = str(rows["reference"].iloc[0]), Cell(NOT_APPLICABLE, "hole")
     categories = [*sorted(frame["category"].unique()), MEAN]
     cells = {(row["model"], row["category"]): _cell(row) for row in rows.to_dict("records")}
@@ -206,9 +184,8 @@ def difference_table(frame: pd.DataFrame, rows: pd.DataFrame) -> Table:
         "images; bold where it excludes zero."
     )
     notes = [f"Images: {counts}. {NOT_APPLICABLE}: a run or its scores.csv is missing."]
-    return Table(
-        f"differences_{reference}", caption, ["model", *categories], lines, notes=notes, source=provenance(frame)
-    )
+    name, header = f"differences_{reference}", ["model", *categories]
+    return Table(name, caption, header, lines, notes=notes, source=provenance(frame))
 
 
 def _cell(row: Mapping[Any, Any]) -> Cell:

@@ -3,8 +3,6 @@
 Committed tables are held against committed runs only; what lies beside them is read, and never counted.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Collection, Iterable, Iterator
@@ -22,30 +20,20 @@ def tracked(root: Path) -> set[Path]:
     return {Path(os.fsdecode(name)) for name in listed.stdout.split(b"\0") if name}
 
 
-def view(root: Path, files: Iterable[Path], into: Path) -> Path:
-    """Fill a folder with links to those of `files` that are there, and to the maps beside a run; returns it.
-
-    Args:
-        root: the folder that holds experiments.
-        files: what to show of it, relative to it, from `tracked`.
-        into: an empty folder.
-    """
-    for file in files:
-        maps = [file.with_name("maps.npz")] if file.name == "metrics.json" else []
-        for shown in (file, *maps):
-            if (root / shown).is_file():
-                (into / shown).parent.mkdir(parents=True, exist_ok=True)
-                (into / shown).symlink_to((root / shown).resolve())
+def view(root: Path, files: Collection[Path], into: Path) -> Path:
+    """Fill an empty folder with links to those of `files` that are there, and to the maps beside a run; returns it."""
+    maps = {file.with_name("maps.npz") for file in files if file.name == "metrics.json"}
+    for shown in {*files, *maps}:
+        if (root / shown).is_file():
+            (into / shown).parent.mkdir(parents=True, exist_ok=True)
+            (into / shown).symlink_to((root / shown).resolve())
     return into
 
 
 def runs_beside(root: Path, experiment: str, files: Collection[Path]) -> list[Path]:
     """The run folders of an experiment, finished or not, whose `metrics.json` is not among `files`."""
-    return [
-        folder
-        for folder in sorted((root / experiment).glob("*/*/seed*"))
-        if folder.relative_to(root) / "metrics.json" not in files
-    ]
+    folders = sorted((root / experiment).glob("*/*/seed*"))
+    return [folder for folder in folders if folder.relative_to(root) / "metrics.json" not in files]
 
 
 def faults(root: Path, folders: Iterable[Path]) -> Iterator[str]:

@@ -4,8 +4,6 @@ Such an exhibit needs more than one experiment's `metrics.json`, and is not made
 must agree. Each check takes the folder that holds experiments, the tidy rows and the exhibit's.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,9 +16,10 @@ from clgan_lib.exhibits import ablation, bootstrap, k_sweep, rank_correlation, r
 
 EXACT = 1e-9  # where two ways to the same number may differ: the last bits of a mean
 _ROUNDED = 2e-4  # scores.csv, which the intervals come from, holds percent with four decimals
+_PAPER = ("dual_threshold", "image")
 # A protocol of `protocols.csv` and the block of `metrics.json` that holds the same number.
 _SAME = {
-    "per image, images with a defect": ("dual_threshold", "image"),
+    "per image, images with a defect": _PAPER,
     "per image, good ones too": ("dual_threshold", "all"),
     "pixels pooled, all images": ("dual_threshold", "pooled"),
     "calibrated on good images, per image": ("calibrated", "image"),
@@ -29,12 +28,18 @@ _SAME = {
 Pairs = Iterator[tuple[str, float, float, float]]  # what it is, the CSV's number, metrics.json's, how far apart
 
 
-def _score(frame: pd.DataFrame, row: Mapping[Any, Any], metric: str, postprocess: str, average: str) -> float:
-    """The number of one run in `metrics.json`; NaN where there is none."""
-    rows = run_table.select(frame, postprocess, average)
-    run = rows[(rows["model"] == row["model"]) & (rows["category"] == row["category"])]
-    run = run[run["seed"] == row["seed"]] if "seed" in row else run
-    return float(pd.to_numeric(run[metric], errors="coerce").mean()) if len(run) else float("nan")
+def _score(frame: pd.DataFrame, row: Mapping[Any, Any], metric: str, protocol: tuple[str, str]) -> float:
+    """The number of one run in `metrics.json`, or the mean over seeds where the row names none; NaN without a run."""
+    rows = run_table.select(frame, *protocol)
+    key = [name for name in ("model", "category", "seed") if name in row]
+    run = rows[(rows[key] == [row[name] for name in key]).all(axis=1)]
+    return float(pd.to_numeric(run[metric], errors="coerce").mean())
+
+
+def _scores(frame: pd.DataFrame, row: Mapping[Any, Any], what: str, protocol: tuple[str, str]) -> Pairs:
+    """Every metric of a row, and the same in `metrics.json`."""
+    for metric in run_table.METRICS:
+        yield f"{row['category']}, {what}, {metric}", float(row[metric]), _score(frame, row, metric, protocol), EXACT
 
 
 def _bounds(what: str, row: Mapping[Any, Any]) -> Pairs:
@@ -48,17 +53,13 @@ def of_table4(root: Path, frame: pd.DataFrame, rows: pd.DataFrame) -> Pairs:
     usual = frame["k"].dropna().unique()
     shared = rows[(rows["source"] == k_sweep.OURS) & (rows["rule"] == k_sweep.GRID) & rows["k"].isin(usual)]
     for row in shared.to_dict("records"):
-        for metric in run_table.METRICS:
-            what = f"{row['category']}, k = {row['k']}, {metric}"
-            yield what, float(row[metric]), _score(frame, row, metric, "dual_threshold", "image"), EXACT
+        yield from _scores(frame, row, f"k = {row['k']}", _PAPER)
 
 
 def of_protocols(root: Path, frame: pd.DataFrame, rows: pd.DataFrame) -> Pairs:
     """The protocols that `metrics.json` has."""
     for row in rows[rows["protocol"].isin(_SAME)].to_dict("records"):
-        for metric in run_table.METRICS:
-            what = f"{row['category']}, {row['protocol']}, {metric}"
-            yield what, float(row[metric]), _score(frame, row, metric, *_SAME[row["protocol"]]), EXACT
+        yield from _scores(frame, row, row["protocol"], _SAME[row["protocol"]])
 
 
 def of_differences(root: Path, frame: pd.DataFrame, rows: pd.DataFrame) -> Pairs:
@@ -72,7 +73,7 @@ def of_differences(root: Path, frame: pd.DataFrame, rows: pd.DataFrame) -> Pairs
         runs = frame[models & (frame["category"] == row["category"]) & frame["finished"].astype(bool)]
         whole = all(not text or re.search(r"\b(\d+) of \1 test images$", text) for text in runs["imported"])
         ours, theirs = (
-            _score(frame, {"model": row[name], "category": row["category"]}, "F1", "dual_threshold", "image")
+            _score(frame, {"model": row[name], "category": row["category"]}, "F1", _PAPER)
             for name in ("model", "reference")
         )
         if whole and runs["left_out"].nunique() < 2:
@@ -85,9 +86,10 @@ def of_ablation(root: Path, frame: pd.DataFrame, rows: pd.DataFrame) -> Pairs:
     for row in rows.to_dict("records"):
         what = f"{row['variant']} against {row['base']}, {row['measure']}"
         gaps = ablation.run_gaps(frame, row["variant"], row["base"], row["measure"])
+        seeds = ablation.seed_means(gaps)
         yield what, float(row["difference"]), ablation.effect(gaps), EXACT
-        if len(ablation.seed_means(gaps)) > 1:
-            yield f"{what}, over seeds", float(row["deviation"]), float(ablation.seed_means(gaps).std(ddof=1)), EXACT
+        if len(seeds) > 1:
+            yield f"{what}, over seeds", float(row["deviation"]), float(seeds.std(ddof=1)), EXACT
         if not np.isnan(row["low"]):
             yield from _bounds(what, row)
 

@@ -5,8 +5,6 @@ goes on until F1 falls. It also gives a perfect residual at the same k, the *ora
 and a k chosen without labels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -20,7 +18,7 @@ from numpy.typing import NDArray
 from clgan_lib.detection import FLAT, LUMA, channel_statistics, residual
 from clgan_lib.exhibits.examples import runs_with_maps
 from clgan_lib.exhibits.run_table import display, is_mvtec
-from clgan_lib.exhibits.tables import number, provenance
+from clgan_lib.exhibits.tables import block, number, provenance
 from clgan_lib.metrics import metrics_from_counts
 from clgan_lib.render.table import HOLE, Cell, Row, Table
 from clgan_lib.runs.maps import read_maps
@@ -37,12 +35,11 @@ ORACLE, LABEL_FREE, GRID = "oracle k", "k without labels", ""
 
 
 def sweep(residuals: Sequence[NDArray[np.float32]], truths: NDArray[np.bool_], ks: Sequence[float]) -> pd.DataFrame:
-    """Scores of the dual threshold at each k, the mean over images with a defect.
+    """Scores of the dual threshold at each k, in any order, the mean over images with a defect.
 
     Args:
         residuals: ID1 of N images, ``(H, W, 3)`` each.
         truths: true masks, bool ``(N, H, W)``.
-        ks: values of k, any order.
 
     Returns:
         A row per k: k, P, R, F1, IoU, ACC (percent).
@@ -131,15 +128,11 @@ def label_free_k(holdout: NDArray[np.float32], quantile: float) -> float:
     return max(0.0, float(np.quantile(standard, quantile)))
 
 
-def sweep_run(folder: Path, run: Mapping[Any, Any]) -> Iterator[dict[str, Any]]:
+def _sweep_run(folder: Path, run: Mapping[Any, Any]) -> Iterator[dict[str, Any]]:
     """All rows of Table 4 for one run: its own residuals and a perfect one, at every k and at the chosen ones.
 
-    Args:
-        folder: of the run, with maps.
-        run: its row of the tidy table.
-
     Yields:
-        model, category, seed, source, rule, k, P, R, F1, IoU, ACC.
+        model, category, seed, data, left_out, source, rule, k, P, R, F1, IoU, ACC.
     """
     maps = read_maps(folder, ["images", "reconstructions", "masks", "defects", "holdout"])
     kept = maps["masks"].any((1, 2)) & ~np.isin(maps["defects"], list(run["left_out"]))
@@ -161,42 +154,38 @@ def sweep_run(folder: Path, run: Mapping[Any, Any]) -> Iterator[dict[str, Any]]:
 
 
 def sweep_experiment(results_root: str | Path, frame: pd.DataFrame, model: str = "clgan") -> pd.DataFrame:
-    """`sweep_run` for one model on every category, first seed; a run without maps is left out.
+    """Every k for one model on every category, first seed; a run without maps is left out.
 
     Raises:
         ValueError: if none of its runs has maps with reconstructions.
     """
-    rows: list[dict[str, Any]] = []
-    for run in runs_with_maps(results_root, frame, model, reconstructed=True):
-        rows += sweep_run(Path(results_root) / run["folder"], run)
+    runs = runs_with_maps(results_root, frame, model, reconstructed=True)
+    rows = [row for run in runs for row in _sweep_run(Path(results_root) / run["folder"], run)]
     return pd.DataFrame(rows).assign(provenance=provenance(frame))
 
 
 def table4(frame: pd.DataFrame, swept: pd.DataFrame, paper: pd.DataFrame | None = None) -> Table:
     """Table 4 in the paper's layout: k from 2.0 to 3.0 across; on the right the oracle k and the k without labels.
 
-    Args:
-        frame: from `collect`, for what is missing and the provenance.
-        swept: from `sweep_experiment`.
-        paper: from ``published("table4")``; its rows in italics under ours.
+    `swept` is from `sweep_experiment`; `paper`, from ``published("table4")``, stands in italics under ours.
     """
-    model = str(swept["model"].iloc[0])
     lines: list[Row] = []
     for metric in ("F1", "IoU"):
-        for i, category in enumerate(sorted(frame["category"].unique())):
+        metric_lines = []
+        for category in sorted(frame["category"].unique()):
             rows = swept[swept["category"] == category]
-            block = [_line(rows[rows["source"] == source], metric) for source in (OURS, PERFECT)]
-            theirs = paper[(paper["metric"] == metric) & (paper["category"] == category)] if paper is not None else None
-            heads = [Cell(source, "label") for source in (OURS, PERFECT)]
+            shown = {source: _line(rows[rows["source"] == source], metric) for source in (OURS, PERFECT)}
+            theirs = None if paper is None else paper[(paper["metric"] == metric) & (paper["category"] == category)]
             if theirs is not None and len(theirs):
                 printed = dict(zip(theirs["k"].round(1), theirs["percent"], strict=True))
-                block.append([Cell(f"{printed[k]:.2f}", "published") for k in _K_PAPER] + [Cell("")] * 4)
-                heads.append(Cell(_PUBLISHED, "published"))
-            for j, (head, cells) in enumerate(zip(heads, block, strict=True)):
-                labels = [Cell(metric if i == j == 0 else "", "label"), Cell(category if j == 0 else "", "label"), head]
-                lines.append(Row([*labels, *cells], opens=i == j == 0))
+                shown[_PUBLISHED] = [Cell(f"{printed[k]:.2f}", "published") for k in _K_PAPER] + [Cell("")] * 4
+            for i, (source, cells) in enumerate(shown.items()):
+                head = Cell(source, "published" if source == _PUBLISHED else "label")
+                metric_lines.append([Cell("" if i else category, "label"), head, *cells])
+        lines += block(metric, metric_lines)
     caption = (
-        f"Table 4: {display(model)}, the dual threshold as k changes, mean over the images with a defect, percent."
+        f"Table 4: {display(str(swept['model'].iloc[0]))}, the dual threshold as k changes, mean over the images with a "
+        "defect, percent."
     )
     header = ["metric", "category", "residual", *(f"{k:.1f}" for k in _K_PAPER), ORACLE, "there", LABEL_FREE, "there"]
     return Table("table4", caption, header, lines, labels=3, notes=_notes(swept, paper), source=provenance(frame))

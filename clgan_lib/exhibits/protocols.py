@@ -5,8 +5,6 @@ count. None of this touches the model. This module scores the maps of one run un
 protocol alone moves a result. A threshold or k chosen on the test labels is called *oracle*.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from clgan_lib.detection import residual, threshold
 from clgan_lib.exhibits.examples import runs_with_maps
 from clgan_lib.exhibits.k_sweep import label_free_k, sweep
 from clgan_lib.exhibits.run_table import METRICS, display
-from clgan_lib.exhibits.tables import number, provenance
+from clgan_lib.exhibits.tables import block, number, provenance
 from clgan_lib.metrics import NAMES, Average, counts, metrics_from_counts
 from clgan_lib.ranking import curve
 from clgan_lib.render.table import NOT_APPLICABLE, Cell, Row, Table
@@ -32,46 +30,42 @@ _K_GRID = tuple(round(0.25 * i, 2) for i in range(2, 33))  # for the oracle k
 
 
 def measure(results_root: str | Path, frame: pd.DataFrame, model: str) -> pd.DataFrame:
-    """`rows` for one model on every category.
+    """The scores of one model's maps under every protocol, a run per category.
+
+    Returns:
+        model, category, seed, group (what is varied), protocol, F1, IoU, P, R, ACC (percent), provenance.
 
     Raises:
         ValueError: if none of its runs has maps with reconstructions.
     """
     runs = runs_with_maps(results_root, frame, model, reconstructed=True)
-    measured = pd.DataFrame([row for run in runs for row in rows(Path(results_root) / run["folder"], run)])
-    return measured.assign(provenance=provenance(frame))
+    measured = [
+        {**{name: run[name] for name in ("model", "category", "seed")}, "group": group, "protocol": protocol, **values}
+        for run in runs
+        for group, protocols in _groups(Path(results_root) / run["folder"], run).items()
+        for protocol, values in protocols
+    ]
+    return pd.DataFrame(measured).assign(provenance=provenance(frame))
 
 
-def rows(folder: Path, run: Mapping[Any, Any]) -> Iterator[dict[str, Any]]:
-    """The scores of one run's maps under every protocol.
+_Scores = Iterator[tuple[str, dict[str, float]]]
 
-    Args:
-        folder: of the run.
-        run: its row of the tidy table.
 
-    Yields:
-        model, category, seed, group (what is varied), protocol, F1, IoU, P, R, ACC (percent).
-    """
+def _groups(folder: Path, run: Mapping[Any, Any]) -> dict[str, _Scores]:
+    """One run's maps under every protocol, by what is varied."""
     maps = read_maps(folder, ["images", "reconstructions", "scores", "masks", "defects", "holdout"])
     pairs = zip(maps["images"], maps["reconstructions"], strict=True)
     residuals = np.stack([residual(image, restored) for image, restored in pairs])
     kept = ~np.isin(maps["defects"], list(run["left_out"]))
     dual = np.stack([threshold(image, run["k"]).mask for image in residuals])
-    truths, scores = maps["masks"][kept], maps["scores"][kept]
-    key = {name: run[name] for name in ("model", "category", "seed")}
-    groups = {
+    truths = maps["masks"][kept]
+    return {
         "averaging": _averagings(dual[kept], truths),
         "mask size": _sizes(dual[kept], truths),
         "k": _ks(residuals[kept], truths, run, maps["holdout"]),
-        "one threshold": _thresholds(scores, truths, run),
+        "one threshold": _thresholds(maps["scores"][kept], truths, run),
         "defect types": _types(dual, maps["masks"], kept, ", ".join(run["left_out"])),
     }
-    for group, protocols in groups.items():
-        for protocol, values in protocols:
-            yield {**key, "group": group, "protocol": protocol, **values}
-
-
-_Scores = Iterator[tuple[str, dict[str, float]]]
 
 
 def _score(masks: NDArray[np.bool_], truths: NDArray[np.bool_], average: Average = "image") -> dict[str, float]:
@@ -136,21 +130,19 @@ def _types(masks: NDArray[np.bool_], truths: NDArray[np.bool_], kept: NDArray[np
 def table(frame: pd.DataFrame, measured: pd.DataFrame) -> Table:
     """A row per protocol, a block per group; F1 in a column per category, or all metrics for one category.
 
-    Args:
-        frame: from `collect`, for the provenance.
-        measured: a frame of `rows`; one model, one seed.
+    `measured` is from `measure`: one model, one seed.
     """
     categories = sorted(measured["category"].unique())
     several = len(categories) > 1
     keys = categories if several else list(METRICS)
-    lines = []
-    for group, block in _common_names(measured, several).groupby("group", sort=False):
-        for i, (name, part) in enumerate(block.groupby("protocol", sort=False)):
-            values = dict(zip(part["category"], part["F1"], strict=True)) if several else part.iloc[0].to_dict()
+    lines: list[Row] = []
+    for group, part in _common_names(measured, several).groupby("group", sort=False):
+        group_lines = []
+        for name, rows in part.groupby("protocol", sort=False):
+            values = dict(zip(rows["category"], rows["F1"], strict=True)) if several else rows.iloc[0].to_dict()
             cells = [Cell(number(values[k])) if k in values else Cell(NOT_APPLICABLE, "hole") for k in keys]
-            lines.append(
-                Row([Cell(str(group) if i == 0 else "", "label"), Cell(str(name), "label"), *cells], opens=i == 0)
-            )
+            group_lines.append([Cell(str(name), "label"), *cells])
+        lines += block(str(group), group_lines)
     model, seed = display(str(measured["model"].iloc[0])), measured["seed"].iloc[0]
     where = "" if several else f" on {categories[0]}"
     caption = f"One set of maps, many numbers: {model}{where}, seed {seed}, the same run under every protocol, percent."

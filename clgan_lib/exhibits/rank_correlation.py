@@ -1,7 +1,5 @@
 """Does the embedded data rank models as real images do? Kendall's tau between the two orders of the models."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +31,6 @@ def means(results_root: str | Path, experiment: str) -> pd.Series:
 def ranks(results_root: str | Path, embedded: str, real: str) -> pd.DataFrame:
     """What models get on the embedded and on real data, for the models and categories that two experiments share.
 
-    Args:
-        results_root: the folder that holds experiments.
-        embedded: an experiment.
-        real: another.
-
     Returns:
         measure, category, model, embedded, real (means over seeds; F1 in percent), embedded_experiment, real_experiment,
         provenance; the category "mean" is over those shared, of the models that have them all. Empty where the two share
@@ -57,12 +50,9 @@ def ranks(results_root: str | Path, embedded: str, real: str) -> pd.DataFrame:
 
 
 def agreement(part: pd.DataFrame) -> dict[str, float]:
-    """Kendall's tau between two rankings of the same models.
+    """Kendall's tau between two rankings of the same models: rows of `ranks`, two or more, of one measure and category.
 
     M. G. Kendall, "A new measure of rank correlation", Biometrika 30 (1938); tau-b, which allows for ties.
-
-    Args:
-        part: rows of `ranks`, of one measure and category: two models or more.
 
     Returns:
         tau in [-1, 1] and p, two-sided, exact without ties (both NaN where all models tie), pairs of models, and how many of
@@ -77,14 +67,10 @@ def agreement(part: pd.DataFrame) -> dict[str, float]:
 
 
 def table(rows: pd.DataFrame) -> Table:
-    """Kendall's tau, a row per measure, a column per category that both have and one for the mean over them.
-
-    Args:
-        rows: from `ranks`, not empty.
-    """
+    """Kendall's tau, a row per measure, a column per category that both have and one for the mean; `rows` not empty."""
     categories = list(dict.fromkeys(rows["category"]))
     lines = []
-    for measure in dict.fromkeys([m for m in MEASURES if m in set(rows["measure"])]):
+    for measure in [m for m in MEASURES if m in set(rows["measure"])]:
         parts = dict(list(rows[rows["measure"] == measure].groupby("category")))
         cells = [_tau(parts[c]) if c in parts else Cell(HOLE, "hole") for c in categories]
         lines.append(Row([Cell(measure, "label"), *cells]))

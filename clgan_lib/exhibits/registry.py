@@ -4,8 +4,6 @@
 name. A new analysis is a module that measures and prints, and one entry here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -35,30 +33,20 @@ REFERENCES = ("template", "clgan")  # what differences are taken from
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One analysis; ``frame`` is from `collect`, ``rows`` from `measure`, or the frame itself where that is None.
+    """One analysis; ``frame`` is from `collect`, ``rows`` from `measure`, or the frame itself where that is None."""
 
-    Attributes:
-        name: of its CSV, such as ``"table4"``.
-        title: of its section; exhibits of one title, one after the other, share a section.
-        prose: how to read it, in the report; the notebooks teach it.
-        table: of frame and rows, what to print: a table, or several.
-        measure: of the folder that holds experiments, the frame and what the notebook chooses: the numbers that need more
-            than `metrics.json`. They are kept as ``<name>.csv``.
-        figure: of frame and rows, what to draw.
-        figure_name: of the figure's files, where it is not the name.
-        check: of the folder that holds experiments, frame and rows: what rows and `metrics.json` both hold.
-        folded: shown closed; for what few readers need.
-    """
-
-    name: str
-    title: str
-    prose: str
-    table: Callable[[pd.DataFrame, pd.DataFrame], Table | list[Table]]
+    name: str  # of its CSV, such as "table4"
+    title: str  # of its section; exhibits of one title, one after the other, share a section
+    prose: str  # how to read it, in the report; the notebooks teach it
+    table: Callable[[pd.DataFrame, pd.DataFrame], Table | list[Table]]  # of frame and rows
+    # Of the folder that holds experiments, the frame and what the notebook chooses: the numbers that need more than
+    # `metrics.json`. They are kept as <name>.csv.
     measure: Callable[..., pd.DataFrame] | None = None
-    figure: Callable[[pd.DataFrame, pd.DataFrame], Figure] | None = None
-    figure_name: str = ""
+    figure: Callable[[pd.DataFrame, pd.DataFrame], Figure] | None = None  # of frame and rows
+    figure_name: str = ""  # of the figure's files, where it is not the name
+    # Of the folder that holds experiments, frame and rows: what rows and `metrics.json` both hold.
     check: Callable[[Path, pd.DataFrame, pd.DataFrame], crosscheck.Pairs] | None = None
-    folded: bool = False
+    folded: bool = False  # shown closed; for what few readers need
 
     def tables(self, frame: pd.DataFrame, rows: pd.DataFrame) -> list[Table]:
         """What it prints, as a list."""
@@ -76,13 +64,9 @@ class Exhibit:
 def write(
     exhibit: Exhibit, folder: Path, frame: pd.DataFrame, rows: pd.DataFrame | None = None
 ) -> list[Figure | Table]:
-    """Write an exhibit's CSV, figure and tables into `folder`; none of them where there are no rows.
+    """Write an exhibit's CSV, figure and tables into the experiment's `folder`; none of them where there are no rows.
 
-    Args:
-        exhibit: of `EXHIBITS`.
-        folder: of the experiment.
-        frame: from `collect`.
-        rows: just measured. None: those of its CSV, which then stays as it is.
+    `rows` are just measured. None: those of its CSV, which then stays as it is.
 
     Returns:
         What to show: the figure, where it has one, then the tables.
@@ -102,12 +86,7 @@ def write(
 
 
 def write_tables(frame: pd.DataFrame, folder: Path) -> list[Table]:
-    """Write what the tidy rows alone give, and return the tables: ``table3.csv``, which holds the rows, and each table.
-
-    Args:
-        frame: from `collect`.
-        folder: of the tables; made where it is missing.
-    """
+    """Write what the tidy rows alone give, and return the tables: ``table3.csv``, which holds the rows, and each table."""
     write_csv(frame, folder / "table3.csv")
     printed = [table for e in EXHIBITS.values() if e.measure is None for table in e.tables(frame, frame)]
     for table in printed:
@@ -115,7 +94,6 @@ def write_tables(frame: pd.DataFrame, folder: Path) -> list[Table]:
     return printed
 
 
-# How every model differs from one, and where the uncertainty of that comes from.
 _DIFFERENCES = (
     ("differences", bootstrap.differences, bootstrap.difference_table, crosscheck.of_differences),
     ("variance", bootstrap.variance, bootstrap.variance_table, None),

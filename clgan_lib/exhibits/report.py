@@ -3,8 +3,6 @@
 The page holds what it is given, tables as HTML and figures as data; text that comes from files is escaped by Jinja2.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Sequence
@@ -50,21 +48,16 @@ def image(figure: Figure) -> Markup:
 
 def _write_page(path: Path, title: str, sections: Sequence[Section], provenance: str, notes: Sequence[str]) -> Path:
     """Write the page, whole or not at all: notes at the top, and links to the folder's tables and figures at the end."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
-    )
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     environment.filters["exhibit"] = lambda item: item.html() if isinstance(item, Table) else image(item)
-    files = [
-        p.relative_to(path.parent).as_posix()
-        for kind in ("tables", "figures")
-        for p in sorted(path.parent.glob(f"{kind}/*"))
-    ]
+    files = [p for kind in ("tables", "figures") for p in sorted(path.parent.glob(f"{kind}/[!.]*"))]
     page = environment.get_template("report.html.j2").render(
         title=title,
         sections=sections,
         provenance=provenance,
         notes=notes,
-        files=[name for name in files if not Path(name).name.startswith(".")],
+        files=[p.relative_to(path.parent).as_posix() for p in files],
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
     write_text(path, page)
@@ -76,14 +69,8 @@ def write_experiment(
 ) -> Path:
     """The report of one experiment, its tables and its figures, from its runs and from what notebooks left in its folder.
 
-    Args:
-        folder: of the experiment.
-        frame: from `collect`.
-        pictures: Fig. 4 and Fig. 5, where there are maps.
-        chosen: the images that they show, from `clgan_lib.exhibits.examples.examples`; Fig. 2 shows them, too.
-
-    Returns:
-        The page.
+    `pictures` are Fig. 4 and Fig. 5, where there are maps; `chosen`, from `clgan_lib.exhibits.examples.examples`, are the
+    images that they show, and that Fig. 2 shows, too. Returns the page.
     """
     write_csv(frame, folder / "tables" / "table3.csv")
     sections = [

@@ -4,8 +4,6 @@ Nothing else is read: maps and weights may be on another machine. `clgan_lib.exh
 paper does.
 """
 
-from __future__ import annotations
-
 import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -64,12 +62,10 @@ def collect(results_root: str | Path, experiment: str, expected: _Runs = ()) -> 
             category and seed, too. Without the list, what is missing is told from what is there.
 
     Returns:
-        Columns: experiment, data, model, category, seed, postprocess, average, subset, scored (False for a subset that
-        is shown beside the run's own), finished, P, R, ACC, F1, IoU (percent), gain (F1 over the template's, points),
-        the measures of `clgan_lib.ranking`, false_images and false_pixels (percent of the good test images, and of their
-        pixels, that this post-processing marks), inside, outside, and the run's provenance. A run of an older version
-        has holes where it lacks a measure. Models are in the paper's order, controls last.
-        ``attrs["notes"]`` lists each file that was not used, and why; each is a warning too.
+        `_COLUMNS`, then gain (F1 over the template's, points), k, threshold, quantile. Scores in percent; scored is False
+        for a subset beside the run's own; false_images and false_pixels are percent of the good test images, and of
+        their pixels. A run of an older version has holes where it lacks a measure. Models are in the paper's order,
+        controls last. ``attrs["notes"]`` lists each file that was not used, and why; each is a warning too.
 
     Raises:
         ValueError: if `experiment` cannot name a folder.
@@ -87,9 +83,10 @@ def collect(results_root: str | Path, experiment: str, expected: _Runs = ()) -> 
             reason = str(error).removeprefix(f"{path}: ").replace(str(path), "it")
             notes.append(f"{path.relative_to(folder).as_posix()} is not used: {reason}")
     finished = {(row["model"], row["category"], row["seed"]) for row in rows}
-    known = list(expected) or list(finished)
-    extra = [model for model in _nth(finished, 0) if not expected or model not in _nth(known, 0)]
-    wanted = [*expected, *itertools.product(extra, _nth(known, 1), _nth(known, 2))]
+    known = expected or finished
+    categories, seeds = sorted({category for _, category, _ in known}), sorted({seed for *_, seed in known})
+    extra = sorted({model for model, _, _ in finished} - {model for model, _, _ in expected})
+    wanted = [*expected, *itertools.product(extra, categories, seeds)]
     blank = {"experiment": experiment, "finished": False, "scored": True, "left_out": (), "imported": ""}
     rows += [blank | {"model": m, "category": c, "seed": s} for m, c, s in wanted if (m, c, s) not in finished]
     frame = with_gain(_in_order(pd.DataFrame(rows), wanted))
@@ -149,10 +146,6 @@ def _scores(record: Record) -> Iterator[dict[str, Any]]:
                 yield key | marked | ranking | {name: getattr(scores, name) for name in METRICS}
 
 
-def _nth(keys: Iterable[tuple[str, str, int]], index: int) -> list[Any]:
-    return sorted({key[index] for key in keys})
-
-
 def _in_order(frame: pd.DataFrame, wanted: _Runs) -> pd.DataFrame:
     """Models as in the paper, then a reader's own, then controls; categories and seeds by name."""
     frame = frame.reindex(columns=[*_COLUMNS, *(name for name in frame.columns if name not in _COLUMNS)])
@@ -179,11 +172,8 @@ def select(
 ) -> pd.DataFrame:
     """The rows of one protocol: at most one per model, category and seed, a hole where there is none.
 
-    Args:
-        frame: from `collect`.
-        postprocess: ``"dual_threshold"``, ``"calibrated"`` or ``"native"``.
-        average: ``"image"``, ``"pooled"`` or ``"all"``.
-        subset: ``"every type"``, or None for what each run's settings score.
+    `postprocess` is ``"dual_threshold"``, ``"calibrated"`` or ``"native"``; `average` is ``"image"``, ``"pooled"`` or
+    ``"all"``; `subset` is ``"every type"``, or None for what each run's settings score.
     """
     runs = frame[["experiment", "model", "category", "seed", "finished"]].drop_duplicates()
     rows = frame[(frame["postprocess"] == postprocess) & (frame["average"] == average)]
@@ -210,7 +200,6 @@ def is_mvtec(data: str) -> bool:
 
 
 def _is_mvtec_2(data: str) -> bool:
-    """Whether a data root of this name should hold MVTec AD 2, which is another data set."""
     return "".join(filter(str.isalnum, str(data).lower())) in {name + "2" for name in _MVTEC}
 
 
@@ -253,23 +242,23 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 
 def read_scores(results_root: str | Path, frame: pd.DataFrame) -> pd.DataFrame:
-    """The `scores.csv` of every run in `frame`, under each other: one row per image and post-processing.
+    """The `scores.csv` of every run that has one: model, category and seed, a row per image and post-processing.
 
-    Returns:
-        model, category, seed and the columns of `scores.csv`, defective images of the types that are scored only; a run
-        without the file is skipped.
+    Only defective images of the types that are scored.
+
+    Raises:
+        ValueError: if a file is damaged.
     """
     parts = []
     for run in frame[frame["finished"].astype(bool)].drop_duplicates("folder").to_dict("records"):
         path = Path(results_root) / run["folder"] / "scores.csv"
-        if path.is_file():
-            try:
-                scores = pd.read_csv(path)
-                scores = scores.astype({"name": str, "defect": str, "postprocess": str, "F1": float})
-            except (ValueError, KeyError) as error:
-                reason = " ".join(str(error).split())
-                raise ValueError(f"{path} is damaged ({reason}); evaluate the run again") from None
-            ignored = ["good", *run["left_out"]]
-            key = {name: run[name] for name in ("model", "category", "seed")}
-            parts.append(scores[~scores["defect"].isin(ignored)].assign(**key))
+        if not path.is_file():
+            continue
+        try:
+            scores = pd.read_csv(path).astype({"name": str, "defect": str, "postprocess": str, "F1": float})
+        except (ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path} is damaged ({reason}); evaluate the run again") from None
+        scored = ~scores["defect"].isin(["good", *run["left_out"]])
+        parts.append(scores[scored].assign(**{name: run[name] for name in ("model", "category", "seed")}))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["model", "category", "seed"])

@@ -1,9 +1,8 @@
 """The paper's Table 3 from our runs, in its layout, and a summary that says more than F1.
 
-Tables are built from the tidy rows of `collect` alone. A mean over fewer runs than expected says so, and is never the best.
+Tables are built from the tidy rows of `collect` alone, ``frame`` here and in the other exhibits. A mean over fewer runs
+than expected says so, and is never the best.
 """
-
-from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -26,8 +25,8 @@ from clgan_lib.exhibits.run_table import (
 )
 from clgan_lib.render.table import HOLE, NOT_APPLICABLE, Cell, Row, Table
 
-__all__ = ["collect", "columns", "expected_runs", "number", "provenance", "published", "select", "spread", "summary"]
-__all__ += ["summary_by_category", "table3", "table3_by_protocol"]
+__all__ = ["block", "collect", "columns", "expected_runs", "number", "provenance", "published", "select", "spread"]
+__all__ += ["summary", "summary_by_category", "table3", "table3_by_protocol"]
 
 POSTPROCESS_NAMES = {
     "dual_threshold": "the paper's dual threshold",
@@ -77,32 +76,25 @@ def table3(
 ) -> Table:
     """Table 3: a block of rows per metric, a row per model, a column per category, the mean last.
 
-    Args:
-        frame: from `collect`.
-        postprocess: see `select`.
-        average: see `select`.
-        subset: see `select`.
-        paper: from ``published("table3")``; its numbers stand in italics under ours where model and category are the
-            paper's. None shows ours alone.
-
-    Returns:
-        The table, best of ours in bold, mean ± standard deviation over seeds where there are several.
+    `postprocess`, `average` and `subset` are those of `select`. `paper`, from ``published("table3")``, stands in italics
+    under ours where model and category are the paper's. Best of ours in bold, ± over seeds where there are several.
     """
     rows = select(frame, postprocess, average, subset)
     categories = sorted(rows["category"].unique())
-    lines: list[Row] = []
-    for metric, head in _BLOCKS.items():
-        block = _block(rows, metric, categories, paper)
-        lines += [Row([Cell(head if i == 0 else "", "label"), *cells], opens=i == 0) for i, cells in enumerate(block)]
-    experiment = frame["experiment"].iloc[0]
+    lines = [row for metric, head in _BLOCKS.items() for row in block(head, _block(rows, metric, categories, paper))]
     caption = (
-        f"Table 3 from experiment {experiment}: {POSTPROCESS_NAMES.get(postprocess, postprocess)}, "
+        f"Table 3 from experiment {frame['experiment'].iloc[0]}: {POSTPROCESS_NAMES.get(postprocess, postprocess)}, "
         f"{_AVERAGE_NAMES.get(average, average)}{f', {subset}' if subset else ''}. Percent; best of ours in bold."
     )
     protocol = [*([] if (postprocess, average) == _PAPER else [postprocess, average]), *(subset or "").split()]
     name, header = "_".join(["table3", *protocol]), ["metric", "model", *categories, "mean"]
     notes = _notes(rows, frame, paper)
     return Table(name, caption, header, lines, labels=2, notes=notes, source=provenance(frame))
+
+
+def block(label: str, lines: Iterable[Sequence[Cell]]) -> list[Row]:
+    """Rows under one label, which stands before the first of them; the first opens a block of the table."""
+    return [Row([Cell("" if i else label, "label"), *cells], opens=not i) for i, cells in enumerate(lines)]
 
 
 def table3_by_protocol(frame: pd.DataFrame) -> list[Table]:
@@ -113,7 +105,7 @@ def table3_by_protocol(frame: pd.DataFrame) -> list[Table]:
 
 
 def _block(rows: pd.DataFrame, metric: str, categories: list[str], paper: pd.DataFrame | None) -> list[list[Cell]]:
-    """The rows of one metric, first cell the model's name."""
+    """The rows of one metric, the model's name first."""
     models = list(rows["model"].unique())
     columns = []
     for part in [*(rows[rows["category"] == category] for category in categories), rows]:
@@ -129,16 +121,13 @@ def _block(rows: pd.DataFrame, metric: str, categories: list[str], paper: pd.Dat
 
 
 def _best_in_bold(cells: Sequence[tuple[Cell, float]]) -> list[Cell]:
-    """A column of `spread`, its largest mean marked; a mean over fewer runs is never the best."""
-    best = max((_value(cell.text) for cell, value in cells if np.isfinite(value)), default=None)
-    return [
-        Cell(cell.text, "best") if np.isfinite(value) and _value(cell.text) == best else cell for cell, value in cells
-    ]
+    """A column of `spread`, its largest mean as printed marked: what looks equal is equally best.
 
-
-def _value(text: str) -> float:
-    """The printed mean of a cell, so that what looks equal is equally best."""
-    return float(text.split()[0].replace("−", "-"))
+    A mean over fewer runs is never the best.
+    """
+    means = [float(c.text.split()[0].replace("−", "-")) if np.isfinite(value) else np.nan for c, value in cells]
+    best = max(filter(np.isfinite, means), default=None)
+    return [Cell(cell.text, "best") if mean == best else cell for (cell, _), mean in zip(cells, means, strict=True)]
 
 
 def _published_cells(theirs: pd.DataFrame, categories: list[str]) -> list[Cell]:
@@ -157,9 +146,7 @@ def spread(
     """One cell: the mean over categories and seeds, ± the sample standard deviation over seeds where there are several.
 
     Args:
-        values: the rows of one model (from `select`), of one category or of all.
-        metric: the column to average.
-        decimals: shown.
+        values: the rows of one model (from `select`), of one category or of all; `metric` is the column to average.
         signed: shows a plus, too.
         deviation: shows the ±.
 
@@ -212,10 +199,9 @@ def summary(frame: pd.DataFrame) -> Table:
 
 def summary_by_category(frame: pd.DataFrame) -> Table:
     """A block of rows per category, a row per model: the paper's detector, the maps, and what it all cost."""
-    rows, lines = select(frame, *_PAPER), []
-    for category, part in rows.groupby("category", sort=True):
-        for i, cells in enumerate(zip(*columns(part, _BY_CATEGORY), strict=True)):
-            lines.append(Row([Cell("" if i else str(category), "label"), *cells], opens=not i))
+    rows, lines = select(frame, *_PAPER), list[Row]()
+    for category, part in rows.groupby("category"):
+        lines += block(str(category), zip(*columns(part, _BY_CATEGORY), strict=True))
     several = rows["seed"].nunique() > 1
     caption = (
         f"Summary of experiment {frame['experiment'].iloc[0]}, category by category: {'means over seeds; ' * several}"
@@ -227,13 +213,7 @@ def summary_by_category(frame: pd.DataFrame) -> Table:
 
 
 def columns(rows: pd.DataFrame, wanted: Sequence[Column], best: Sequence[str] = ()) -> list[list[Cell]]:
-    """The models' names, then a list of cells per column, a cell per model.
-
-    Args:
-        rows: from `select`.
-        wanted: the columns.
-        best: names of those whose best is bold.
-    """
+    """The models' names, then a list of cells per wanted column, a cell per model; bold the best of those in `best`."""
     parts = dict(list(rows.groupby("model", sort=False)))
     made = [[Cell(display(str(model)), "label") for model in parts]]
     for name, _, unit, decimals, deviation in wanted:
@@ -264,11 +244,8 @@ def _notes(rows: pd.DataFrame, frame: pd.DataFrame, paper: pd.DataFrame | None) 
             "applied to the map in place of ID1."
         )
     if paper is not None and set(rows["model"]) & set(paper["model"]):
-        data = list(frame["data"].dropna().unique())
-        notes.append(
-            "In italics: as printed in the paper's Table 3, on the real MVTec AD; its averaging is not stated."
-        )
-        if not all(map(is_mvtec, data)):
+        notes += ["In italics: as printed in the paper's Table 3, on the real MVTec AD; its averaging is not stated."]
+        if not all(map(is_mvtec, data := frame["data"].dropna().unique())):
             notes.append(f"These runs are on other images ({_list(data)}): not comparable with the published numbers.")
     return notes
 
@@ -285,13 +262,9 @@ def provenance(frame: pd.DataFrame) -> str:
         parts += [f"data {_list(done['data'])}", f"trained at {_list(map(int, done['image_size']))} px"]
         parts += [f"seed {_list(done['seed'])}", f"commit {_list(commits)}", f"device {_list(devices)}"]
         parts += [f"{name} {_list(done[name])}" for name in ("python", "torch", "torchvision", "numpy", "opencv")]
-        parts += [f"config hash {_config_hash(done['fingerprint'])}"]
+        fingerprints = "\n".join(sorted(map(str, done["fingerprint"])))  # settings and training code of each run
+        parts += [f"config hash {hashlib.sha256(fingerprints.encode()).hexdigest()[:12]}"]
     return "; ".join(parts) + "."
-
-
-def _config_hash(fingerprints: Iterable[str]) -> str:
-    """One short hash for many runs: of their fingerprints (settings and training code each), in any order."""
-    return hashlib.sha256("\n".join(sorted(map(str, fingerprints))).encode()).hexdigest()[:12]
 
 
 def _list(values: Iterable[object]) -> str:

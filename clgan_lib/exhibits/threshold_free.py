@@ -3,12 +3,10 @@
 Built from the tidy rows of `clgan_lib.exhibits.run_table.collect` alone; a run measured by an older version shows holes.
 """
 
-from __future__ import annotations
-
 import pandas as pd
 
 from clgan_lib.exhibits.run_table import FALSE_POSITIVES, available, select
-from clgan_lib.exhibits.tables import POSTPROCESS_NAMES, Column, columns, provenance
+from clgan_lib.exhibits.tables import POSTPROCESS_NAMES, Column, block, columns, provenance
 from clgan_lib.ranking import AUPRO_LIMITS, RANKING
 from clgan_lib.render.table import NOT_APPLICABLE, Cell, Row, Table
 
@@ -32,24 +30,18 @@ _NOTES = (
 
 
 def table(frame: pd.DataFrame) -> Table:
-    """A block per category and one for the mean, a row per model, a column per measure.
+    """A block per category and one for the mean, a row per model, a column per measure; ± over seeds.
 
-    Args:
-        frame: from `collect`.
-
-    Returns:
-        The table, best of each block in bold (of the columns that need no threshold), mean ± standard deviation over seeds
-        where there are several.
+    Bold is the best of each block, in the columns that need no threshold.
     """
     rows = select(frame)
     marked = {name: select(frame, name) for name, average in available(frame) if average == "image"}
     categories = sorted(rows["category"].unique())
     lines: list[Row] = []
-    for block in [*categories, _MEAN] if len(categories) > 1 else categories:
-        cells = columns(_of(rows, block), _QUALITIES, best=[column.name for column in _QUALITIES])
-        cells += [_false_positives(_of(part, block)) for part in marked.values()]
-        for i, line in enumerate(zip(*cells, strict=True)):
-            lines.append(Row([Cell("" if i else block, "label"), *line], opens=not i))
+    for category in [*categories, _MEAN] if len(categories) > 1 else categories:
+        cells = columns(_of(rows, category), _QUALITIES, best=[column.name for column in _QUALITIES])
+        cells += [_false_positives(_of(part, category)) for part in marked.values()]
+        lines += block(category, zip(*cells, strict=True))
     names = {name: _HEADS.get(name, name) for name in marked}
     caption = (
         f"Measures without a threshold of experiment {frame['experiment'].iloc[0]}, the oracle threshold, and false "

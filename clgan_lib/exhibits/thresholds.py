@@ -5,9 +5,8 @@ None sees a label of the test set. The *oracle* is the one threshold that is bes
 its distance to the oracle.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,12 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from clgan_lib.calibration import (
-    IMAGE_RATE,
-    PIXEL_RATE,
-    Maps,
-    best_single,
-    image_maxima,
-    mean_and_sigma,
-    peaks_over_threshold,
-    quantile,
-)
+from clgan_lib import calibration
+from clgan_lib.calibration import Maps
 from clgan_lib.data import load_category
 from clgan_lib.exhibits.examples import runs_with_maps
 from clgan_lib.exhibits.run_table import display
-from clgan_lib.exhibits.tables import number, provenance
+from clgan_lib.exhibits.tables import block, number, provenance
 from clgan_lib.metrics import counts, metrics_of_counts
 from clgan_lib.ranking import false_alarms
 from clgan_lib.render.table import NOT_APPLICABLE, Cell, Row, Table
@@ -47,37 +38,27 @@ _SYNTHETIC = "synthetic anomalies"
 
 def _rules(holdout: Maps, synthetic: float | None = None) -> dict[str, float]:
     """Thresholds that hold for all images, by the name of their rule; a rule that cannot be fitted is left out."""
-    thresholds = {f"quantile {share:g}": quantile(holdout, share) for share in QUANTILES}
+    thresholds = {f"quantile {share:g}": calibration.quantile(holdout, share) for share in QUANTILES}
     thresholds["highest held-out pixel"] = float(holdout.max())
-    for name, rule in {f"peaks over threshold, {PIXEL_RATE:g} of pixels": peaks_over_threshold,
-                       f"image maxima, {IMAGE_RATE:g} of images": image_maxima}.items():  # fmt: skip
-        try:
+    fitted = {
+        f"peaks over threshold, {calibration.PIXEL_RATE:g} of pixels": calibration.peaks_over_threshold,
+        f"image maxima, {calibration.IMAGE_RATE:g} of images": calibration.image_maxima,
+    }
+    for name, rule in fitted.items():
+        with suppress(ValueError):
             thresholds[name] = rule(holdout)
-        except ValueError:
-            continue
     return thresholds | ({} if synthetic is None else {_SYNTHETIC: synthetic})
 
 
-def rows(folder: Path, run: Mapping[Any, Any], *, synthetic: bool = True) -> Iterator[dict[str, Any]]:
-    """The scores of one run under every rule and under the oracle's threshold.
-
-    Args:
-        folder: of the run, with maps.
-        run: its row of the tidy table.
-        synthetic: also by synthetic anomalies, where the run's weights and data are on this machine.
-
-    Yields:
-        model, category, seed, rule, threshold (NaN where each image has its own), F1, IoU (percent, mean over the scored
-        images with a defect), false_images, false_pixels (percent of the good test images with a false positive, and of
-        their pixels), gap (F1 of the oracle minus F1; negative where a threshold per image beats the best single one).
-    """
+def _rows(folder: Path, run: Mapping[Any, Any], synthetic: bool) -> Iterator[dict[str, Any]]:
+    """The scores of one run under every rule and under the oracle's threshold."""
     maps = read_maps(folder, ["scores", "masks", "defects", "holdout"])
     kept = maps["masks"].any((1, 2)) & ~np.isin(maps["defects"], list(run["left_out"]))
     good = maps["defects"] == "good"
     chosen = _synthetic_threshold(folder) if synthetic else None
     thresholds = _rules(maps["holdout"], chosen) if len(maps["holdout"]) else {}
-    thresholds[ORACLE], _ = best_single(maps["scores"][kept], maps["masks"][kept])
-    masks = {_SIGMA.format(k=run["k"]): mean_and_sigma(maps["scores"], run["k"])}
+    thresholds[ORACLE], _ = calibration.best_single(maps["scores"][kept], maps["masks"][kept])
+    masks = {_SIGMA.format(k=run["k"]): calibration.mean_and_sigma(maps["scores"], run["k"])}
     masks |= {rule: maps["scores"] > threshold for rule, threshold in thresholds.items()}
     scores = {rule: metrics_of_counts(counts(m[kept], maps["masks"][kept])).mean(0) for rule, m in masks.items()}
     for rule, mask in masks.items():
@@ -108,43 +89,43 @@ def _synthetic_threshold(folder: Path) -> float | None:
 
 
 def measure(results_root: str | Path, frame: pd.DataFrame, *, synthetic: bool = True) -> pd.DataFrame:
-    """`rows` of every model on every category, the lowest seed's run with maps; empty where no run has maps."""
+    """Every rule for every model on every category, the lowest seed's run with maps; empty where no run has maps.
+
+    With `synthetic` also the threshold by synthetic anomalies, where the run's weights and data are on this machine.
+
+    Returns:
+        model, category, seed, rule, threshold (NaN where each image has its own), F1, IoU (percent, mean over the scored
+        images with a defect), false_images, false_pixels (percent of the good test images with a false positive, and of
+        their pixels), gap (F1 of the oracle minus F1; negative where a threshold per image beats the best single one),
+        provenance.
+    """
     measured: list[dict[str, Any]] = []
     for model in frame["model"].unique():
         try:
             chosen = runs_with_maps(results_root, frame, model)
-        except ValueError:
+        except ValueError:  # no run of this model has maps
             continue
-        for run in chosen:
-            measured += rows(Path(results_root) / run["folder"], run, synthetic=synthetic)
+        measured += [row for run in chosen for row in _rows(Path(results_root) / run["folder"], run, synthetic)]
     return pd.DataFrame(measured).assign(provenance=provenance(frame))
 
 
 def table(frame: pd.DataFrame, measured: pd.DataFrame) -> Table:
-    """A block per model, a row per rule: means over categories.
-
-    Args:
-        frame: from `collect`, for the provenance.
-        measured: from `measure`, not empty.
-    """
-    lines = []
+    """A block per model, a row per rule: means over categories; `measured` is not empty."""
+    lines: list[Row] = []
     names = [*(rule for rule in measured["rule"].unique() if rule != ORACLE), ORACLE]
-    for model in measured["model"].unique():
-        mine = measured[measured["model"] == model]
-        for i, name in enumerate(names):
-            part = mine[mine["rule"] == name]
-            cells = [_mean(part, column, measured["category"].nunique()) for column in COLUMNS]
-            lines.append(
-                Row([Cell(display(model) if i == 0 else "", "label"), Cell(name, "label"), *cells], opens=i == 0)
-            )
+    whole = measured["category"].nunique()
+    for model, mine in measured.groupby("model", sort=False):
+        rules = {name: mine[mine["rule"] == name] for name in names}
+        cells = {name: [_mean(part, column, whole) for column in COLUMNS] for name, part in rules.items()}
+        lines += block(display(str(model)), ([Cell(name, "label"), *means] for name, means in cells.items()))
     caption = "Thresholds without labels: means over categories, the lowest seed's run; percent, the gap in points."
     notes = [
         "Oracle: the one threshold of the highest mean F1 on these test labels. A rule with a threshold for each image can "
         f"beat it. {_SYNTHETIC}: the highest F1 on held-out good images with synthetic anomalies of a family of their own. "
         f"(1/2): a mean over fewer categories. {NOT_APPLICABLE}: nothing was held out, or weights or data are not here."
     ]
-    return Table("thresholds", caption, ["model", "rule", *COLUMNS.values()], lines, labels=2, notes=notes,
-                 source=provenance(frame))  # fmt: skip
+    header = ["model", "rule", *COLUMNS.values()]
+    return Table("thresholds", caption, header, lines, labels=2, notes=notes, source=provenance(frame))
 
 
 COLUMNS = {

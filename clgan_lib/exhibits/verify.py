@@ -10,8 +10,6 @@ In a checkout the tables that git tracks are held against the runs that git trac
 what is wrong, and does not count it. An experiment that is named is held against all its runs.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import tempfile
@@ -35,11 +33,7 @@ _SHOWN = 10  # faults of an experiment that git does not track: a foreign one ha
 
 
 def check_experiment(results_root: str | Path, experiment: str) -> Iterator[str]:
-    """Every way in which an experiment's `tables/` and report differ from what its runs say, a line each.
-
-    Args:
-        results_root: the folder that holds experiments.
-        experiment: one of them.
+    """Every way in which an experiment's `tables/` and report differ from what its runs say.
 
     Yields:
         ``<file>, line <n>: ...`` or ``<file>: ...``, with what to do.
@@ -77,7 +71,7 @@ def _compare(committed: Path, again: Path) -> Iterator[str]:
         yield ": no code makes this file from the runs; remove it, or give it an entry in clgan_lib/exhibits/registry.py"
     elif not committed.is_file():
         yield " is missing; make report"
-    elif committed.read_bytes() != again.read_bytes() and not _equal_csv(committed, again):
+    elif committed.read_bytes() != again.read_bytes() and not (again.suffix == ".csv" and _equal_csv(committed, again)):
         old, new = (path.read_text(encoding="utf8", errors="replace").splitlines() for path in (committed, again))
         for number, (was, now) in enumerate(zip(old, new, strict=False), 1):
             if was != now:
@@ -90,12 +84,9 @@ def _compare(committed: Path, again: Path) -> Iterator[str]:
 
 def _equal_csv(a: Path, b: Path) -> bool:
     """Whether two files are CSVs that say the same, numbers to 1e-9 (another version of pandas may print a digit more)."""
-    if a.suffix != ".csv":
-        return False
     try:
-        pd.testing.assert_frame_equal(
-            run_table.read_csv(a), run_table.read_csv(b), rtol=0, atol=EXACT, check_dtype=False
-        )
+        both = run_table.read_csv(a), run_table.read_csv(b)
+        pd.testing.assert_frame_equal(*both, rtol=0, atol=EXACT, check_dtype=False)
     except (AssertionError, ValueError):
         return False
     return True
@@ -153,15 +144,11 @@ def _unequal(has: Any, should: Any, where: str) -> Iterator[str]:
 
 
 def check(experiments: Collection[str] = (), *, maps: bool = False, results_root: str | Path = RESULTS) -> int:
-    """Print every difference between tables and runs.
+    """Print every difference between tables and runs; returns their number in what is named or committed.
 
     Args:
         experiments: held against all their runs. Empty: what git tracks, outside a checkout all that have tables.
         maps: measure every `metrics.json` again from its `maps.npz`, too.
-        results_root: the folder that holds experiments.
-
-    Returns:
-        The number of differences in what is named or committed.
     """
     root = Path(results_root)
     files = set() if experiments else committed.tracked(root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -138,3 +139,28 @@ def test_compare_works_from_metrics_alone(tmp_path: Path, capsys: pytest.Capture
     printed = capsys.readouterr().out
     assert "No pictures" in printed and "No interval" in printed
     assert not (results / "e" / "figures" / "fig4.png").exists() and (results / "e" / "report.html").is_file()
+
+
+def test_what_git_holds_is_not_replaced_by_less(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A checkout of a committed experiment: `metrics.json`, tables and figures, neither maps nor scores of images."""
+    results = tmp_path / "results"
+    for model in ("clgan", "template"):
+        fake_run(results, model, "bottle", experiment="e")
+    settings = {"experiment": "e", "results_root": str(results)}
+    for name in ("21_threshold_sweep.ipynb", "20_compare.ipynb"):
+        run_notebook(name, **settings)
+    page = (results / "e" / "report.html").read_text()
+    for run in results.glob("e/*/*/seed*/*"):
+        if run.name != "metrics.json":
+            run.unlink()
+    for command in (["init", "-q"], ["add", "-A"]):
+        subprocess.run(["git", "-C", str(results), *command], check=True)
+    before = {path: path.read_bytes() for path in results.glob("e/[tf]*s/*")}
+    capsys.readouterr()
+    for name in ("21_threshold_sweep.ipynb", "20_compare.ipynb"):
+        run_notebook(name, **settings)
+    assert {path: path.read_bytes() for path in results.glob("e/[tf]*s/*")} == before
+    assert "table4.csv as committed" in capsys.readouterr().out
+    again = (results / "e" / "report.html").read_text()
+    assert again.count("<img") == page.count("<img") and again.count("<table") == page.count("<table")
+    assert again.count("data:image/png") == page.count("data:image/png") > 2

@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 from clgan_lib import audit
 from clgan_lib.clgan import CLGAN
 from clgan_lib.data import load_category
-from clgan_lib.exhibits import image_panels, network_diagram, network_summary
+from clgan_lib.exhibits import figures, image_panels, network_diagram, network_summary
+from clgan_lib.exhibits.committed import is_tracked
 from clgan_lib.exhibits.examples import Example
 from clgan_lib.exhibits.run_table import credit, display, read_csv
 from clgan_lib.exhibits.tables import provenance
 from clgan_lib.paths import RESULTS
-from clgan_lib.render.style import save
+from clgan_lib.render.style import save, stored
 from clgan_lib.render.table import Table, from_frame
 from clgan_lib.runs.evaluation import SIZE
 from clgan_lib.runs.execution import data_root
@@ -58,8 +59,28 @@ def _at_paper_size() -> CLGAN:
         return CLGAN(image_size=SIZE)
 
 
+def pictures(folder: Path, frame: pd.DataFrame, chosen: Sequence[Example]) -> list[Figure]:
+    """Fig. 4 and Fig. 5 of the images in `chosen`, saved; those that git holds where a category has no maps here."""
+    kept = [_kept(folder, f"fig{number}", f"Fig. {number}") for number in (4, 5)]
+    if {example.category for example in chosen} < set(frame["category"]) and all(kept):
+        return [figure for figure in kept if figure]
+    drawn = [figures.reconstructions(chosen), figures.detections(chosen)] if chosen else []
+    for number, figure in enumerate(drawn, 4):
+        save(figure, folder / "figures" / f"fig{number}", ["png"])
+    return drawn
+
+
+def _kept(folder: Path, name: str, alt: str) -> Figure | None:
+    """A picture of an experiment as git holds it, for what cannot be drawn here; None where there is none."""
+    path = folder / "figures" / f"{name}.png"
+    return stored(path, alt) if path.is_file() and is_tracked(path) else None
+
+
 def samples(root: Path, frame: pd.DataFrame, folder: Path) -> Section | None:
-    """Fig. 3, a row per category: good, and each defect type with its mask outlined; None where the data is not here."""
+    """Fig. 3, a row per category: good, and each defect type with its mask outlined.
+
+    Without the data: the pictures that git holds, or None.
+    """
     drawn: list[Figure] = []
     for run in frame[frame["finished"].astype(bool)].drop_duplicates("category").to_dict("records"):
         config = read_record(root / run["folder"]).run_config()
@@ -68,19 +89,29 @@ def samples(root: Path, frame: pd.DataFrame, folder: Path) -> Section | None:
             title = f"Fig. 3: {config.category}. {credit([config.data_name])}"
             drawn.append(image_panels.samples(category, title))
             save(drawn[-1], folder / "figures" / f"fig3_{config.category}", ["png"])
+        elif kept := _kept(folder, f"fig3_{config.category}", f"Fig. 3: {config.category}"):
+            drawn.append(kept)
     return Section("The data: Fig. 3", ["The masks are outlined."], drawn, folded=True) if drawn else None
 
 
-def pipelines(chosen: Sequence[Example], folder: Path, model: str = "clgan") -> Section | None:
-    """Fig. 2 on the images of Fig. 4: the stages of the detection after `model`; None without its maps."""
+def pipelines(frame: pd.DataFrame, chosen: Sequence[Example], folder: Path, model: str = "clgan") -> Section | None:
+    """Fig. 2 on the images of Fig. 4: the stages of the detection after `model`.
+
+    Without its maps: the pictures that git holds, or None.
+    """
+    examples = {example.category: example for example in chosen if model in example.reconstructions}
     drawn: list[Figure] = []
-    for example in chosen:
-        reconstruction = example.reconstructions.get(model)
-        if reconstruction is not None and len(drawn) < _PIPELINES:
-            which = f"{display(model)}, {example.category}, {example.name}, seed {example.seed}, k = {example.k:g}"
+    for category in sorted(frame["category"].unique()):
+        name = f"fig2_{category}"
+        if (example := examples.get(category)) and (reconstruction := example.reconstructions[model]) is not None:
+            which = f"{display(model)}, {category}, {example.name}, seed {example.seed}, k = {example.k:g}"
             title = f"Fig. 2: {which}. {credit([example.data])}"
             drawn.append(image_panels.pipeline(example.image, reconstruction, example.k, example.truth, title))
-            save(drawn[-1], folder / "figures" / f"fig2_{example.category}", ["png"])
+            save(drawn[-1], folder / "figures" / name, ["png"])
+        elif kept := _kept(folder, name, f"Fig. 2: {category}"):
+            drawn.append(kept)
+        if len(drawn) == _PIPELINES:
+            break
     prose = [
         "Eq. 7 to 10 on the images of Fig. 4. ID1: residual. ID2: mask of each channel at mean + kσ, dashed in the "
         "histograms. ID3: their grey sum. ID4: ID3 over its own threshold. ID5: ID4 after closing.",

@@ -20,6 +20,11 @@ def tracked(root: Path) -> set[Path]:
     return {Path(os.fsdecode(name)) for name in listed.stdout.split(b"\0") if name}
 
 
+def is_tracked(file: Path) -> bool:
+    """Whether git tracks a file."""
+    return Path(file.name) in tracked(file.parent)
+
+
 def view(root: Path, files: Collection[Path], into: Path) -> Path:
     """Fill an empty folder with links to those of `files` that are there, and to the maps beside a run; returns it."""
     maps = {file.with_name("maps.npz") for file in files if file.name == "metrics.json"}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -25,6 +26,7 @@ from clgan_lib.exhibits import (
     threshold_free,
     thresholds,
 )
+from clgan_lib.exhibits.committed import is_tracked
 from clgan_lib.exhibits.run_table import published, read_csv, write_csv
 from clgan_lib.render.table import Table
 
@@ -83,6 +85,36 @@ def write(
     for table in printed:
         table.write(folder / "tables")
     return [*drawn, *printed]
+
+
+def make(
+    exhibit: Exhibit, folder: Path, frame: pd.DataFrame, *choices: Any
+) -> tuple[pd.DataFrame, list[Figure | Table]]:
+    """Measure an exhibit and write it; where maps or scores are missing here, show what git holds of it, unchanged.
+
+    `choices` are for its `measure`.
+
+    Returns:
+        The rows, and what to show: the figure, where it has one, then the tables; nothing where there are no rows.
+
+    Raises:
+        ValueError: if nothing can be measured and git holds nothing.
+    """
+    assert exhibit.measure is not None
+    file = folder / "tables" / f"{exhibit.name}.csv"
+    kept = exhibit.rows(folder, frame) if file.is_file() and is_tracked(file) else None
+    try:
+        rows = exhibit.measure(folder.parent, frame, *choices)
+    except ValueError:
+        if kept is None:
+            raise
+        rows = kept.iloc[:0]
+    if kept is not None and len(rows) < len(kept):
+        print(
+            f"{exhibit.title}: not all maps and scores are on this machine; what follows is {file.name} as committed."
+        )
+        return kept, write(exhibit, folder, frame)
+    return rows, write(exhibit, folder, frame, rows)
 
 
 def write_tables(frame: pd.DataFrame, folder: Path) -> list[Table]:

@@ -69,8 +69,8 @@ def write_experiment(
 ) -> Path:
     """The report of one experiment, its tables and its figures, from its runs and from what notebooks left in its folder.
 
-    `pictures` are Fig. 4 and Fig. 5, where there are maps; `chosen`, from `clgan_lib.exhibits.examples.examples`, are the
-    images that they show, and that Fig. 2 shows, too. Returns the page.
+    `pictures` are Fig. 4 and Fig. 5, from `clgan_lib.exhibits.chapters.pictures`. `chosen`, from
+    `clgan_lib.exhibits.examples.examples`, are the images that they show, and that Fig. 2 shows, too. Returns the page.
     """
     write_csv(frame, folder / "tables" / "table3.csv")
     sections = [
@@ -83,7 +83,7 @@ def write_experiment(
             prose = list(dict.fromkeys(exhibit.prose for exhibit, _ in shown if exhibit.prose))
             folded = all(exhibit.folded for exhibit, _ in shown)
             sections.append(Section(title, prose, [item for _, items in shown for item in items], folded))
-    data, steps = chapters.samples(folder.parent, frame, folder), chapters.pipelines(chosen, folder)
+    data, steps = chapters.samples(folder.parent, frame, folder), chapters.pipelines(frame, chosen, folder)
     sections += [*filter(None, (steps, data)), chapters.paper_audit()]
     title, notes = f"CLGAN benchmark: {frame['experiment'].iloc[0]}", frame.attrs.get("notes", [])
     return _write_page(folder / "report.html", title, sections, provenance(frame), notes)

@@ -55,6 +55,18 @@ def save(figure: Figure, path: Path, kinds: Sequence[str] = ("svg", "pdf")) -> l
     return written
 
 
+def stored(path: Path, alt: str) -> Figure:
+    """A figure that `save` wrote as PNG, to be shown again as it is; `alt` says what it shows."""
+    pixels = plt.imread(path)
+    inches = pixels.shape[1] / STYLE["savefig.dpi"], pixels.shape[0] / STYLE["savefig.dpi"]
+    figure = plt.figure(figsize=inches, layout="none")
+    figure.add_axes((0, 0, 1, 1), frameon=False, xticks=[], yticks=[]).imshow(pixels)
+    figure.text(0, 0, alt, visible=False)
+    plt.close(figure)
+    RENDERED[figure] = {"png": path.read_bytes()}
+    return figure
+
+
 def captioned(figure: Any, caption: str) -> Figure:
     """The whole figure, closed for pyplot, with a small caption under `figure`, which may be its last subfigure."""
     whole = figure.figure

@@ -118,12 +118,22 @@ def test_verdicts_are_safe_to_show_and_unknown_exercises_named() -> None:
 
 @pytest.mark.parametrize("name", SMOKE)
 def test_lessons_run_by_papermill(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With smoke settings, from another folder; each exercise's cell is open, each solution right."""
+    """With smoke settings, from another folder; each exercise is open when all is run, and each solution right."""
     monkeypatch.setenv("CLGAN_CACHE", str(tmp_path / "cache"))
-    done = execute_notebook(ROOT / "notebooks" / f"{name}.ipynb", tmp_path / "done.ipynb", **SMOKE[name])
+    lesson = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
+    for cell in lesson.cells:
+        if "solution" in cell.metadata.get("tags", []):
+            cell.update(nbformat.v4.new_code_cell(solution(cell), id=cell.id))
+    nbformat.write(lesson, tmp_path / "solved.ipynb")
+    done = execute_notebook(tmp_path / "solved.ipynb", tmp_path / "done.ipynb", **SMOKE[name])
     assert judge(done) == {"Open.": 3, "Right.": 3}
     shown = [output for cell in done.cells if cell.cell_type == "code" for output in cell.outputs]
     assert any("image/svg+xml" in output.get("data", {}) for output in shown)  # a static figure beside each widget
+
+
+def solution(cell: nbformat.NotebookNode) -> str:
+    """The code that a folded solution shows."""
+    return re.search(r"```python\n(.*)\n```", cell.source, re.DOTALL)[1]
 
 
 def judge(notebook: nbformat.NotebookNode) -> dict[str, int]:
@@ -157,13 +167,24 @@ def test_the_losses_print_what_is_committed() -> None:
 
 
 @pytest.mark.parametrize("name", LESSONS)
-def test_solutions_are_folded_and_exercises_open(name: str) -> None:
+def test_solutions_are_hidden_and_stand_with_their_exercise(name: str) -> None:
+    """Folded, a solution shows nothing of the answer; it is text, so that *Run All* doesn't print it."""
     cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells
-    solutions = [cell for cell in cells if "solution" in cell.metadata.get("tags", [])]
-    assert len(solutions) == 3 and all(cell.metadata["jupyter"]["source_hidden"] for cell in solutions)
-    assert sum("= None\nexercises.check(" in cell.source for cell in cells) == 3
+    exercised = [number for number, cell in enumerate(cells) if "= None\nexercises.check(" in cell.source]
+    assert len(exercised) == 3 and sum("solution" in cell.metadata.get("tags", []) for cell in cells) == 3
+    for place in exercised:
+        task, answer = cells[place - 1], cells[place + 1]
+        assert task.source.startswith("**Exercise ") and answer.cell_type == "markdown"
+        assert answer.source.startswith("<details><summary>Solution: open to read</summary>\n\n```python\n")
+        assert re.findall(r"exercises\.check.*", solution(answer))[0][:23] in cells[place].source  # the same exercise
     opening = cells[0].source
     assert all(words in opening for words in ("**You will learn**", "**It needs**", "**It takes**"))
+
+
+@pytest.mark.parametrize("name", [*LESSONS, "01_dataset", "03_networks"])
+def test_a_lesson_ends_with_its_conclusion_in_two_sentences(name: str) -> None:
+    title, _, words = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells[-1].source.partition("\n\n")
+    assert title == "## In two sentences" and len(re.findall(r"[.](?= [A-Z]|$)", words)) == 2
 
 
 def refresh() -> None:

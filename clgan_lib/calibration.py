@@ -5,8 +5,6 @@ label: a quantile, a fit to the tail of all pixels, a fit to the largest score o
 it needs true masks, which `clgan_lib.restoring.validation_anomalies` makes itself, and a benchmark takes from the test set.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -4,8 +4,6 @@ A method reconstructs an image as it would look without a defect. Everything els
 metrics, tables) belongs to the suite, so that methods differ in nothing but themselves.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

@@ -3,8 +3,6 @@
 python -m clgan_lib.runs.notebook notebooks/10_train.ipynb out.ipynb -p category tile
 """
 
-from __future__ import annotations
-
 import sys
 
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # jsonschema would build a grammar of web addresses: 1.2 s

@@ -5,8 +5,6 @@ label: a quantile, a fit to the tail of all pixels, a fit to the largest score o
 it needs true masks, which `clgan_lib.restoring.validation_anomalies` makes itself, and a benchmark takes from the test set.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,19 +37,18 @@ def quantile(holdout: Maps, level: float) -> float:
     return float(np.quantile(holdout, level))
 
 
-def peaks_over_threshold(holdout: Maps, rate: float = PIXEL_RATE, tail: float = TAIL) -> float:
+def peaks_over_threshold(holdout: Maps, rate: float = PIXEL_RATE) -> float:
     r"""The score that good pixels exceed at `rate`, by a generalised Pareto distribution fitted to their tail.
 
     $$ t = u + \frac{\sigma}{\xi} \left( \left( \frac{rate}{1 - tail} \right)^{-\xi} - 1 \right) $$
 
-    with u the quantile `tail`, and sigma and xi fitted to what exceeds it (Pickands, "Statistical inference using extreme
+    with u the quantile `TAIL`, and sigma and xi fitted to what exceeds it (Pickands, "Statistical inference using extreme
     order statistics", Annals of Statistics 3, 1975). Neighbouring pixels depend on each other: the estimate is right on
     average, but varies more than the number of pixels suggests.
 
     Args:
         holdout: maps of held-out good images, ``(H, S, S)``.
-        rate: share of good pixels, in (0, 1 - tail).
-        tail: in (0, 1).
+        rate: share of good pixels, in (0, 1 - `TAIL`).
 
     Raises:
         ValueError: if the rate is no part of the tail, or fewer than 10 pixels exceed its beginning.
@@ -60,17 +57,17 @@ def peaks_over_threshold(holdout: Maps, rate: float = PIXEL_RATE, tail: float = 
     >>> round(peaks_over_threshold(maps, rate=1e-3))  # log(1000) = 6.9
     7
     """
-    if not 0 < rate < 1 - tail:
-        raise ValueError(f"rate: expected a share in (0, {1 - tail:g}), got {rate}")
-    start = quantile(holdout, tail)
+    if not 0 < rate < 1 - TAIL:
+        raise ValueError(f"rate: expected a share in (0, {1 - TAIL:g}), got {rate}")
+    start = quantile(holdout, TAIL)
     excess = holdout[holdout > start].astype(np.float64) - start
     if len(excess) < 10:
-        raise ValueError(f"holdout: {len(excess)} pixels exceed the quantile {tail}; a tail cannot be fitted to so few")
+        raise ValueError(f"holdout: {len(excess)} pixels exceed the quantile {TAIL}; a tail cannot be fitted to so few")
     thinned = np.sort(excess)[:: max(1, len(excess) // 5000)]  # a fit to thousands is as good and far faster
     from scipy.stats import genpareto  # half a second that a training need not pay
 
     shape, _, scale = genpareto.fit(thinned, floc=0)
-    return start + float(genpareto.isf(rate / (1 - tail), shape, scale=scale))
+    return start + float(genpareto.isf(rate / (1 - TAIL), shape, scale=scale))
 
 
 def image_maxima(holdout: Maps, rate: float = IMAGE_RATE) -> float:

@@ -1,7 +1,5 @@
 """A training on disk: weights, optimisers, random state and history in one safetensors file; nothing is ever unpickled."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -6,8 +6,6 @@ Every open reading of the paper is one named argument of `CLGAN`; `notebooks/03_
 words.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import torch

@@ -6,8 +6,6 @@ return one channel after the other, and reordering cost more than the convolutio
 from one convolution to the next. `benchmarks/README.md` has the gain; `tests/test_layers.py` holds both forms to each other.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any

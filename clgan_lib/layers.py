@@ -3,8 +3,6 @@
 The filters are CUT's, after Zhang, "Making convolutional networks shift-invariant again", ICML 2019.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

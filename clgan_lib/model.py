@@ -4,8 +4,6 @@ A method reconstructs an image as it would look without a defect. Everything els
 metrics, tables) belongs to the suite, so that methods differ in nothing but themselves.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 
@@ -149,11 +147,15 @@ class ReconstructionModel(nn.Module):
 
 def blur5(images: Tensor) -> Tensor:
     """The 5x5 Gaussian of eq. 7, ``(B, C, H, W)``: OpenCV's for that size, [1, 4, 6, 4, 1] / 16, with reflecting borders."""
-    row = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], device=images.device) / 16
-    channels = images.shape[1]
-    padded = F.pad(images.float(), (2, 2, 2, 2), mode="reflect")
-    down = F.conv2d(padded, row.view(1, 1, 5, 1).expand(channels, 1, 5, 1), groups=channels)
-    return F.conv2d(down, row.view(1, 1, 1, 5).expand(channels, 1, 1, 5), groups=channels)
+    return separable_blur(images, torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], device=images.device) / 16)
+
+
+def separable_blur(images: Tensor, row: Tensor) -> Tensor:
+    """``(B, C, H, W)`` as float32, filtered by a `row` of odd length along both axes, with reflecting borders."""
+    channels, half = images.shape[1], len(row) // 2
+    padded = F.pad(images.float(), (half,) * 4, mode="reflect")
+    down = F.conv2d(padded, row.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+    return F.conv2d(down, row.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
 
 
 def calibrated(value: Tensor) -> Tensor:

@@ -5,8 +5,6 @@ defaults, which fill every gap: `resnet_9blocks` with fixed anti-aliasing filter
 shift-invariant again", ICML 2019) and reflecting borders. Where the two differ the choice is an argument.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 from torch import Tensor, nn

@@ -7,8 +7,6 @@ rise. So the good pixels are sorted once, and the few defective ones looked up a
 AUPRO: Bergmann, Batzner, Fauser, Sattlegger, Steger, "The MVTec Anomaly Detection Dataset", IJCV 129 (2021), section 5.1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

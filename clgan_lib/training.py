@@ -5,8 +5,6 @@ of images is computed from (seed, epoch), and torch's own random state travels i
 versions and thread count a resumed run is therefore bitwise equal to an uninterrupted one.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 import time

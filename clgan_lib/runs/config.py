@@ -4,8 +4,6 @@ They are flat, so that papermill's ``-p name value`` reaches each of them. An un
 only warn and train with other settings.
 """
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 import json
@@ -16,7 +14,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, Self, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -125,7 +123,7 @@ class RunConfig(BaseModel):
         return compose(value) if isinstance(value, str) else [*map(compose, value)]
 
     @model_validator(mode="after")
-    def _check(self) -> RunConfig:
+    def _check(self) -> Self:
         safe_name(self.experiment, "experiment")
         safe_name(self.category, "category")
         if self.experiment == "paper":
@@ -153,7 +151,7 @@ class RunConfig(BaseModel):
         return self
 
     @classmethod
-    def from_notebook(cls, names: Mapping[str, Any]) -> RunConfig:
+    def from_notebook(cls, names: Mapping[str, Any]) -> Self:
         """The config of a notebook whose first cells define its parameters and nothing else.
 
         Args:

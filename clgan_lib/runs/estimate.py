@@ -3,12 +3,11 @@
 The steps are timed in a process of their own. If that fails, the grid goes on without an estimate.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -16,17 +15,15 @@ import torch
 
 from clgan_lib.data import find_files
 from clgan_lib.datasets import arrange
-from clgan_lib.paths import replacing
 from clgan_lib.runs.config import RunConfig, model_folder
 from clgan_lib.runs.execution import fresh_model
+from clgan_lib.runs.folder import write_json
 from clgan_lib.training import pick_device, set_threads
 
 FILE = "estimate.json"  # in the experiment's log folder; `clgan_lib.runs.grid` draws its bar from it
 PATIENCE = 30.0  # seconds of timing; the models after that go without
 _PIXELS = 2**16  # of the batch that is timed on a CPU: one image at 256x256, sixteen at 64x64
-_STARTS = (
-    2  # of Python in a run: papermill, and the kernel with the library; evaluation of small images is within these
-)
+_STARTS = 2  # of Python in a run: papermill's and the kernel's; the evaluation of small images is within these
 _LONG = 1.0  # seconds: a first step that takes as long is the measure
 
 
@@ -42,20 +39,15 @@ def announce(runs: list[RunConfig], cores: int | None, folder: Path) -> str:
         Such as "48 runs, about 9 minutes (2 at a time)".
     """
     seconds: list[float | None] = [None] * len(runs)
-    try:
+    with suppress(OSError, subprocess.SubprocessError, ValueError, IndexError):
         request = json.dumps([run.model_dump() for run in runs])
         command = [sys.executable, "-m", "clgan_lib.runs.estimate"]
         timed = subprocess.run(command, input=request, capture_output=True, text=True, timeout=4 * PATIENCE)
         seconds = json.loads(timed.stdout.splitlines()[-1])
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        pass  # unknown
     names = [f"{model_folder(run.row)}/{run.category}/seed{run.seed}" for run in runs]
-    try:
+    with suppress(OSError):  # the bar does without
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / FILE) as part:
-            part.write_text(json.dumps(dict(zip(names, seconds, strict=True)), indent=1), encoding="utf8")
-    except OSError:
-        pass  # the bar does without
+        write_json(folder / FILE, dict(zip(names, seconds, strict=True)))
     return describe(runs, seconds, cores, torch.cuda.device_count())
 
 
@@ -91,34 +83,28 @@ def measure(runs: list[RunConfig], overhead: float) -> list[float | None]:
     for run in runs:
         key = run.model_dump_json(include={"model", "options", "image_size", "precision", "threads", "device"})
         if key not in rates:
-            rates[key] = None if time.monotonic() - begin > PATIENCE else seconds_an_image(run)
-        rate, images = rates[key], _budget_images(run)
-        if rate is None:
-            estimates.append(None)
-        else:
-            estimates.append(overhead + (run.budget * (rate > 0) if images is None else rate * images))
+            rates[key] = None
+            with suppress(Exception):  # the run will say why
+                rates[key] = None if time.monotonic() - begin > PATIENCE else seconds_an_image(run)
+        rate = rates[key]
+        estimates.append(None if rate is None else overhead + _training_seconds(run, rate))
     return estimates
 
 
-def _budget_images(run: RunConfig) -> float | None:
-    """Images that a run's budget shows its model; None for a budget in seconds."""
-    if run.budget_unit != "epochs":
-        return run.budget if run.budget_unit == "images" else None
+def _training_seconds(run: RunConfig, rate: float) -> float:
+    """The budget in seconds, at `rate` seconds an image; 0 for a control."""
+    if run.budget_unit == "seconds":
+        return run.budget if rate else 0.0
+    if run.budget_unit == "images":
+        return run.budget * rate
     count = run.embedded_train
     if run.data_root:
         count = len(find_files(arrange(run.data_root, run.category), run.category).train)
-    return run.budget * (count - count // run.holdout)
+    return run.budget * (count - count // run.holdout) * rate
 
 
-def seconds_an_image(run: RunConfig) -> float | None:
-    """Of a training step on random images; 0 for a control, None for a model that fails: its run will say how."""
-    try:
-        return _timed(run)
-    except Exception:
-        return None
-
-
-def _timed(run: RunConfig) -> float:
+def seconds_an_image(run: RunConfig) -> float:
+    """Of a training step on random images; 0 for a control."""
     set_threads(run.threads)
     device = pick_device(run.device)
     model = fresh_model(run.model_copy(update={"compiled": False}))  # compiling takes a minute

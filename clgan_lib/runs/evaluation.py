@@ -5,8 +5,6 @@ reconstruction are then both brought back to 256, so that the residual never hol
 defect that is lost in the reduction counts as missed.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext

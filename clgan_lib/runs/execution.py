@@ -4,8 +4,6 @@
 when it is run again.
 """
 
-from __future__ import annotations
-
 import random
 import time
 from contextlib import suppress

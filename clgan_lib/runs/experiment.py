@@ -1,10 +1,8 @@
 """Experiments: grids of runs, read from a YAML file in `config/` and checked before the first run."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -44,7 +42,7 @@ class Experiment(BaseModel):
     ablation: dict[str, list[str]] = {}
 
     @classmethod
-    def load(cls, path: str | Path, **overrides: Any) -> Experiment:
+    def load(cls, path: str | Path, **overrides: Any) -> Self:
         """Read an experiment; its name is the file's.
 
         Args:

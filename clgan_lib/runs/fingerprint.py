@@ -1,7 +1,5 @@
 """A hash of the code that training runs through: it changes with the code, and not with its prose."""
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import inspect

@@ -3,8 +3,6 @@
 Each error is one line that names the folder or the file and says what to do.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator

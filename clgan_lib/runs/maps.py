@@ -1,7 +1,5 @@
 """``maps.npz``: the images, reconstructions, score maps and masks of a finished run. Nothing is unpickled."""
 
-from __future__ import annotations
-
 import struct
 import tokenize
 import zipfile

@@ -1,7 +1,5 @@
 """Where a result comes from: versions, device, threads, platform and commit."""
 
-from __future__ import annotations
-
 import platform
 import subprocess
 from importlib.metadata import version

@@ -4,8 +4,6 @@
 figures also need ``maps.npz`` (`clgan_lib.runs.maps`).
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

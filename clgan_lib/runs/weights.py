@@ -4,8 +4,6 @@ It is a safetensors file. Its header holds one JSON text, the *card*. A model's 
 the tensors. Nothing is unpickled.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

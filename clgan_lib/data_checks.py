@@ -121,6 +121,7 @@ def _check_masks(files: Files, root: Path) -> tuple[list[str], list[str]]:
     """What is wrong with masks that can be opened, and what is worth knowing about the others."""
 
     def look(entry: tuple[Path, str, Path | None]) -> tuple[str, dict[str, bool]]:
+        """What is wrong with one mask, and remarks on it."""
         image, defect, mask = entry
         if defect == "good" or mask is None or not all(map(_readable, (image, *mask_files(mask)))):
             return "", {}

@@ -33,6 +33,7 @@ def reconstructions(chosen: Sequence[Example]) -> Figure:
     """Fig. 4: a row per image of `examples.examples`: the input, then the reconstruction of each model."""
 
     def panels(example: Example, models: Sequence[str]) -> list[_Panel]:
+        """The input, then a reconstruction a model."""
         shown = [(display(model), example.reconstructions.get(model), False) for model in models]
         return [("input", example.image, True), *shown]
 
@@ -45,6 +46,7 @@ def detections(chosen: Sequence[Example]) -> Figure:
     """Fig. 5: a row per image as in Fig. 4: the image, the true mask, then the mask of each model."""
 
     def panels(example: Example, models: Sequence[str]) -> list[_Panel]:
+        """The image, the true mask, then a mask a model."""
         shown = [(display(model), example.masks.get(model), True) for model in models]
         return [("image", example.image, False), ("truth", example.truth, False), *shown]
 

@@ -60,6 +60,7 @@ def _number(
     """A checker for one number: the right one, the usual wrong ones, anything else."""
 
     def judge(answer: Any) -> Verdict:
+        """Compare a number with the right one, then with the usual slips."""
         try:
             value = float(answer)
         except (TypeError, ValueError):
@@ -129,6 +130,7 @@ def _networks(which: str) -> Callable[[Any], Verdict]:
     """A checker for a set of networks that an update moves."""
 
     def judge(answer: Any) -> Verdict:
+        """Compare a set of names with the networks that move."""
         names, known = ({answer} if isinstance(answer, str) else set(answer)), {"D", "G_enc", "G_dec", "H"}
         if unknown := sorted(names - known):
             return Verdict(False, f"{unknown[0]!r} is no network here; choose from {', '.join(sorted(known))}.")

@@ -79,14 +79,19 @@ def draw_pipeline(evaluation: Evaluation, index: int, **settings: float) -> Draw
     for number, (pixels, title, note) in enumerate(tiles):
         row, column = divmod(number, 5)
         board.image(10 + column * (SIDE + GAP), 38 + row * (SIDE + 48), SIDE, pixels, title, note)
-    _draw_scores(board, 10, 2 * SIDE + 110, score(masks, truth))
+    _draw_scores(board, 10, 2 * SIDE + 110, score(masks, truth), defective=bool(truth.any()))
     legend(board, 10, 2 * SIDE + 214)
     _draw_cap(board, 3 * (SIDE + GAP) + 50, SIDE + 86, stages, truth, chosen["k"])
     return board
 
 
-def _draw_scores(board: Drawing, x: float, y: float, rows: Mapping[str, Mapping[str, float]]) -> None:
-    """A table in percent, the sliders' row first and in bold; that row's numbers carry a name of their own."""
+def _draw_scores(
+    board: Drawing, x: float, y: float, rows: Mapping[str, Mapping[str, float]], *, defective: bool
+) -> None:
+    """A table in percent, the sliders' row first and in bold; that row's numbers carry a name of their own.
+
+    On a good image only ACC says something; the others are a dash.
+    """
     for column, name in enumerate(NAMES):
         board.text(x + 270 + 76 * column, y, name, anchor="end", weight=600)
     for line, (detector, values) in enumerate(rows.items()):
@@ -96,7 +101,8 @@ def _draw_scores(board: Drawing, x: float, y: float, rows: Mapping[str, Mapping[
         board.text(x, height, detector, **bold)
         for column, name in enumerate(NAMES):
             mark = f"score-{name}" if mine else ""
-            board.text(x + 270 + 76 * column, height, f"{values[name]:.1f}", anchor="end", **bold, name=mark)
+            text = f"{values[name]:.1f}" if defective or name == "ACC" else "–"
+            board.text(x + 270 + 76 * column, height, text, anchor="end", **bold, name=mark)
 
 
 def _draw_cap(board: Drawing, x: float, y: float, stages: Detection, truth: NDArray[np.bool_], k: float) -> None:

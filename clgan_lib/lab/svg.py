@@ -46,7 +46,7 @@ class Drawing:
         style = "max-width: 100%; height: auto; font-family: system-ui, 'DejaVu Sans', sans-serif"
         ground = "<rect width='100%' height='100%' rx='4' fill='white'/>"
         body = "\n".join(self.parts)
-        return f"<svg xmlns='http://www.w3.org/2000/svg' {head} style=\"{style}\">{ground}\n{body}</svg>"
+        return f"<svg xmlns='http://www.w3.org/2000/svg' role='img' {head} style=\"{style}\">{ground}\n{body}</svg>"
 
     def add(self, tag: str, content: str = "", **attributes: Any) -> None:
         """One SVG element; numbers are rounded, empty attributes left out."""

@@ -51,6 +51,7 @@ def tracing(model: CLGAN, trace: Trace) -> Iterator[None]:
         """A hook on a network's input: its shape, and the gradient that comes back along that arrow."""
 
         def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            """Record an input's shape, and watch its gradient."""
             trace.used.add(network)
             data = inputs[0].view_as(inputs[0])  # a tensor of its own, so that only this arrow's gradient is seen
             # G's output comes back to the encoder as the query; x itself needs no gradient.
@@ -63,6 +64,7 @@ def tracing(model: CLGAN, trace: Trace) -> Iterator[None]:
         return before
 
     def leaving(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Record an output's shape, and D's logits."""
         if module is model.discriminator:
             trace.logits.append(output.detach())
         trace.shapes["D>L" if module is model.discriminator else "H>L"] = tuple(output.shape)

@@ -239,7 +239,8 @@ class RestoringModel(ReconstructionModel):
         pixels, so it marks something on nearly every product.
         """
 
-        def score(batch: np.ndarray) -> np.ndarray:  # (H, S, S, 3), uint8, to (H, S, S)
+        def score(batch: np.ndarray) -> np.ndarray:
+            """Anomaly maps ``(H, S, S)`` of uint8 images ``(H, S, S, 3)``."""
             parts = torch.from_numpy(batch).permute(0, 3, 1, 2).split(8)
             return torch.cat([self.anomaly_map(to_float(part).to(self.device)).cpu() for part in parts]).numpy()
 
@@ -252,6 +253,7 @@ class RestoringModel(ReconstructionModel):
         return self.anomaly_map(images) > self.map_threshold()
 
     def map_threshold(self) -> float:
+        """The threshold that `calibrate` chose."""
         return float(calibrated(self.threshold))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:

@@ -1,7 +1,5 @@
 """What the rivals share beside their networks: scales, Adam and its schedule, patches, thresholds."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

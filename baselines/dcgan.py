@@ -27,8 +27,6 @@ suite's own score (`anomaly_map`) stays the residual, as for every other method,
 detectors.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

@@ -3,8 +3,6 @@
 A learned method should do better: *gain over template* is a column of every table.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -17,8 +17,6 @@ finest one carries eight numbers for each three of the image, and copying gives 
 Native threshold: mean + 3 sigma of each image's own residual, as in the group's other papers and the CLGAN paper's eq. 8.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

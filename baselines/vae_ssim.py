@@ -21,8 +21,6 @@ would ignore much of a product's variation; $\beta = 0.1$ assumes 0.2. The nativ
 SSIM residual on held-out good images, as MVTec AD's authors fix theirs on validation images.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

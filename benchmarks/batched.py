@@ -4,8 +4,6 @@
 residual lies within rounding of a threshold.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

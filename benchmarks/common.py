@@ -1,7 +1,5 @@
 """What the benchmarks share: paired timing, memory of one side by itself, the machine's ceiling, and Markdown."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import json

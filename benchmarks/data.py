@@ -7,8 +7,6 @@ image at a time, as the trainer does. --notebook executes notebooks/10_train.ipy
 short CLGAN, and says what passes before and after the training (a minute; `taskset -c 0` keeps it on one core).
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

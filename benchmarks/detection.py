@@ -6,8 +6,6 @@ Prints tables in Markdown: post-processing alone (eq. 7 to 10) image by image, a
 OpenCV code; then from image to mask with CLGAN's generator.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import cv2

@@ -6,8 +6,6 @@ Prints tables in Markdown. PATH is a Python that has anomalib; it works in a pro
 turn with ours. Values are compared, too. The plain sides are scikit-learn on all pixels, and one detection for each k.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -6,8 +6,6 @@ A change that no test notices is printed as a survivor: a line, and what it was 
 that are left. One process per mutant is forked from one that has the heavy imports behind it, and loads no plugin.
 """
 
-from __future__ import annotations
-
 import ast
 import copy
 import gc

@@ -7,8 +7,6 @@ the suite, without its notebook and its folder. The metrics are those of the tes
 development; whether more training helps is judged by the residual on held-out good images, at each quarter of the training.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import statistics

@@ -10,8 +10,6 @@ train them. The ceiling is that of the same precision. --project measures every 
 4 models x 8 categories x CUT's 400 epochs (the paper states none); on a GPU that is the default.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import io

@@ -6,8 +6,6 @@ Prints a table in Markdown. The browser adds the time to show an SVG of the size
 tests/test_browser.py measures on a real page.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import sys

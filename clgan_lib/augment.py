@@ -3,8 +3,6 @@
 An orientation that the product never has would teach the model that a defect is normal: a metal nut turned over is one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -12,8 +12,6 @@ MVTec AD: Bergmann, Fauser, Sattlegger, Steger, "MVTec AD - A comprehensive real
 detection", CVPR 2019.
 """
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 import json

@@ -3,8 +3,6 @@
 The official counts are those of MVTec AD's Table 1 (Bergmann et al., CVPR 2019), of VisA's split and of MPDD.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor

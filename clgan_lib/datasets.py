@@ -13,8 +13,6 @@
 A data set in another layout than MVTec AD's is not copied: a tree of links in that layout is made in the cache, once.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import os

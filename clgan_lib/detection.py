@@ -4,8 +4,6 @@ Eq. 7 as printed is a signed difference; taken so (or in unsigned bytes) it miss
 product. We take the absolute value, in float.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

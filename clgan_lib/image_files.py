@@ -4,8 +4,6 @@ A mask's defect is any value but 0, at any number of bits. A mask with more than
 cut at half its maximum. What is transparent is no defect; where all that is opaque has one colour, alpha is the mask.
 """
 
-from __future__ import annotations
-
 import os
 import unicodedata
 from collections.abc import Iterable

@@ -6,8 +6,6 @@ The sum of eq. 6 is taken in `clgan_lib.clgan`, where the networks are. Where th
 its model, CUT (Park, Efros, Zhang, Zhu, "Contrastive learning for unpaired image-to-image translation", ECCV 2020).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Literal
 

@@ -4,8 +4,6 @@ The paper does not say how it averages. Its tables can only be means over images
 all three readings are offered and every table says which it shows.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The repository, its results, and a cache that can be deleted at any time; and how a file is written."""
 
-from __future__ import annotations
-
 import os
 import unicodedata
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """How alike two images are around each pixel: structure, gradients, and features of a network."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import torch

@@ -149,8 +149,9 @@ def test_fig2_in_the_report_has_the_runs_own_k(tmp_path: Path) -> None:
     content = json.loads((folder / "metrics.json").read_text())
     content["config"]["k"] = 2.0
     (folder / "metrics.json").write_text(json.dumps(content))
-    chosen = examples.examples(tmp_path, tables.collect(tmp_path, "fake"))
-    section = chapters.pipelines(chosen, tmp_path)
+    frame = tables.collect(tmp_path, "fake")
+    chosen = examples.examples(tmp_path, frame)
+    section = chapters.pipelines(frame, chosen, tmp_path)
     assert section is not None and "seed 0, k = 2." in texts(section.items[0])  # type: ignore[arg-type]
     stored = read_maps(folder)
     index = list(stored["names"]).index(chosen[0].name)

@@ -1,7 +1,5 @@
 """All models side by side on any image of an experiment: reconstruction, anomaly map and mask of each."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 The features here are the patches' own pixels, so that everything can be checked by eye; the paper's are an encoder's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

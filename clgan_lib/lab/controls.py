@@ -1,7 +1,5 @@
 """What all widgets share: callbacks whose errors are shown, sliders that wait until they are let go, drop-down lists."""
 
-from __future__ import annotations
-
 import html
 import traceback
 from collections.abc import Callable, Iterable

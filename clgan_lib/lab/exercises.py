@@ -4,8 +4,6 @@ In a notebook: ``exercises.check("02.1", answer)``. An answer of None is an exer
 through before anybody has solved anything.
 """
 
-from __future__ import annotations
-
 import html
 import math
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """The paper's detector with a slider for each setting: Fig. 2 live, its scores, and the largest share it can mark."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import ipywidgets as ipw

@@ -1,7 +1,5 @@
 """The runs that widgets show: finished ones with their maps, read as the `Evaluation` that training left."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from clgan_lib.exhibits.run_table import MODEL_NAMES

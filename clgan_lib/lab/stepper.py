@@ -1,7 +1,5 @@
 """CLGAN's training, one update at a time: the networks that each update moves, and their predictions in between."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any

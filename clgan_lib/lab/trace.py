@@ -1,7 +1,5 @@
 """A record of one update of CLGAN: networks used and updated, shapes forward, gradients backward."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field

@@ -8,9 +8,8 @@ import numpy as np
 
 from clgan_lib.detection import detect
 from clgan_lib.exhibits.run_table import display
-from clgan_lib.lab.controls import Live, dropdown
 from clgan_lib.lab.overlays import compared, legend, outlined
-from clgan_lib.lab.run_selection import EvaluationCache, finished_runs, first_defective
+from clgan_lib.lab.run_selection import RunChoice, finished_runs, first_defective
 from clgan_lib.lab.svg import SOFT, Drawing
 from clgan_lib.metrics import pixel_metrics
 from clgan_lib.runs.evaluation import Evaluation
@@ -82,7 +81,7 @@ def _draw_model(
         board.image(x, TOP + 2 * (side + GAP), side, compared(image, mask, truth))
 
 
-class RunBrowser(ipw.VBox):
+class RunBrowser(RunChoice):
     """Any image of an experiment, all models side by side.
 
     Args:
@@ -94,32 +93,27 @@ class RunBrowser(ipw.VBox):
     """
 
     def __init__(self, results_root: str | Path, experiment: str) -> None:
-        self.runs, self.cache = finished_runs(results_root, experiment), EvaluationCache()
-        if not self.runs:
+        runs = finished_runs(results_root, experiment)
+        if not runs:
             raise ValueError(
                 f"experiment: {experiment!r} has no finished run with maps.npz in {results_root}; run it first"
             )
-        self.category = dropdown(list(self.runs), "category", width="230px")
-        self.image = dropdown([], "image", width="320px")
+        super().__init__(runs)
         self.postprocess = ipw.ToggleButtons(options=[DUAL, "calibrated", "native"], style={"button_width": "auto"})
         steps = [ipw.Button(description=name, layout=ipw.Layout(width="90px")) for name in ("previous", "next")]
-        self._offer_images()
-        self.live = Live(self.draw, [self.image, self.postprocess])
-        self.category.observe(lambda change: self.live.run(self._offer_images), names="value")
         for step, button in zip((-1, 1), steps, strict=True):
             button.on_click(lambda button, step=step: self._step(step))
         controls = [self.category, self.image, *steps, self.postprocess]
-        row = ipw.HBox(controls, layout=ipw.Layout(flex_flow="row wrap"))
-        super().__init__([row, self.live.message, self.live.picture])
+        self._offer_images()
+        self.category.observe(lambda change: self.run(self._offer_images), names="value")
+        self.begin([ipw.HBox(controls, layout=ipw.Layout(flex_flow="row wrap"))], [self.image, self.postprocess])
 
     @property
     def evaluations(self) -> dict[str, Evaluation]:
         """The predictions of every model on the chosen category."""
-        category = self.category.value
-        return {model: self.cache.read(category, folder) for model, folder in self.runs[category].items()}
+        return {model: self.read(model) for model in self.runs[self.category.value]}
 
     def draw(self) -> Drawing:
-        """The drawing for the present controls."""
         folder = next(iter(self.runs[self.category.value].values()))
         k = read_record(folder).config.k
         return draw_models(self.evaluations, self.image.value, self.postprocess.value, k)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clgan_lib.clgan import CLGAN
 from clgan_lib.data import to_float, to_uint8
-from clgan_lib.lab.controls import Live
+from clgan_lib.lab.controls import LiveDrawing
 from clgan_lib.lab.overlays import discriminator_overlay
 from clgan_lib.lab.svg import BLUE, ORANGE, PURPLE, SKY, SOFT, Axes, Drawing
 from clgan_lib.lab.trace import Trace, tracing, weight_gradients
@@ -194,7 +194,7 @@ def _draw_curves(axes: Axes, history: list[dict[str, float]], title: str, terms:
             board.text(x, top - 6, f"{words} {points[-1][1]:.2f}", size=10.5, anchor="end", fill=colour)
 
 
-class LossStepper(ipw.VBox):
+class LossStepper(LiveDrawing):
     """Train a small CLGAN by hand: *D's update*, *G's update*, *one iteration*, *10 iterations*, *reset*.
 
     Args:
@@ -203,8 +203,8 @@ class LossStepper(ipw.VBox):
     """
 
     def __init__(self, steps: Steps, watched: Tensor) -> None:
+        super().__init__()
         self.steps, self.watched = steps, watched
-        self.live = Live(self.draw)
         actions: dict[str, Callable[[], None]] = {
             "D's update": steps.update_d,
             "G's update": steps.update_g,
@@ -215,15 +215,14 @@ class LossStepper(ipw.VBox):
         self.buttons = {}
         for name, action in actions.items():
             button = ipw.Button(description=name, button_style="" if name == "reset" else "primary")
-            button.on_click(lambda button, action=action: self.live.run(action))
+            button.on_click(lambda button, action=action: self.run(action))
             self.buttons[name] = button
-        super().__init__([ipw.HBox(list(self.buttons.values())), self.live.message, self.live.picture])
+        self.begin([ipw.HBox(list(self.buttons.values()))])
 
     def _iterate_ten_times(self) -> None:
         for _ in range(10):
             self.steps.iterate()
-            self.live.show()
+            self.show()
 
     def draw(self) -> Drawing:
-        """The drawing after the last update."""
         return draw_steps(self.steps, self.watched)

@@ -1,6 +1,6 @@
 """CLGAN's training, one update at a time: the networks that each update moves, and their predictions in between."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -124,10 +124,8 @@ class Steps:
         self.update_g()
         self.trace.updated |= {"D"}
         self.trace.gradients["D"] = weight_gradients(self.model)["D"]
-        total = self.history[-1]["L_total"]
-        self.summary = (
-            f"One iteration: D's update (L_D = {d:.2f}), then G's on the same images (L_total = {total:.2f})."
-        )
+        g = self.history[-1]["L_total"]
+        self.summary = f"One iteration: D's update (L_D = {d:.2f}), then G's on the same images (L_total = {g:.2f})."
 
     def _remember(self, terms: dict[str, Tensor]) -> None:
         self.history.append({"update": len(self.history) + 1, **{name: float(value) for name, value in terms.items()}})
@@ -169,13 +167,10 @@ def draw_steps(steps: Steps, watched: Tensor) -> Drawing:
         board.image(20 + 171 * number, 338, 156, pixels, title, note)
     last = max(10, len(steps.history))
     for number, (title, terms) in enumerate(_CURVES.items()):
-        axes = Axes(board, (52 + 346 * number, 532, 278, 82), (0, last), (0, _highest(steps.history, terms)))
+        highest = max([1.0, *(row[name] for row in steps.history for name in terms if name in row)]) * 1.08
+        axes = Axes(board, (52 + 346 * number, 532, 278, 82), (0, last), (0, highest))
         _draw_curves(axes, steps.history, title, terms)
     return board
-
-
-def _highest(history: list[dict[str, float]], terms: Iterable[str]) -> float:
-    return max([1.0, *(row[name] for row in history for name in terms if name in row)]) * 1.08
 
 
 def _draw_curves(axes: Axes, history: list[dict[str, float]], title: str, terms: dict[str, tuple[str, str]]) -> None:

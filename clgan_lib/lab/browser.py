@@ -46,21 +46,14 @@ def draw_models(evaluations: Mapping[str, Evaluation], name: str, postprocess: s
         board.text(10, rows[2] + 32 + 17 * line, words, size=11, fill=SOFT)
     legend(board, 10, rows[2] + side + 22)
     for column, (model, evaluation) in enumerate(evaluations.items(), start=1):
-        _draw_model(board, (10 + column * (side + GAP), side), display(model), evaluation, name, postprocess, k)
+        _draw_model(board, 10 + column * (side + GAP), side, display(model), evaluation, name, postprocess, k)
     return board
 
 
 def _draw_model(
-    board: Drawing,
-    place: tuple[float, float],
-    title: str,
-    evaluation: Evaluation,
-    name: str,
-    postprocess: str,
-    k: float,
+    board: Drawing, x: float, side: float, title: str, evaluation: Evaluation, name: str, postprocess: str, k: float
 ) -> None:
-    """One column; `place` is its left edge and its width."""
-    x, side = place
+    """One column, its left edge at x, its images `side` wide."""
     if name not in evaluation.names:
         board.heading(x, TOP, title, "not tested on this image")
         return

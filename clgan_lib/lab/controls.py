@@ -57,8 +57,7 @@ class LiveDrawing(ipw.VBox):
             raise
         finally:
             self._quiet = False
-        if self.message.value:
-            self.message.value = ""
+        self.message.value = ""
 
     def show(self) -> None:
         """Draw at once, within a longer action."""

@@ -137,7 +137,7 @@ class PatchExplorer(LiveDrawing):
     def __init__(self, image: NDArray, outputs: Mapping[str, NDArray], patch: int) -> None:
         super().__init__()
         self.image, self.outputs = image, dict(outputs)
-        self.patch = slider(ipw.IntSlider, patch, 0, 63, 1, "query patch", label=90)
+        self.patch = slider(ipw.IntSlider, patch, 0, 8 * 8 - 1, 1, "query patch", label=90)
         self.temperature = slider(ipw.FloatLogSlider, 0.07, -2, 0.5, 0.02, "temperature", label=90)
         self.output = ipw.ToggleButtons(options=list(self.outputs), style={"button_width": "auto"})
         controls = [self.patch, self.temperature, self.output]

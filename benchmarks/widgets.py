@@ -41,23 +41,23 @@ def controls(root: Path) -> Iterator[tuple[str, Callable[[], object], Callable[[
     }
     for name, value in values.items():
         move = lambda name=name, value=value: setattr(getattr(explorer, name), "value", next(value))  # noqa: E731
-        yield f"PipelineExplorer, {name}", move, lambda: explorer.live.picture.value
+        yield f"PipelineExplorer, {name}", move, lambda: explorer.picture.value
     browser = lab.RunBrowser(root, "widgets")
     names = cycle(browser.image.options)
-    yield "RunBrowser, image", lambda: setattr(browser.image, "value", next(names)), lambda: browser.live.picture.value
+    yield "RunBrowser, image", lambda: setattr(browser.image, "value", next(names)), lambda: browser.picture.value
     image, _ = synthetic.draw("metal_nut", "bent", image_size=256, seed=1)
     patches = lab.PatchExplorer(image, {"copy": image, "blurred": cv2.GaussianBlur(image, (0, 0), 3)}, 13)
     numbers = cycle(range(64))
     yield (
         "PatchExplorer, patch",
         lambda: setattr(patches.patch, "value", next(numbers)),
-        lambda: patches.live.picture.value,
+        lambda: patches.picture.value,
     )
     good = np.stack([synthetic.draw("metal_nut", "good", image_size=64, seed=i)[0] for i in range(8)])
     train = torch.from_numpy(good).permute(0, 3, 1, 2)
     stepper = lab.LossStepper(lab.Steps(train), train[0])
     for button in ("D's update", "G's update"):
-        yield f"LossStepper (64x64), {button}", stepper.buttons[button].click, lambda: stepper.live.picture.value
+        yield f"LossStepper (64x64), {button}", stepper.buttons[button].click, lambda: stepper.picture.value
 
 
 def measure(move: Callable[[], object], repeats: int) -> list[float]:

@@ -102,10 +102,10 @@ def test_the_buttons_of_the_stepper() -> None:
     torch.manual_seed(5)
     state = torch.get_rng_state()
     stepper = lab.LossStepper(steps(), torch.zeros(3, 32, 32, dtype=torch.uint8))
-    assert "Nothing has run" in words(stepper.live.picture.value)
+    assert "Nothing has run" in words(stepper.picture.value)
     for name, said in {"D's update": "D's update on 2 real", "G's update": "G's update: L_total"}.items():
         stepper.buttons[name].click()
-        assert said in words(stepper.live.picture.value)
+        assert said in words(stepper.picture.value)
     stepper.buttons["10 iterations"].click()
     assert len(stepper.steps.history) == 22
     stepper.buttons["reset"].click()
@@ -147,9 +147,9 @@ def test_the_explorer_shows_what_detect_and_the_metrics_say(root: Path) -> None:
     truth = run.truths[index]
     numbers = [(mask & truth).sum(), (mask & ~truth).sum(), (~mask & truth).sum(), (~mask & ~truth).sum()]
     expected = percentages(*map(float, numbers))
-    shown = dict(re.findall(r"class='score-(\w+)'>([\d.]+)<", explorer.live.picture.value))
+    shown = dict(re.findall(r"class='score-(\w+)'>([\d.]+)<", explorer.picture.value))
     assert shown == {name: f"{value:.1f}" for name, value in expected.items()}
-    assert "At k1 = 1.5 at most 30.8 % of a channel can lie above." in words(explorer.live.picture.value)
+    assert "At k1 = 1.5 at most 30.8 % of a channel can lie above." in words(explorer.picture.value)
     explorer.reset.click()
     assert explorer.settings == {"k": 3.0, "k2": 1.0, "blur": 5, "closing": 3}
     scores = explorer.scores
@@ -174,10 +174,10 @@ def test_the_explorer_changes_run_and_keeps_the_image(root: Path) -> None:
     for category, model in (("bottle", "template"), ("metal_nut", "template"), ("metal_nut", "clgan")):
         explorer.category.value, explorer.model.value = category, model
         assert explorer.image.label == "scratch/001.png"
-        pictures.add(explorer.live.picture.value)
+        pictures.add(explorer.picture.value)
     assert len(pictures) == 3
     explorer.image.value = explorer.evaluation.defects.index("good")
-    assert "This image is good" in words(explorer.live.picture.value)
+    assert "This image is good" in words(explorer.picture.value)
 
 
 def test_a_perfect_residual_passes_up_to_the_cap_and_not_beyond(root: Path) -> None:
@@ -206,15 +206,15 @@ def test_finished_runs_are_those_with_metrics_and_maps(root: Path) -> None:
 
 def test_the_browser_shows_every_model(root: Path) -> None:
     browser = lab.RunBrowser(root, "fake")
-    assert {"CLGAN", "template"} <= set(words(browser.live.picture.value).split())
+    assert {"CLGAN", "template"} <= set(words(browser.picture.value).split())
     first = browser.image.value
     browser._step(1)
     assert browser.image.value != first
     for postprocess in ("calibrated", "native"):
-        before = browser.live.picture.value
+        before = browser.picture.value
         browser.postprocess.value = postprocess
-        assert browser.live.picture.value != before
-    assert "has no detector of its own" in words(browser.live.picture.value)  # template, under "native"
+        assert browser.picture.value != before
+    assert "has no detector of its own" in words(browser.picture.value)  # template, under "native"
     browser.category.value = "metal_nut"
     assert set(browser.evaluations) == {"clgan", "template"}
     with pytest.raises(ValueError, match="no model was tested on 'x'"):
@@ -235,7 +235,7 @@ def test_an_error_in_a_callback_is_shown_and_raised(root: Path) -> None:
     shutil.move(root / "fake", kept)
     with pytest.raises(FileNotFoundError):
         explorer.category.value = "metal_nut"
-    assert "FileNotFoundError" in explorer.live.message.value
+    assert "FileNotFoundError" in explorer.message.value
     shutil.move(kept, root / "fake")
     explorer.category.value = "bottle"
-    assert explorer.live.message.value == ""
+    assert explorer.message.value == ""

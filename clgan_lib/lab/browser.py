@@ -1,7 +1,5 @@
 """All models side by side on any image of an experiment: reconstruction, anomaly map and mask of each."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,9 +8,8 @@ import numpy as np
 
 from clgan_lib.detection import detect
 from clgan_lib.exhibits.run_table import display
-from clgan_lib.lab.controls import Live, dropdown
 from clgan_lib.lab.overlays import compared, legend, outlined
-from clgan_lib.lab.run_selection import EvaluationCache, finished_runs, first_defective
+from clgan_lib.lab.run_selection import RunChoice, finished_runs, first_defective
 from clgan_lib.lab.svg import SOFT, Drawing
 from clgan_lib.metrics import pixel_metrics
 from clgan_lib.runs.evaluation import Evaluation
@@ -49,21 +46,14 @@ def draw_models(evaluations: Mapping[str, Evaluation], name: str, postprocess: s
         board.text(10, rows[2] + 32 + 17 * line, words, size=11, fill=SOFT)
     legend(board, 10, rows[2] + side + 22)
     for column, (model, evaluation) in enumerate(evaluations.items(), start=1):
-        _draw_model(board, (10 + column * (side + GAP), side), display(model), evaluation, name, postprocess, k)
+        _draw_model(board, 10 + column * (side + GAP), side, display(model), evaluation, name, postprocess, k)
     return board
 
 
 def _draw_model(
-    board: Drawing,
-    place: tuple[float, float],
-    title: str,
-    evaluation: Evaluation,
-    name: str,
-    postprocess: str,
-    k: float,
+    board: Drawing, x: float, side: float, title: str, evaluation: Evaluation, name: str, postprocess: str, k: float
 ) -> None:
-    """One column; `place` is its left edge and its width."""
-    x, side = place
+    """One column, its left edge at x, its images `side` wide."""
     if name not in evaluation.names:
         board.heading(x, TOP, title, "not tested on this image")
         return
@@ -84,7 +74,7 @@ def _draw_model(
         board.image(x, TOP + 2 * (side + GAP), side, compared(image, mask, truth))
 
 
-class RunBrowser(ipw.VBox):
+class RunBrowser(RunChoice):
     """Any image of an experiment, all models side by side.
 
     Args:
@@ -96,32 +86,27 @@ class RunBrowser(ipw.VBox):
     """
 
     def __init__(self, results_root: str | Path, experiment: str) -> None:
-        self.runs, self.cache = finished_runs(results_root, experiment), EvaluationCache()
-        if not self.runs:
+        runs = finished_runs(results_root, experiment)
+        if not runs:
             raise ValueError(
                 f"experiment: {experiment!r} has no finished run with maps.npz in {results_root}; run it first"
             )
-        self.category = dropdown(list(self.runs), "category", width="230px")
-        self.image = dropdown([], "image", width="320px")
+        super().__init__(runs)
         self.postprocess = ipw.ToggleButtons(options=[DUAL, "calibrated", "native"], style={"button_width": "auto"})
         steps = [ipw.Button(description=name, layout=ipw.Layout(width="90px")) for name in ("previous", "next")]
-        self._offer_images()
-        self.live = Live(self.draw, [self.image, self.postprocess])
-        self.category.observe(lambda change: self.live.run(self._offer_images), names="value")
         for step, button in zip((-1, 1), steps, strict=True):
             button.on_click(lambda button, step=step: self._step(step))
         controls = [self.category, self.image, *steps, self.postprocess]
-        row = ipw.HBox(controls, layout=ipw.Layout(flex_flow="row wrap"))
-        super().__init__([row, self.live.message, self.live.picture])
+        self._offer_images()
+        self.category.observe(lambda change: self.run(self._offer_images), names="value")
+        self.begin([ipw.HBox(controls, layout=ipw.Layout(flex_flow="row wrap"))], [self.image, self.postprocess])
 
     @property
     def evaluations(self) -> dict[str, Evaluation]:
         """The predictions of every model on the chosen category."""
-        category = self.category.value
-        return {model: self.cache.read(category, folder) for model, folder in self.runs[category].items()}
+        return {model: self.read(model) for model in self.runs[self.category.value]}
 
     def draw(self) -> Drawing:
-        """The drawing for the present controls."""
         folder = next(iter(self.runs[self.category.value].values()))
         k = read_record(folder).config.k
         return draw_models(self.evaluations, self.image.value, self.postprocess.value, k)

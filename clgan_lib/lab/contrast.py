@@ -3,8 +3,6 @@
 The features here are the patches' own pixels, so that everything can be checked by eye; the paper's are an encoder's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -15,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from clgan_lib.lab.controls import Live, slider
+from clgan_lib.lab.controls import LiveDrawing, slider
 from clgan_lib.lab.svg import BLUE, GREEN, ORANGE, SOFT, Axes, Drawing
 
 
@@ -127,26 +125,24 @@ def _bars(board: Drawing, weights: Tensor, patch: int) -> None:
         board.text(left + 190 * float(weights[key]) + 4, top + 13, f"{weights[key]:.2f}", size=10, fill=SOFT)
 
 
-class PatchExplorer(ipw.VBox):
+class PatchExplorer(LiveDrawing):
     """`draw_contrast` with sliders for the query patch and the temperature.
 
     Args:
         image: the input, uint8 ``(S, S, 3)``.
         outputs: possible outputs of a generator by name, uint8, of the same shape.
         patch: the first query.
-        grid: patches along each side.
     """
 
-    def __init__(self, image: NDArray, outputs: Mapping[str, NDArray], patch: int, grid: int = 8) -> None:
-        self.image, self.outputs, self.grid = image, dict(outputs), grid
-        self.patch = slider(ipw.IntSlider, patch, 0, grid * grid - 1, 1, "query patch", label=90)
+    def __init__(self, image: NDArray, outputs: Mapping[str, NDArray], patch: int) -> None:
+        super().__init__()
+        self.image, self.outputs = image, dict(outputs)
+        self.patch = slider(ipw.IntSlider, patch, 0, 8 * 8 - 1, 1, "query patch", label=90)
         self.temperature = slider(ipw.FloatLogSlider, 0.07, -2, 0.5, 0.02, "temperature", label=90)
         self.output = ipw.ToggleButtons(options=list(self.outputs), style={"button_width": "auto"})
-        self.live = Live(self.draw, [self.patch, self.temperature, self.output])
-        controls = ipw.HBox([self.patch, self.temperature, self.output])
-        super().__init__([controls, self.live.message, self.live.picture])
+        controls = [self.patch, self.temperature, self.output]
+        self.begin([ipw.HBox(controls)], controls)
 
     def draw(self) -> Drawing:
-        """The drawing for the present controls."""
         output = self.outputs[self.output.value]
-        return draw_contrast(self.image, output, self.patch.value, self.temperature.value, self.grid)
+        return draw_contrast(self.image, output, self.patch.value, self.temperature.value)

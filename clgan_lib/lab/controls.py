@@ -1,7 +1,5 @@
 """What all widgets share: callbacks whose errors are shown, sliders that wait until they are let go, drop-down lists."""
 
-from __future__ import annotations
-
 import html
 import traceback
 from collections.abc import Callable, Iterable
@@ -18,27 +16,32 @@ ERROR = (
 )
 
 
-class Live:
-    """Runs a drawing function whenever a control changes, and shows its error where the reader looks.
+class LiveDrawing(ipw.VBox):
+    """Rows of controls over a drawing that follows them; what a subclass's `draw` raises is shown where the reader looks.
 
     ipywidgets sends a callback's error to a log that nobody has open. Here it appears in the widget, and is raised again so
     that the log, a test and plain Python see it too.
-
-    Args:
-        draw: takes nothing, reads the controls itself, returns what is to be seen. Run once at once.
-        controls: widgets with a `value`.
 
     Attributes:
         message: shows the last error; empty while all is well.
         picture: shows the last drawing.
     """
 
-    def __init__(self, draw: Callable[[], Drawing], controls: Iterable[ipw.Widget] = ()) -> None:
+    def __init__(self) -> None:
+        super().__init__()
         self.message, self.picture = ipw.HTML(), ipw.HTML()
-        self._draw, self._quiet = draw, False
+        self._quiet = False
+
+    def draw(self) -> Drawing:
+        """The drawing for the present controls."""
+        raise NotImplementedError
+
+    def begin(self, rows: Iterable[ipw.HBox], controls: Iterable[ipw.Widget] = ()) -> None:
+        """Draw under the rows, now and whenever the `value` of one of the controls changes."""
         for control in controls:
             control.observe(lambda change: self.run(), names="value")
         self.run()
+        self.children = [*rows, self.message, self.picture]
 
     def run(self, action: Callable[[], Any] = lambda: None) -> None:
         """Do something (by default nothing), then draw once, however many controls it has changed."""
@@ -54,12 +57,11 @@ class Live:
             raise
         finally:
             self._quiet = False
-        if self.message.value:
-            self.message.value = ""
+        self.message.value = ""
 
     def show(self) -> None:
         """Draw at once, within a longer action."""
-        self.picture.value = self._draw()._repr_svg_()
+        self.picture.value = self.draw()._repr_svg_()
 
 
 def slider(kind: Any, value: float, low: float, high: float, step: float, name: str, *, label: int = 60) -> Any:

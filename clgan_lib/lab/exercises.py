@@ -4,8 +4,6 @@ In a notebook: ``exercises.check("02.1", answer)``. An answer of None is an exer
 through before anybody has solved anything.
 """
 
-from __future__ import annotations
-
 import html
 import math
 from collections.abc import Callable, Mapping
@@ -18,8 +16,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clgan_lib.losses import patch_nce_loss
-
-_UPDATED = {"D": {"D"}, "G": {"G_enc", "G_dec", "H"}}  # the networks that each update of Fig. 1 moves
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,6 @@ def _number(
     """A checker for one number: the right one, the usual wrong ones, anything else."""
 
     def judge(answer: Any) -> Verdict:
-        """Compare a number with the right one, then with the usual slips."""
         try:
             value = float(answer)
         except (TypeError, ValueError):
@@ -126,22 +121,19 @@ def _nce_slip(value: float, s: Tensor, right: float) -> str:
     return hint or f"On a small example it gives {value:.4f}, eq. 2 gives {right:.4f}."
 
 
-def _networks(which: str) -> Callable[[Any], Verdict]:
-    """A checker for a set of networks that an update moves."""
+def _networks(right: set[str]) -> Callable[[Any], Verdict]:
+    """A checker for the set of networks that an update of Fig. 1 moves."""
 
     def judge(answer: Any) -> Verdict:
-        """Compare a set of names with the networks that move."""
         names, known = ({answer} if isinstance(answer, str) else set(answer)), {"D", "G_enc", "G_dec", "H"}
         if unknown := sorted(names - known):
             return Verdict(False, f"{unknown[0]!r} is no network here; choose from {', '.join(sorted(known))}.")
-        right = _UPDATED[which]
         if names == right:
             return Verdict(True, "Press the button and read the graph: what is filled is what moved.")
-        extra, missing = sorted(names - right), sorted(right - names)
-        if extra:
+        if extra := sorted(names - right):
             hint = "passes the data on, but its weights stay: whose optimiser takes the step?"
             return Verdict(False, f"{extra[0]} {hint}")
-        return Verdict(False, f"{missing[0]} moves too: follow the arrows back from the losses.")
+        return Verdict(False, f"{min(right - names)} moves too: follow the arrows back from the losses.")
 
     return judge
 
@@ -192,8 +184,8 @@ _CHECKERS: dict[str, Callable[[Any], Verdict]] = {
         "Eq. 2 is −log softmax(s / τ); its slope in the positive's s is −(1 − p⁺) / τ. Put in p⁺ = 0.5, τ = 0.07.",
     ),
     "02.3": _own_patch_nce,
-    "04.1": _networks("D"),
-    "04.2": _networks("G"),
+    "04.1": _networks({"D"}),
+    "04.2": _networks({"G_enc", "G_dec", "H"}),
     "04.3": _number(
         math.log(2),
         "log 2 = 0.693: D is undecided. Neither side of eq. 1 has anything left to gain.",

@@ -1,7 +1,5 @@
 """The paper's detector with a slider for each setting: Fig. 2 live, its scores, and the largest share it can mark."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import ipywidgets as ipw
@@ -10,9 +8,9 @@ from numpy.typing import NDArray
 
 from clgan_lib.detection import Detection, detect, threshold
 from clgan_lib.exhibits.run_table import display
-from clgan_lib.lab.controls import Live, dropdown, slider
+from clgan_lib.lab.controls import dropdown, slider
 from clgan_lib.lab.overlays import compared, legend, outlined
-from clgan_lib.lab.run_selection import EvaluationCache, Runs, first_defective
+from clgan_lib.lab.run_selection import RunChoice, Runs, first_defective
 from clgan_lib.lab.svg import BLUE, GREEN, INK, ORANGE, PURPLE, RULE, SOFT, Axes, Drawing
 from clgan_lib.metrics import NAMES, pixel_metrics
 from clgan_lib.runs.evaluation import Evaluation
@@ -139,7 +137,7 @@ def _draw_cap(board: Drawing, x: float, y: float, stages: Detection, truth: NDAr
         board.text(x, height + 17, "This image is good: whatever is marked is a false positive.", size=11.5)
 
 
-class PipelineExplorer(ipw.VBox):
+class PipelineExplorer(RunChoice):
     """Sliders for every setting of eq. 7 to 10, on any image of any finished run.
 
     Args:
@@ -154,29 +152,26 @@ class PipelineExplorer(ipw.VBox):
             category: {model: folder for model, folder in models.items() if "reconstructions" in map_names(folder)}
             for category, models in runs.items()
         }
-        self.runs, self.cache = {category: models for category, models in whole.items() if models}, EvaluationCache()
+        super().__init__({category: models for category, models in whole.items() if models})
         if not self.runs:
             raise ValueError("runs: no finished run with maps; train one with notebooks/10_train or `make benchmark`")
-        self.category = dropdown(list(self.runs), "category", width="230px")
         self.model = dropdown([], "model", width="230px")
-        self.image = dropdown([], "image", width="320px")
         self.k = slider(ipw.FloatSlider, PAPER["k"], 0, 8, 0.1, "k1")
         self.k2 = slider(ipw.FloatSlider, PAPER["k2"], 0, 6, 0.1, "k2")
         self.blur = slider(ipw.IntSlider, PAPER["blur"], 1, 31, 2, "blur")
         self.closing = slider(ipw.IntSlider, PAPER["closing"], 1, 31, 2, "closing")
         self.reset = ipw.Button(description="the paper's settings", layout=ipw.Layout(width="160px"))
         self._offer_models()
-        self.live = Live(self.draw, [self.image, self.k, self.k2, self.blur, self.closing])
-        self.category.observe(lambda change: self.live.run(self._offer_models), names="value")
-        self.model.observe(lambda change: self.live.run(self._offer_images), names="value")
-        self.reset.on_click(lambda button: self.live.run(self._reset))
+        self.category.observe(lambda change: self.run(self._offer_models), names="value")
+        self.model.observe(lambda change: self.run(self._offer_images), names="value")
+        self.reset.on_click(lambda button: self.run(self._reset))
         rows = [[self.category, self.model, self.image], [self.k, self.k2], [self.blur, self.closing, self.reset]]
-        super().__init__([*(ipw.HBox(row) for row in rows), self.live.message, self.live.picture])
+        self.begin(map(ipw.HBox, rows), [self.image, self.k, self.k2, self.blur, self.closing])
 
     @property
     def evaluation(self) -> Evaluation:
         """The predictions of the chosen run."""
-        return self.cache.read(self.category.value, self.runs[self.category.value][self.model.value])
+        return self.read(self.model.value)
 
     @property
     def settings(self) -> dict[str, float]:
@@ -194,7 +189,6 @@ class PipelineExplorer(ipw.VBox):
         return score(detectors(self.evaluation, self.image.value, **self.settings), self.truth)
 
     def draw(self) -> Drawing:
-        """The drawing for the present controls."""
         return draw_pipeline(self.evaluation, self.image.value, **self.settings)
 
     def _offer_models(self) -> None:

@@ -1,7 +1,5 @@
 """Masks and true defects in colour over an image."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray

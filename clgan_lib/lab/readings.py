@@ -4,8 +4,6 @@ The words are in ``docs/readings.csv`` and ``docs/symbols.csv``. Arguments and d
 no table can name an argument that is gone or a default that has changed.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import importlib
 import inspect

@@ -1,10 +1,9 @@
 """The runs that widgets show: finished ones with their maps, read as the `Evaluation` that training left."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from clgan_lib.exhibits.run_table import MODEL_NAMES
+from clgan_lib.lab.controls import LiveDrawing, dropdown
 from clgan_lib.runs.evaluation import Evaluation
 from clgan_lib.runs.maps import read_evaluation
 
@@ -28,20 +27,27 @@ def finished_runs(results_root: str | Path, experiment: str) -> Runs:
     return runs
 
 
-class EvaluationCache:
-    """Keeps the evaluations of one category in memory, for the next slider move; all categories would not fit."""
+class RunChoice(LiveDrawing):
+    """A drawing of finished runs, with drop-down lists of categories and images.
 
-    def __init__(self) -> None:
-        self._category = ""
+    Args:
+        runs: at least one.
+    """
+
+    def __init__(self, runs: Runs) -> None:
+        super().__init__()
+        self.runs = runs
         self._kept: dict[Path, Evaluation] = {}
+        self.category = dropdown(list(runs), "category", width="230px")
+        self.image = dropdown([], "image", width="320px")
 
-    def read(self, category: str, folder: Path) -> Evaluation:
-        """A run's evaluation, from memory where the category is the last one asked for."""
-        if category != self._category:
-            self._category, self._kept = category, {}
-        if folder not in self._kept:
-            self._kept[folder] = read_evaluation(folder)
-        return self._kept[folder]
+    def read(self, model: str) -> Evaluation:
+        """A model's evaluation. Those of the chosen category stay in memory for the next slider move; all would not fit."""
+        folders = self.runs[self.category.value]
+        if folders[model] not in self._kept:
+            self._kept = {folder: kept for folder, kept in self._kept.items() if folder in folders.values()}
+            self._kept[folders[model]] = read_evaluation(folders[model])
+        return self._kept[folders[model]]
 
 
 def first_defective(evaluation: Evaluation) -> str:

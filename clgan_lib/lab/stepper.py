@@ -1,8 +1,6 @@
 """CLGAN's training, one update at a time: the networks that each update moves, and their predictions in between."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +12,7 @@ from torch import Tensor
 
 from clgan_lib.clgan import CLGAN
 from clgan_lib.data import to_float, to_uint8
-from clgan_lib.lab.controls import Live
+from clgan_lib.lab.controls import LiveDrawing
 from clgan_lib.lab.overlays import discriminator_overlay
 from clgan_lib.lab.svg import BLUE, ORANGE, PURPLE, SKY, SOFT, Axes, Drawing
 from clgan_lib.lab.trace import Trace, tracing, weight_gradients
@@ -126,10 +124,8 @@ class Steps:
         self.update_g()
         self.trace.updated |= {"D"}
         self.trace.gradients["D"] = weight_gradients(self.model)["D"]
-        total = self.history[-1]["L_total"]
-        self.summary = (
-            f"One iteration: D's update (L_D = {d:.2f}), then G's on the same images (L_total = {total:.2f})."
-        )
+        g = self.history[-1]["L_total"]
+        self.summary = f"One iteration: D's update (L_D = {d:.2f}), then G's on the same images (L_total = {g:.2f})."
 
     def _remember(self, terms: dict[str, Tensor]) -> None:
         self.history.append({"update": len(self.history) + 1, **{name: float(value) for name, value in terms.items()}})
@@ -171,13 +167,10 @@ def draw_steps(steps: Steps, watched: Tensor) -> Drawing:
         board.image(20 + 171 * number, 338, 156, pixels, title, note)
     last = max(10, len(steps.history))
     for number, (title, terms) in enumerate(_CURVES.items()):
-        axes = Axes(board, (52 + 346 * number, 532, 278, 82), (0, last), (0, _highest(steps.history, terms)))
+        highest = max([1.0, *(row[name] for row in steps.history for name in terms if name in row)]) * 1.08
+        axes = Axes(board, (52 + 346 * number, 532, 278, 82), (0, last), (0, highest))
         _draw_curves(axes, steps.history, title, terms)
     return board
-
-
-def _highest(history: list[dict[str, float]], terms: Iterable[str]) -> float:
-    return max([1.0, *(row[name] for row in history for name in terms if name in row)]) * 1.08
 
 
 def _draw_curves(axes: Axes, history: list[dict[str, float]], title: str, terms: dict[str, tuple[str, str]]) -> None:
@@ -196,7 +189,7 @@ def _draw_curves(axes: Axes, history: list[dict[str, float]], title: str, terms:
             board.text(x, top - 6, f"{words} {points[-1][1]:.2f}", size=10.5, anchor="end", fill=colour)
 
 
-class LossStepper(ipw.VBox):
+class LossStepper(LiveDrawing):
     """Train a small CLGAN by hand: *D's update*, *G's update*, *one iteration*, *10 iterations*, *reset*.
 
     Args:
@@ -205,8 +198,8 @@ class LossStepper(ipw.VBox):
     """
 
     def __init__(self, steps: Steps, watched: Tensor) -> None:
+        super().__init__()
         self.steps, self.watched = steps, watched
-        self.live = Live(self.draw)
         actions: dict[str, Callable[[], None]] = {
             "D's update": steps.update_d,
             "G's update": steps.update_g,
@@ -217,15 +210,14 @@ class LossStepper(ipw.VBox):
         self.buttons = {}
         for name, action in actions.items():
             button = ipw.Button(description=name, button_style="" if name == "reset" else "primary")
-            button.on_click(lambda button, action=action: self.live.run(action))
+            button.on_click(lambda button, action=action: self.run(action))
             self.buttons[name] = button
-        super().__init__([ipw.HBox(list(self.buttons.values())), self.live.message, self.live.picture])
+        self.begin([ipw.HBox(list(self.buttons.values()))])
 
     def _iterate_ten_times(self) -> None:
         for _ in range(10):
             self.steps.iterate()
-            self.live.show()
+            self.show()
 
     def draw(self) -> Drawing:
-        """The drawing after the last update."""
         return draw_steps(self.steps, self.watched)

@@ -4,8 +4,6 @@ SVG by itself is twenty times faster than a matplotlib figure, which is what a s
 show what `Drawing` returns, so that a notebook without a kernel keeps its figures.
 """
 
-from __future__ import annotations
-
 import base64
 import html
 from collections.abc import Mapping, Sequence

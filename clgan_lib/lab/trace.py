@@ -1,7 +1,5 @@
 """A record of one update of CLGAN: networks used and updated, shapes forward, gradients backward."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,12 +30,9 @@ class Trace:
 
 def weights(model: CLGAN) -> dict[str, list[nn.Parameter]]:
     """The parameters of each network of Fig. 1; G's are its encoder's and its decoder's."""
-    decoder = list(model.generator.decoder.parameters())
-    ids = {id(p) for p in decoder}
-    encoder = [p for p in model.generator.parameters() if id(p) not in ids]
     return {
-        "G_enc": encoder,
-        "G_dec": decoder,
+        "G_enc": [p for name, p in model.generator.named_parameters() if not name.startswith("decoder.")],
+        "G_dec": list(model.generator.decoder.parameters()),
         "D": list(model.discriminator.parameters()),
         "H": list(model.heads.parameters()),
     }
@@ -51,7 +46,6 @@ def tracing(model: CLGAN, trace: Trace) -> Iterator[None]:
         """A hook on a network's input: its shape, and the gradient that comes back along that arrow."""
 
         def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            """Record an input's shape, and watch its gradient."""
             trace.used.add(network)
             data = inputs[0].view_as(inputs[0])  # a tensor of its own, so that only this arrow's gradient is seen
             # G's output comes back to the encoder as the query; x itself needs no gradient.

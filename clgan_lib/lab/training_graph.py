@@ -1,7 +1,5 @@
 """Fig. 1 of the paper as a graph of one update: networks used and updated, shapes forward, gradients backward."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -10,8 +10,6 @@ for *every* $\lambda$. Branch and bound takes the inner maxima, with upper bound
 and in R. So the result is an upper bound whatever the points were.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """An audited table with its impossible and suspicious cells marked, its findings as sentences, its bounds as a figure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import matplotlib as mpl

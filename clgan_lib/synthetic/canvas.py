@@ -5,8 +5,6 @@ of a fixed number of cells and then resized. Shapes are polygons in the canvas's
 are filled at a fixed fine resolution and averaged down to the pixels, so their edges are exact coverages.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 

@@ -1,7 +1,5 @@
 """Damage that more than one product suffers: stains, drops, threads, holes, cuts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

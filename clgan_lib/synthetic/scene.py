@@ -1,7 +1,5 @@
 """A product on the table: its colours before lighting and sensor noise, and what a defect has changed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 

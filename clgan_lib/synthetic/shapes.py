@@ -1,7 +1,5 @@
 """Random outlines and lines in canvas units; nothing here knows about pixels."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray

@@ -1,7 +1,5 @@
 """The five products that fill the image: carpet, grid, leather, tile and wood, without defects, at any phase."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.random import Generator
 

@@ -67,9 +67,7 @@ class Scene:
         """
         changed = self.change > VISIBLE
         image = np.where(changed[..., None], self.image, self.good) if changed.any() else self.good
-        image = image * self.lighting + grey(
-            self.noise + np.float32(0.5)
-        )  # + 0.5: cast to whole numbers by rounding down
+        image = image * self.lighting + grey(self.noise + np.float32(0.5))  # + 0.5: the cast below rounds down
         reach = int(loose * self.canvas.scale)
         mask = changed
         if reach and changed.any():

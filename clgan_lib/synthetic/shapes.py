@@ -12,11 +12,6 @@ def direction(angle: float | NDArray[np.float64]) -> Points:
     return np.stack([np.cos(angle), np.sin(angle)], axis=-1)
 
 
-def within(rng: Generator, margin: float) -> Points:
-    """A random point at least ``margin`` units from the image's border."""
-    return rng.uniform(margin, 256 - margin, 2)
-
-
 def area_radius(percent: float) -> float:
     """Radius in units of the disc that covers ``percent`` of the image."""
     return float(256 * np.sqrt(percent / 100 / np.pi))

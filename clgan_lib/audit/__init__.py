@@ -8,8 +8,6 @@ GRIM: Brown, Heathers, "The GRIM test: a simple technique detects numerous anoma
 psychology", Social Psychological and Personality Science 8(4), 2017, asks whether a mean of integers can be.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 

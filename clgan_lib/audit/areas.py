@@ -1,7 +1,5 @@
 """The defects' areas of a data set in the MVTec AD layout: all that the audit needs of the images."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

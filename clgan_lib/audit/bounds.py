@@ -10,8 +10,6 @@ for *every* $\lambda$. Branch and bound takes the inner maxima, with upper bound
 and in R. So the result is an upper bound whatever the points were.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,9 +21,7 @@ _TOLERANCE = 2e-7  # of the bounds, relative to the multipliers; far finer than 
 _PRICING = 2e-5  # the same while multipliers are looked for
 _GAP = 5e-5  # where the linear program and the proof agree to this, the search for better multipliers ends
 _MAX_ROUNDS = 40
-_GROUPS = (
-    12  # images of similar area share a distribution where multipliers are looked for; not where bounds are proven
-)
+_GROUPS = 12  # while multipliers are looked for, images of similar area share a distribution; proofs take each alone
 _MAX_CELLS = 300_000  # memory: past this the cells' present upper bounds are taken, which is still safe
 
 
@@ -57,8 +53,8 @@ def means_possible(low: Array, high: Array, areas: Array | None = None, share: A
         ``False`` is proven; ``True`` says that no contradiction was found.
     """
     if areas is None:  # pooled counts are the mean of one image
-        return pooled_possible(low, high) or _optimum(low, high, np.zeros(1), None, sign=0).proven >= 0
-    return _optimum(low, high, areas, share, sign=0).proven >= 0
+        return pooled_possible(low, high) or means_possible(low, high, np.zeros(1))
+    return accuracy_bound(low, high, areas, share, sign=0).proven >= 0
 
 
 def accuracy_bound(
@@ -66,21 +62,17 @@ def accuracy_bound(
 ) -> Bound:
     """The highest mean ACC of images whose mean P, R, F1 and IoU lie in the box; some means in it must be possible.
 
+    Column generation: a linear program on points proposes multipliers, ``support`` turns them into a bound.
+
     Args:
         low, high, areas, share: as in ``means_possible``.
-        sign: 1; or -1 for the lowest ACC, returned with its sign changed (an upper bound of -ACC).
+        sign: 1; -1 for the lowest ACC, returned with its sign changed (an upper bound of -ACC); 0 to leave ACC out: then
+            the bound is negative where no means in the box are possible.
         enough: stop as soon as it is known on which side of this value the optimum lies.
 
     Returns:
         The bound in [0, 1] (or [-1, 0]); what lies above ``proven`` no set of such images can reach.
     """
-    return _optimum(low, high, areas, share, sign=sign, enough=enough)
-
-
-def _optimum(
-    low: Array, high: Array, areas: Array, share: Array | None, *, sign: int, enough: float | None = None
-) -> Bound:
-    """Column generation: a linear program on points proposes multipliers, ``support`` turns them into a bound."""
     order = np.argsort(areas, kind="stable")
     areas = areas[order]
     share = np.full(len(areas), 1 / len(areas)) if share is None else share[order]
@@ -219,10 +211,8 @@ def _cell_bound(cells: Array, size: float, weights: Array, area: Array, sign: in
         bound += 1 - area * (1 - r1) - fewest
     elif sign < 0:
         bound += area * (1 - r0) + np.minimum(1 - area, area * r1 * (1 - p0) / np.maximum(p0, 1e-300)) - 1
-    if sign == 0:
-        bound = np.minimum(bound, _first_order(cells, size, weights, area, sign))
-    else:  # the accuracy's slope is unbounded where P is 0
-        bound = np.where(p0 > 0, np.minimum(bound, _first_order(cells, size, weights, area, sign)), bound)
+    sloped = (p0 > 0) | (sign == 0)  # the accuracy's slope is unbounded where P is 0
+    bound = np.where(sloped, np.minimum(bound, _first_order(cells, size, weights, area, sign)), bound)
     return np.where(fewest > 1 - area + 1e-12, -np.inf, bound)
 
 

@@ -4,8 +4,6 @@
 exists but is hard to believe. Why, is in ``surface`` and ``bounds``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """An audited table with its impossible and suspicious cells marked, its findings as sentences, its bounds as a figure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import matplotlib as mpl
@@ -18,7 +16,6 @@ from clgan_lib.render.table import Cell, Kind, Row, Table
 
 _SYMBOLS = {IMPOSSIBLE: "✗", SUSPICIOUS: "?"}
 _LEGEND = f"{_SYMBOLS[IMPOSSIBLE]} impossible, {_SYMBOLS[SUSPICIOUS]} suspicious, with the number of the finding."
-
 _PANELS = {"F1 against P and R": "F1: what P and R allow", "IoU against F1": "IoU: what F1, P and R allow"}
 
 
@@ -92,11 +89,7 @@ def _findings(findings: pd.DataFrame) -> Iterator[tuple[int, Finding]]:
 
 
 def bounds_figure(findings: pd.DataFrame) -> Figure:
-    """One line per column of the main table: a bar from the lowest to the highest possible number, and the printed one.
-
-    Args:
-        findings: what ``audit`` found.
-    """
+    """One line per column of the table that was audited: a bar over the possible numbers, and the printed one."""
     rows = findings[findings["k"].isna() & (findings["category"] != MEAN)]
     names = list((rows["model"] + "  " + rows["category"])[rows["check"].isin(_PANELS)].unique())
     with mpl.rc_context(STYLE):

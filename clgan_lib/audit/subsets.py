@@ -1,7 +1,5 @@
 """ACC against the defects' real areas: under which averaging, on which defect types, a table's rows are possible."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import combinations
 

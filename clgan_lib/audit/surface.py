@@ -18,8 +18,6 @@ What 0/0 counts only moves an image on the closed surface: without any detection
 not of another are the one averaging that is not covered; the findings say so where it matters.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

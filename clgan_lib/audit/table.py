@@ -1,7 +1,5 @@
 """Published tables as the audit reads them: tidy, checked, each cell with the rounding it was printed with."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@ of a fixed number of cells and then resized. Shapes are polygons in the canvas's
 are filled at a fixed fine resolution and averaged down to the pixels, so their edges are exact coverages.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -109,21 +107,18 @@ class Canvas:
 
     def fill(self, *polygons: ArrayLike) -> Array:
         """Coverage of the union of polygons, each ``(N, 2)`` points (x, y) in units."""
-        raster = self._raster()
+        raster = np.zeros((self._fine, self._fine), np.uint8)
         for points in polygons:
             cv2.fillPoly(raster, [self._fixed(points)], 255, shift=4)
         return self._average(raster)
 
     def stroke(self, points: ArrayLike, width: ArrayLike) -> Array:
         """Coverage of a line through ``(N, 2)`` points, ``width`` units wide: one number or one a segment."""
-        raster, fixed = self._raster(), self._fixed(points)
+        raster, fixed = np.zeros((self._fine, self._fine), np.uint8), self._fixed(points)
         for a, b, w in zip(fixed[:-1], fixed[1:], np.broadcast_to(width, len(fixed) - 1), strict=True):
             thickness = max(1, round(float(w) * self._fine / UNITS))
             cv2.line(raster, a.tolist(), b.tolist(), 255, thickness, cv2.LINE_8, shift=4)
         return self._average(raster)
-
-    def _raster(self) -> NDArray[np.uint8]:
-        return np.zeros((self._fine, self._fine), np.uint8)
 
     def _average(self, raster: NDArray[np.uint8]) -> Array:
         small = cv2.resize(raster, (self.size, self.size), interpolation=cv2.INTER_AREA)

@@ -1,7 +1,5 @@
 """Damage that more than one product suffers: stains, drops, threads, holes, cuts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +7,7 @@ from numpy.random import Generator
 
 from clgan_lib.synthetic.canvas import Array, tinted
 from clgan_lib.synthetic.scene import Scene
-from clgan_lib.synthetic.shapes import Points, area_radius, blob, direction, ribbon, taper, through, within
+from clgan_lib.synthetic.shapes import Points, area_radius, blob, direction, ribbon, taper, through
 
 
 def percent(rng: Generator, median: float, spread: float = 0.5, most: float = 30.0) -> float:
@@ -23,9 +21,9 @@ def parts(rng: Generator, chance: float = 0.3, most: int = 4) -> int:
 
 
 def spot(scene: Scene, rng: Generator, margin: float = 36.0) -> Points:
-    """A place on the product for something about ``margin`` units across."""
+    """A place on the product; where it fills the image, at least ``margin`` units from the border."""
     if scene.face is None:
-        return within(rng, margin)
+        return rng.uniform(margin, 256 - margin, 2)
     return np.asarray(scene.centre) + direction(rng.uniform(0, 2 * np.pi)) * rng.uniform(*scene.face)
 
 

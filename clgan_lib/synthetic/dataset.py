@@ -4,8 +4,6 @@ A category is drawn into a hidden folder and renamed when it is whole. The marke
 a folder of that name is either ours and whole, or not ours and left alone.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

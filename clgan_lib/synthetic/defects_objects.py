@@ -1,7 +1,5 @@
 """Defects of bottle, hazelnut and metal nut. Each function damages a scene in place."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

@@ -1,7 +1,5 @@
 """From a name and a seed to a photograph: which product, which defect, which random streams."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """The three products that lie on a table: bottle (seen into its mouth), hazelnut and metal nut, without defects."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A product on the table: its colours before lighting and sensor noise, and what a defect has changed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -69,9 +67,7 @@ class Scene:
         """
         changed = self.change > VISIBLE
         image = np.where(changed[..., None], self.image, self.good) if changed.any() else self.good
-        image = image * self.lighting + grey(
-            self.noise + np.float32(0.5)
-        )  # + 0.5: cast to whole numbers by rounding down
+        image = image * self.lighting + grey(self.noise + np.float32(0.5))  # + 0.5: the cast below rounds down
         reach = int(loose * self.canvas.scale)
         mask = changed
         if reach and changed.any():

@@ -1,7 +1,5 @@
 """Random outlines and lines in canvas units; nothing here knows about pixels."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
@@ -12,11 +10,6 @@ Points = NDArray[np.float64]  # (N, 2), columns x and y
 def direction(angle: float | NDArray[np.float64]) -> Points:
     """Unit vectors, ``(2,)`` or ``(N, 2)``, at angles clockwise from the right (y points down)."""
     return np.stack([np.cos(angle), np.sin(angle)], axis=-1)
-
-
-def within(rng: Generator, margin: float) -> Points:
-    """A random point at least ``margin`` units from the image's border."""
-    return rng.uniform(margin, 256 - margin, 2)
 
 
 def area_radius(percent: float) -> float:

@@ -1,7 +1,5 @@
 """The five products that fill the image: carpet, grid, leather, tile and wood, without defects, at any phase."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.random import Generator
 
@@ -45,9 +43,7 @@ def _grid_wires(canvas: Canvas, x: Array, y: Array) -> tuple[Array, Array]:
     cover = np.zeros_like(x)
     upper = np.cos(np.float32(np.pi) * (np.floor(a + 0.5) + np.floor(b + 0.5)))  # which family is on top
     for first, other, sign in ((a, b, 1), (b, a, -1)):
-        distance = (first - np.floor(first + 0.5)) * np.float32(
-            _GRID_PITCH / 3.4
-        )  # from the wire's axis, in its radius
+        distance = (first - np.floor(first + 0.5)) * np.float32(_GRID_PITCH / 3.4)  # from the axis, in wire radii
         wire = canvas.inside((np.abs(distance) - 1) * np.float32(3.4), 1.2)
         near = np.clip(1 - np.abs(other - np.floor(other + 0.5)) * 4.5, 0, 1)
         lift = sign * upper * near

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from clgan_lib.data import SUFFIXES
+from clgan_lib.image_files import LITTER, SUFFIXES
 from clgan_lib.runs.folder import writing
 
 _WRITTEN = ("masks", "overlays", "scores.csv", "inspection.json")
 _HIDDEN = ".inspection-"  # what is in the making, and what is being replaced
 _LONGEST = 255  # bytes of a file's name, on most disks
-_THUMBNAILS = ("@eaDir", "__MACOSX", "$RECYCLE.BIN")  # small copies and deleted files, which file servers keep
 
 
 def find_images(folder: str | Path) -> tuple[list[Path], list[Path]]:
@@ -30,15 +29,21 @@ def find_images(folder: str | Path) -> tuple[list[Path], list[Path]]:
     seen: set[str] = set()  # a link may lead back, or to a folder that is listed already
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
-        usual = [name for name in folders if name[0] != "." and name not in _THUMBNAILS]
-        folders[:] = [] if real in seen else sorted(usual, key=lambda name: (Path(place, name).is_symlink(), name))
-        files += [] if real in seen else [Path(place, name) for name in names if name[0] != "."]
+        wanted = real not in seen
+        below = filter(_usual, folders if wanted else ())
+        folders[:] = sorted(below, key=lambda name: (Path(place, name).is_symlink(), name))
+        files += [Path(place, name) for name in names if wanted and _usual(name)]
         seen.add(real)
     files.sort()
     images = [path for path in files if path.suffix.lower() in SUFFIXES]
     if not images:
         raise FileNotFoundError(f"{folder} holds no image; expected files that end in {', '.join(sorted(SUFFIXES))}")
     return images, [path for path in files if path.suffix.lower() not in SUFFIXES]
+
+
+def _usual(name: str) -> bool:
+    """Whether a name is a user's own: neither hidden nor left behind by file servers and desktops."""
+    return name[0] != "." and name.lower() not in LITTER
 
 
 def say_left_out(others: list[Path]) -> None:

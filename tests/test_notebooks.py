@@ -36,7 +36,8 @@ def execute(notebook: str, tmp_path: Path, **parameters: object) -> nbformat.Not
 def test_notebooks_are_clean_and_thin(path: Path) -> None:
     notebook = nbformat.read(path, 4)
     nbformat.validate(notebook)
-    assert notebook.metadata.kernelspec.name == "python3"
+    assert notebook.metadata.kernelspec.name == "python3" and "widgets" not in notebook.metadata
+    assert "jupyter.widget-view" not in path.read_text()  # opened again, it would show an error
     first = notebook.cells[0]
     assert first.cell_type == "markdown" and first.source.startswith("# ")
     for cell in notebook.cells:

@@ -47,7 +47,7 @@ test: $(READY) ## style, types, and every test
 
 test-full: $(READY) ## `make test`, and hundreds of kills, full disks and memory limits
 	@$(MAKE) --no-print-directory test && $(BIN)/pytest -m full
-	@HYPOTHESIS_PROFILE=full $(BIN)/pytest -q tests/test_properties.py
+	@HYPOTHESIS_PROFILE=full $(BIN)/pytest -q tests/test_properties.py tests/test_fuzzing.py
 
 test-oldest: ## the tests on the oldest versions that pyproject.toml allows, in .venv-oldest/
 	@test -x .venv-oldest/bin/uv || { $(PYTHON) -m venv .venv-oldest && .venv-oldest/bin/python -m pip install --quiet uv; }

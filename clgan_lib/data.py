@@ -243,7 +243,7 @@ def _decode(files: Files, image_size: int, bit_depth: int) -> dict[str, Tensor]:
     """Decode a whole category into train, test and masks."""
     if not bit_depth:
         require_full_scale(files.train)
-    read = partial(read_image, bit_depth=bit_depth) if bit_depth else read_image
+    read = partial(read_image, bit_depth=bit_depth)
 
     def decode_test(entry: tuple[Path, str, Path | None]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """A test image and its mask, empty for a good one."""

@@ -20,6 +20,7 @@ from clgan_lib.image_files import (
     mask_files,
     read_mask,
     require_full_scale,
+    shown,
     shrink_mask,
     upright_size,
 )
@@ -83,7 +84,7 @@ def _check_category(root: Path, name: str) -> dict[str, object]:
         root = arrange(root, name)
         files = find_files(root, name)
     except (FileNotFoundError, ValueError) as error:
-        return {"category": name.encode("utf8", "backslashreplace").decode(), "advice": str(error)}
+        return {"category": shown(name), "advice": str(error)}
     good = sum(defect == "good" for _, defect, _ in files.test)
     counts = (len(files.train), good, len(files.test) - good)
     expected = EXPECTED.get(name)

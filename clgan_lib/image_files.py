@@ -28,6 +28,11 @@ def name_key(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
+def shown(path: object) -> str:
+    r"""A name that any file and terminal can hold: bytes that are not UTF-8 are escaped, as in ``\xbb``."""
+    return os.fsencode(str(path)).decode("utf8", "backslashreplace")
+
+
 def named(folder: Path, name: str) -> Path:
     """The entry of a folder that has this name, else the only one that `name_key` takes for it, else none that exists."""
     exact = folder / name
@@ -46,8 +51,9 @@ def entries(folder: Path) -> list[Path]:
     found = [path for path in folder.iterdir() if path.name[0] != "."] if folder.is_dir() else []
     for path in found:
         if any("\ud800" <= letter <= "\udfff" for letter in path.name):
-            shown = os.fsencode(path).decode("utf8", "backslashreplace")
-            raise ValueError(f"{shown}: its name is not UTF-8; rename it (convmv -f gbk -t utf8, or as it was made)")
+            raise ValueError(
+                f"{shown(path)}: its name is not UTF-8; rename it (convmv -f gbk -t utf8, or as it was made)"
+            )
     return sorted(path for path in found if path.name.lower() not in LITTER)
 
 

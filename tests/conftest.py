@@ -17,6 +17,7 @@ import numpy as np
 import papermill
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 torch.set_num_threads(1)
@@ -27,6 +28,13 @@ ROOT = Path(__file__).resolve().parents[1]
 USERS = tuple(f"{ROOT / name}{os.sep}" for name in ("results", ".cache"))  # what runs of the user fill
 TOUCHING = {"open", "os.listdir", "os.scandir", "os.mkdir", "os.rename", "os.remove"}
 HOME = pytest.StashKey[Path]()
+
+SLOW = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
+settings.register_profile(
+    "quick", max_examples=25, derandomize=True, deadline=None, suppress_health_check=SLOW, database=None
+)
+settings.register_profile("full", max_examples=400, deadline=None, suppress_health_check=SLOW, database=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
 def pytest_configure(config: pytest.Config) -> None:

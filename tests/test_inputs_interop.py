@@ -18,7 +18,7 @@ from clgan_lib.interop import folders, inspection
 from clgan_lib.interop.learning import learn_folder
 
 NO_UTF8 = os.fsdecode("划痕".encode("gbk"))
-ESCAPED = NO_UTF8.encode("utf8", "backslashreplace").decode()
+ESCAPED = os.fsencode(NO_UTF8).decode("utf8", "backslashreplace")
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from clgan_lib.runs.record import read_record
 
 NAMES = [f"{kind}/{i:03}" for kind, count in {"dent": 3, "good": 2, "rust": 2}.items() for i in range(count)]
 NO_UTF8 = os.fsdecode("划痕".encode("gbk"))
-ESCAPED = NO_UTF8.encode("utf8", "backslashreplace").decode()
+ESCAPED = os.fsencode(NO_UTF8).decode("utf8", "backslashreplace")
 
 
 def put(root: Path, maps: dict[str, np.ndarray]) -> Path:

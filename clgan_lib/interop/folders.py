@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from clgan_lib.image_files import LITTER, SUFFIXES
+from clgan_lib.image_files import LITTER, SUFFIXES, shown
 from clgan_lib.runs.folder import writing
 
 _WRITTEN = ("masks", "overlays", "scores.csv", "inspection.json")
@@ -54,11 +54,6 @@ def say_left_out(others: list[Path]) -> None:
         print(f"not read, since they are in no format that is known here: {kinds}, such as {shown(others[0].name)}")
 
 
-def shown(text: object) -> str:
-    """A text that any file can hold: bytes of a name that are not UTF-8 are escaped, as in ``\\udcbb``."""
-    return str(text).encode("utf8", "backslashreplace").decode("utf8")
-
-
 def free_name(name: str, taken: set[str]) -> str:
     """The name of an image's PNG: its own, with ``.png`` added if it has another suffix or the name is taken.
 
@@ -74,9 +69,9 @@ def free_name(name: str, taken: set[str]) -> str:
 def _cut(part: str) -> str:
     """A part of a path with room for some ``.png``."""
     raw, room = part.encode(), _LONGEST - 16
-    return (
-        part if len(raw) <= room else f"{raw[: room - 9].decode(errors='ignore')}-{hashlib.sha256(raw).hexdigest()[:8]}"
-    )
+    if len(raw) <= room:
+        return part
+    return f"{raw[: room - 9].decode(errors='ignore')}-{hashlib.sha256(raw).hexdigest()[:8]}"
 
 
 @contextmanager

@@ -27,7 +27,8 @@ from tqdm.auto import tqdm
 
 from clgan_lib.calibration import IMAGE_RATE, image_maxima
 from clgan_lib.data import read_image, resize
-from clgan_lib.interop.folders import filling, find_images, free_name, say_left_out, shown
+from clgan_lib.image_files import shown
+from clgan_lib.interop.folders import filling, find_images, free_name, say_left_out
 from clgan_lib.model import ReconstructionModel
 from clgan_lib.runs.evaluation import SIZE, Predictions, predict
 from clgan_lib.runs.folder import first_line, write_json

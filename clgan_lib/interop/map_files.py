@@ -23,7 +23,7 @@ import pandas as pd
 import tifffile
 from numpy.typing import NDArray
 
-from clgan_lib.interop.folders import shown
+from clgan_lib.image_files import shown
 from clgan_lib.runs.folder import first_line
 
 _MAPS = ("anomaly_map", "anomaly_maps", "scores", "maps", "map", "arr_0")

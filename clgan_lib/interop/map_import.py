@@ -14,11 +14,10 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from clgan_lib.data import Category, load_category
 from clgan_lib.detection import detect_map
-from clgan_lib.interop.folders import shown
+from clgan_lib.image_files import shown, upright_size
 from clgan_lib.interop.learning import refuse_other_data
 from clgan_lib.interop.map_files import (
     MapIndex,
@@ -40,7 +39,6 @@ from clgan_lib.runs.provenance import environment
 from clgan_lib.runs.record import Record, make_record, measure_again, read_record, write_record
 
 _Problems = list[tuple[str, str]]  # (name, problem)
-_ORIENTATION = 274  # tag of EXIF: above 4, the camera was held on its side
 _NO_TIME = dict.fromkeys(("train_s", "images_seen", "steps", "images_per_s", "evaluate_s", "peak_bytes"))
 
 
@@ -219,9 +217,8 @@ def _image_sizes(category: Category, numbers: dict[str, int]) -> dict[str, tuple
     for name, i in numbers.items():
         path = category.root / category.name / "test" / category.test_names[i]
         if path.is_file():
-            with Image.open(path) as image:
-                turned = image.getexif().get(_ORIENTATION, 1) > 4
-                sizes[name] = (image.width, image.height) if turned else (image.height, image.width)
+            width, height = upright_size(path)[0]
+            sizes[name] = height, width
     return sizes
 
 

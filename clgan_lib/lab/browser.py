@@ -107,6 +107,7 @@ class RunBrowser(RunChoice):
         return {model: self.read(model) for model in self.runs[self.category.value]}
 
     def draw(self) -> Drawing:
+        """The chosen image and what each model makes of it."""
         folder = next(iter(self.runs[self.category.value].values()))
         k = read_record(folder).config.k
         return draw_models(self.evaluations, self.image.value, self.postprocess.value, k)

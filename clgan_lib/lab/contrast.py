@@ -144,5 +144,6 @@ class PatchExplorer(LiveDrawing):
         self.begin([ipw.HBox(controls)], controls)
 
     def draw(self) -> Drawing:
+        """Similarities of the chosen patch of the chosen output."""
         output = self.outputs[self.output.value]
         return draw_contrast(self.image, output, self.patch.value, self.temperature.value)

@@ -56,6 +56,7 @@ def _number(
     """A checker for one number: the right one, the usual wrong ones, anything else."""
 
     def judge(answer: Any) -> Verdict:
+        """Compare a number with the right one, then with the usual slips."""
         try:
             value = float(answer)
         except (TypeError, ValueError):
@@ -125,6 +126,7 @@ def _networks(right: set[str]) -> Callable[[Any], Verdict]:
     """A checker for the set of networks that an update of Fig. 1 moves."""
 
     def judge(answer: Any) -> Verdict:
+        """Compare a set of names with the networks that move."""
         names, known = ({answer} if isinstance(answer, str) else set(answer)), {"D", "G_enc", "G_dec", "H"}
         if unknown := sorted(names - known):
             return Verdict(False, f"{unknown[0]!r} is no network here; choose from {', '.join(sorted(known))}.")

@@ -189,6 +189,7 @@ class PipelineExplorer(RunChoice):
         return score(detectors(self.evaluation, self.image.value, **self.settings), self.truth)
 
     def draw(self) -> Drawing:
+        """The stages of the chosen image under the sliders."""
         return draw_pipeline(self.evaluation, self.image.value, **self.settings)
 
     def _offer_models(self) -> None:

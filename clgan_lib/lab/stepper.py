@@ -220,4 +220,5 @@ class LossStepper(LiveDrawing):
             self.show()
 
     def draw(self) -> Drawing:
+        """The training so far."""
         return draw_steps(self.steps, self.watched)

@@ -46,6 +46,7 @@ def tracing(model: CLGAN, trace: Trace) -> Iterator[None]:
         """A hook on a network's input: its shape, and the gradient that comes back along that arrow."""
 
         def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            """Record an input's shape, and watch its gradient."""
             trace.used.add(network)
             data = inputs[0].view_as(inputs[0])  # a tensor of its own, so that only this arrow's gradient is seen
             # G's output comes back to the encoder as the query; x itself needs no gradient.

@@ -48,7 +48,7 @@ def test_a_category_is_decoded_once(tiny_root: Path, monkeypatch: pytest.MonkeyP
     first = load_category(tiny_root, "nut", 16)
     calls: list[Path] = []
     original = data.read_image
-    monkeypatch.setattr(data, "read_image", lambda path: (calls.append(path), original(path))[1])
+    monkeypatch.setattr(data, "read_image", lambda path, **depth: (calls.append(path), original(path, **depth))[1])
     torch.testing.assert_close(load_category(tiny_root, "nut", 16).test, first.test)
     assert not calls
     touched = tiny_root / "nut/train/good/000.png"

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from fake_runs import fake_run, percentages
+from IPython.core.formatters import DisplayFormatter
 from torch.nn import functional as F
 
 from clgan_lib import lab
@@ -239,3 +240,10 @@ def test_an_error_in_a_callback_is_shown_and_raised(root: Path) -> None:
     shutil.move(kept, root / "fake")
     explorer.category.value = "bottle"
     assert explorer.message.value == ""
+
+
+def test_a_static_drawing_shrinks_to_a_narrow_page() -> None:
+    shown = DisplayFormatter().format(Drawing(1050, 400))[0]
+    assert (
+        "max-width: 100%" in shown["text/html"] and "width='1050'" in shown["text/html"]
+    )  # inline, which Jupyter prefers

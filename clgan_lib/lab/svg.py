@@ -46,6 +46,10 @@ class Drawing:
         body = "\n".join(self.parts)
         return f"<svg xmlns='http://www.w3.org/2000/svg' role='img' {head} style=\"{style}\">{ground}\n{body}</svg>"
 
+    def _repr_html_(self) -> str:
+        """The same, preferred by Jupyter: as SVG it would be an image that does not shrink to the page."""
+        return self._repr_svg_()
+
     def add(self, tag: str, content: str = "", **attributes: Any) -> None:
         """One SVG element; numbers are rounded, empty attributes left out."""
         words = [

@@ -106,8 +106,8 @@ def table3_by_protocol(frame: pd.DataFrame) -> list[Table]:
 
 def _block(rows: pd.DataFrame, metric: str, categories: list[str], paper: pd.DataFrame | None) -> list[list[Cell]]:
     """The rows of one metric, the model's name first."""
-    models = list(rows["model"].unique())
-    columns = []
+    models, columns = list(rows["model"].unique()), []
+    rows = rows[["model", "category", "seed", "finished", metric]]  # choosing rows of a wide frame is slow
     for part in [*(rows[rows["category"] == category] for category in categories), rows]:
         cells = [spread(part[part["model"] == model], metric, signed=metric == "gain") for model in models]
         columns.append([cell for cell, _ in cells] if metric == "gain" else _best_in_bold(cells))

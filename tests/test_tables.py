@@ -15,6 +15,7 @@ from fake_runs import CATEGORIES, SKILLS, fake_experiment, fake_run, image_score
 
 from clgan_lib.exhibits import registry, run_table, tables, threshold_free
 from clgan_lib.render.table import HOLE, Cell, Row, Table
+from clgan_lib.runs.record import read_record
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,13 @@ def test_tidy_rows_hold_each_protocol_once(root: Path) -> None:
 
 def test_left_out_types_are_named_and_every_type_is_at_hand(root: Path) -> None:
     frame = tables.collect(root, "fake")
-    assert any("metal_nut: without flip" in note for note in tables.table3(frame).notes)
+    notes = tables.table3(frame).notes
+    assert any("metal_nut: without flip" in note for note in notes)
+    folder = root / "fake" / "clgan" / "metal_nut" / "seed0"
+    defective = {name: of["images"] for name, of in read_record(folder).defects.items()}
+    total = sum(defective.values())
+    for subset, count in ((None, total - defective["flip"]), ("every type", total)):  # of how many images a mean is
+        assert f"metal_nut {count}" in tables.table3(frame, subset=subset).notes[0]
     every = image_scores(root / "fake" / "clgan" / "metal_nut" / "seed0")
     row = tables.select(frame, subset="every type").query("model == 'clgan' and category == 'metal_nut' and seed == 0")
     assert row["F1"].item() == pytest.approx(python_statistics.mean(r["F1"] for r in every.values()))

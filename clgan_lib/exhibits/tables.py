@@ -232,6 +232,11 @@ def _notes(rows: pd.DataFrame, frame: pd.DataFrame, paper: pd.DataFrame | None) 
         runs = [f"{display(r['model'])} on {r['category']}, seed {r['seed']}" for r in missing.to_dict("records")]
         more = f" and {len(runs) - 6} more" if len(runs) > 6 else ""
         notes.append(f"{HOLE}: {len(runs)} of {len(rows)} runs missing: {'; '.join(runs[:6])}{more}.")
+    if "scored_images" in rows:  # in no row without any run
+        counted = rows.dropna(subset=["scored_images"]).sort_values("category")
+        scored = counted["scored_images"].where(counted["scored"].astype(bool), counted["test_defective_images"])
+        of = (counted["category"] + " " + scored.astype(int).astype(str)).unique()
+        notes.append(f"Images with a defect: {', '.join(of)}.")
     if (pd.to_numeric(rows["F1"], errors="coerce").isna() & rows["finished"].astype(bool)).any():
         notes.append(f"{NOT_APPLICABLE}: the run is there, but has no such number.")
     subsets = rows.dropna(subset=["subset"]).drop_duplicates(["category", "subset"])

@@ -4,7 +4,6 @@
 const SIZE = 256, AREA = SIZE * SIZE; // of images, maps and masks
 const COLOURS = { truePositive: [0, 158, 115], falsePositive: [213, 94, 0], falseNegative: [86, 180, 233] };
 const HEAT = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]];
-const UNDO_STEPS = 40;
 
 const $ = (id) => document.getElementById(id);
 const all = (selector) => [...document.querySelectorAll(selector)];
@@ -14,11 +13,10 @@ const layer = () => context(Object.assign(document.createElement("canvas"), { wi
 const pixelsOf = (drawn) => drawn.getImageData(0, 0, SIZE, SIZE);
 const base = layer(), paint = layer(), joined = layer();
 // image, change: how many images were chosen and how many changes made, so that a late prediction is told from the latest.
-const state = { image: 0, change: 0, truth: null, map: null, threshold: facts.threshold, history: [], cursor: null, last: null };
+const state = { image: 0, change: 0, truth: null, map: null, threshold: 0, history: [], cursor: null, last: null };
 const engine = { worker: null, ready: false, busy: false, stale: false, failed: "" };
 
-// ---- the model, in a worker ----------------------------------------------------------------------------------------------
-
+/** The code of the worker, which runs the model. */
 function workerMain() {
   let ort, session;
   onmessage = async ({ data }) => {
@@ -58,7 +56,7 @@ async function startEngine() {
     engine.worker.onerror = (event) => giveUp(event.message || "its worker does not start");
     const names = ["runtime", "wasm", "model"];
     const parts = await Promise.all(names.map((name) => unpack($(name).textContent)));
-    engine.worker.postMessage(Object.fromEntries(names.map((name, i) => [name, parts[i]])), parts.map((part) => part.buffer));
+    engine.worker.postMessage(Object.fromEntries(names.map((name, i) => [name, parts[i]])), parts.map((p) => p.buffer));
   } catch (error) {
     giveUp(String(error?.message ?? error));
   }
@@ -92,8 +90,6 @@ function predict() {
   for (let i = 0; i < AREA; i++) for (let c = 0; c < 3; c++) pixels[c * AREA + i] = rgba[4 * i + c] / 127.5 - 1;
   engine.worker.postMessage({ pixels, size: SIZE, image: state.image, change: state.change }, [pixels.buffer]);
 }
-
-// ---- pictures ------------------------------------------------------------------------------------------------------------
 
 /** The image with what was painted on it, as the model sees it. */
 function compose() {
@@ -149,16 +145,13 @@ function drawResults() {
   $("iou").textContent = truth && either ? `${((100 * both) / either).toFixed(1)} %` : "–";
 }
 
-// ---- what the reader does ------------------------------------------------------------------------------------------------
-
 function say(text, wrong = false) {
-  $("status").textContent = text;
-  $("status").classList.toggle("wrong", wrong);
+  Object.assign($("status"), { textContent: text, className: wrong ? "wrong" : "" });
 }
 
 /** Keep the paint layer for undo, before it changes. */
 function remember() {
-  state.history = [...state.history, pixelsOf(paint)].slice(-UNDO_STEPS);
+  state.history = [...state.history, pixelsOf(paint)].slice(-40);
 }
 
 function stroke(from, to) {
@@ -181,7 +174,8 @@ function changed() {
 }
 
 function undo() {
-  if (state.history.length) paint.putImageData(state.history.pop(), 0, 0);
+  if (!state.history.length) return;
+  paint.putImageData(state.history.pop(), 0, 0);
   changed();
 }
 
@@ -196,15 +190,15 @@ function show(drawable, truth = null, map = null) {
   changed();
 }
 
-async function decode(address) {
+function decode(address) {
   const picture = Object.assign(new Image(), { src: address });
-  await picture.decode();
-  return picture;
+  return picture.decode().then(() => picture);
 }
 
 async function chooseExample(index) {
-  const example = facts.examples[index], addresses = [all("#examples img")[index].src, example.reconstruction, example.truth];
-  const [image, reconstruction, mask] = await Promise.all(addresses.map(decode)), drawn = layer();
+  const example = facts.examples[index], drawn = layer();
+  const addresses = [all("#examples img")[index].src, example.reconstruction, example.truth];
+  const [image, reconstruction, mask] = await Promise.all(addresses.map(decode));
   drawn.drawImage(mask, 0, 0);
   const truth = pixelsOf(drawn).data.filter((_, i) => i % 4 === 0);
   const map = Float32Array.from(new Uint16Array((await unpack(example.map)).buffer), (v) => (v * example.score) / 65535);
@@ -251,10 +245,9 @@ Object.assign($("image"), {
     stroke(state.last, state.last);
   },
   onpointermove: (event) => state.last && (stroke(state.last, place(event)), (state.last = place(event))),
-  onpointerup: () => (state.last = null),
-  onpointercancel: () => (state.last = null),
+  onlostpointercapture: () => (state.last = null),
 });
-addEventListener("keydown", (event) => event.key === "z" && (event.ctrlKey || event.metaKey) && (event.preventDefault(), undo()));
+addEventListener("keydown", (event) => (event.ctrlKey || event.metaKey) && event.key === "z" && undo());
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => (event.preventDefault(), chooseFile(event.dataTransfer.files[0])));
 $("undo").onclick = undo;

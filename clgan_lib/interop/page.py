@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from clgan_lib.data import Category, load_category, to_float, to_uint8
+from clgan_lib.data import load_category, to_float, to_uint8
 from clgan_lib.exhibits.run_table import display
 from clgan_lib.interop import onnx_export
 from clgan_lib.interop.inspection import load
@@ -34,6 +33,7 @@ from clgan_lib.runs.record import read_record
 
 RUNTIME, VERSION = "onnxruntime-web", "1.30.0"
 _FILES = {"runtime": "ort.wasm.bundle.min.mjs", "wasm": "ort-wasm-simd-threaded.wasm"}
+_HERE = Path(__file__).parent
 _MOST = 12  # examples: a page that is passed on shows no more of somebody's data set
 
 
@@ -52,22 +52,24 @@ def write_page(run: str | Path, file: str | Path, *, data: str = "", runtime: st
         ModuleNotFoundError, ValueError: from `onnx_export.export`.
         OSError: if the file cannot be written.
     """
-    file, parts = Path(file), {name: path.read_bytes() for name, path in runtime_files(runtime).items()}
-    inspector = load(run, "cpu")
-    config, category = _test_images(Path(run), inspector.card.config, data)
+    run, file, inspector = Path(run), Path(file), load(run, "cpu")
+    parts = {name: path.read_bytes() for name, path in runtime_files(runtime).items()}
+    record = (run if run.is_dir() else run.parent) / "metrics.json"
+    config = read_record(record.parent).run_config() if record.is_file() else inspector.card.config
+    config = config.model_copy(update={"embedded_train": 2} | ({"data_root": data} if data else {}))  # no training
     with tempfile.TemporaryDirectory() as scratch:
         onnx_export.export(inspector, Path(scratch, "model.onnx"))
         parts["model"] = Path(scratch, "model.onnx").read_bytes()
-    examples = _examples(category, parts["model"], config.leave_out) if category else []
-    stored = [{name: e[name] for name in ("map", "score", "reconstruction", "truth")} for e in examples]
+    examples = _examples(config, parts["model"]) if data or record.is_file() else []
+    stored = [{name: example.pop(name) for name in ("map", "score", "reconstruction", "truth")} for example in examples]
     facts = {"threshold": inspector.threshold, "image_threshold": inspector.image_threshold, "examples": stored}
-    here = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
-    page = here.get_template("page.html.j2").render(
+    environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined)
+    page = environment.get_template("page.html.j2").render(
         name=f"{display(config.model)} on {config.category}", card=inspector.card, rule=inspector.rule, examples=examples,
         data=Path(config.data_root).name or "the embedded data", runtime=f"{RUNTIME} {VERSION}",
         payloads={name: _packed(part) for name, part in parts.items()},
-        facts=Markup(json.dumps(facts).replace("<", r"\u003c")), licence=_licence(),
-        script=Markup(Path(__file__).with_name("page.js").read_text(encoding="utf8")),
+        facts=Markup(json.dumps(facts).replace("<", r"\u003c")),
+        script=Markup((_HERE / "page.js").read_text(encoding="utf8")),
     )  # fmt: skip
     with writing(file.parent, "choose another place"), replacing(file) as part:
         part.write_text(page, encoding="utf8")
@@ -96,61 +98,38 @@ def _download(place: Path) -> str:
     """Take the files from npm, as this machine has it set up; returns what went wrong."""
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            npm = [shutil.which("npm") or "npm", "pack", f"{RUNTIME}@{VERSION}", "--silent"]
+            npm = [shutil.which("npm") or "npm", "pack", f"{RUNTIME}@{VERSION}", "--silent", "--fetch-retries=1"]
             subprocess.run(npm, cwd=scratch, check=True, capture_output=True, timeout=600)
             place.mkdir(parents=True, exist_ok=True)
             with tarfile.open(next(Path(scratch).glob("*.tgz"))) as archive:
                 for name in _FILES.values():
-                    with replacing(place / name) as part, archive.extractfile(f"package/dist/{name}") as source:  # type: ignore[union-attr]
-                        part.write_bytes(source.read())
+                    archive.extract(f"package/dist/{name}", scratch, filter="data")
+                    with replacing(place / name) as part:
+                        shutil.copy(Path(scratch, "package/dist", name), part)
     except (OSError, subprocess.SubprocessError, StopIteration, KeyError, tarfile.TarError) as error:
         return first_line(error)
     return ""
 
 
-def _licence() -> str:
-    """The licence of the runtime; the Python package of the same project carries it."""
-    import onnxruntime
-
-    path = Path(onnxruntime.__file__).with_name("LICENSE")
-    return (
-        path.read_text(encoding="utf8") if path.is_file() else "https://github.com/microsoft/onnxruntime: MIT License"
-    )
-
-
-def _test_images(run: Path, config: RunConfig, data: str) -> tuple[RunConfig, Category | None]:
-    """The config with its data root, and that data's test images; None where no data set is known."""
-    folder = run if run.is_dir() else run.parent
-    if data:
-        config = config.model_copy(update={"data_root": data})
-    elif (folder / "metrics.json").is_file():
-        config = read_record(folder).run_config().model_copy(update={"embedded_train": 2})  # no training image is shown
-    else:
-        return config, None
-    return config, load_category(data_root(config), config.category, SIZE, config.bit_depth)
-
-
-def _examples(category: Category, model: bytes, left_out: Sequence[str]) -> list[dict[str, Any]]:
-    """Name, image, truth and predictions of the images that `write_page` chooses."""
+def _examples(config: RunConfig, model: bytes) -> list[dict[str, Any]]:
+    """Image, truth and predictions of the test images that `write_page` chooses; left-out types are not shown."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    category = load_category(data_root(config), config.category, SIZE, config.bit_depth)
     chosen: list[int] = []
     for defect in dict.fromkeys(("good", *category.defects)):
-        numbers = [i for i, name in enumerate(category.defects) if name == defect and name not in left_out]
+        numbers = [i for i, name in enumerate(category.defects) if name == defect and name not in config.leave_out]
         chosen += numbers[: 2 if defect == "good" else 1]
     examples = []
     for i in chosen[:_MOST]:
         reconstruction, scores, _ = session.run(None, {"images": to_float(category.test[i : i + 1]).numpy()})
-        pictures = {
-            "image": category.test[i].permute(1, 2, 0).numpy(),
-            "truth": category.masks[i].byte().mul(255).numpy(),
-            "reconstruction": to_uint8(torch.from_numpy(reconstruction[0])).permute(1, 2, 0).numpy(),
-        }
         highest = float(scores.max())
         steps = (scores / max(highest, 1e-9) * 65535).round().astype("<u2")  # half the bytes of float32
-        known = {"defect": category.defects[i], "map": _packed(steps.tobytes()), "score": highest}
-        examples.append(known | {name: _address(pixels) for name, pixels in pictures.items()})
+        example = {"defect": category.defects[i], "map": _packed(steps.tobytes()), "score": highest}
+        pictures = {"image": category.test[i], "reconstruction": to_uint8(torch.from_numpy(reconstruction[0]))}
+        pictures["truth"] = category.masks[i : i + 1].byte() * 255
+        examples.append(example | {name: _address(pixels.numpy()) for name, pixels in pictures.items()})
     return examples
 
 
@@ -160,6 +139,6 @@ def _packed(content: bytes) -> str:
 
 
 def _address(pixels: NDArray[Any]) -> str:
-    """A picture, ``(H, W)`` or RGB ``(H, W, 3)``, as a PNG in a data address."""
-    png = cv2.imencode(".png", pixels[..., ::-1] if pixels.ndim == 3 else pixels)[1]
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    """A picture, uint8 ``(1 or 3, H, W)``, as a PNG in a data address."""
+    png = cv2.imencode(".png", pixels[::-1].transpose(1, 2, 0))[1]
+    return f"data:image/png;base64,{base64.b64encode(png.tobytes()).decode()}"

@@ -72,8 +72,7 @@ function receive(message) {
   if (message.ready) engine.ready = true;
   engine.busy = false;
   if (message.map && message.image === state.image) {
-    state.map = message.map;
-    state.reconstruction = message.reconstruction;
+    Object.assign(state, { map: message.map, reconstruction: message.reconstruction });
     fill("reconstruction", (i) => [0, 1, 2].map((c) => (message.reconstruction[c * AREA + i] + 1) * 127.5));
     drawResults();
     say(`Computed in this browser in ${Math.round(message.ms)} ms.`);
@@ -145,14 +144,10 @@ function drawResults() {
   $("iou").textContent = truth && either ? `${((100 * both) / either).toFixed(1)} %` : "–";
 }
 
-function say(text, wrong = false) {
-  Object.assign($("status"), { textContent: text, className: wrong ? "wrong" : "" });
-}
+const say = (text, wrong = false) => Object.assign($("status"), { textContent: text, className: wrong ? "wrong" : "" });
 
 /** Keep the paint layer for undo, before it changes. */
-function remember() {
-  state.history = [...state.history, pixelsOf(paint)].slice(-40);
-}
+const remember = () => (state.history = [...state.history, pixelsOf(paint)].slice(-40));
 
 function stroke(from, to) {
   Object.assign(paint, { lineCap: "round", lineWidth: $("size").value, strokeStyle: $("colour").value });

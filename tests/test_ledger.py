@@ -16,7 +16,7 @@ from clgan_lib.exhibits import ledger
 from clgan_lib.exhibits.run_table import read_csv
 from clgan_lib.paths import RESULTS, ROOT
 
-TABLE3 = pd.read_csv(RESULTS / "paper/table3.csv").set_index(["metric", "model", "category"])["percent"]
+TABLE3 = pd.read_csv(RESULTS / "paper/table3.csv").set_index(["metric", "model", "category"])["percent"].sort_index()
 NOT_YET = "not testable here yet"
 
 
@@ -108,17 +108,17 @@ def test_sentences_on_the_printed_tables_by_another_count(committed: pd.DataFram
 
 def test_every_claim_names_a_judge_and_says_where_it_stands() -> None:
     claims = pd.read_csv(ROOT / "docs/claims.csv", keep_default_na=False)
-    paper = re.sub(r"\s", "", (ROOT / "docs/claims.csv").read_text(encoding="utf8"))
     assert not claims["claim"].duplicated().any() and (claims["source"] != "").all() and (claims["paper"] != "").all()
-    assert set(claims["judge"]) == {"equals", "untested", "figure", "versus", "best_k"} and paper
+    assert set(claims["judge"]) == {"equals", "untested", "figure", "versus", "best_k"}
 
 
 def test_without_runs_nothing_is_testable(tmp_path: Path) -> None:
     frame = ledger.build(tmp_path)
     cells = frame[frame["model"].notna()]
     assert set(cells["verdict"]) == {"not testable here", "impossible as printed"}
-    assert cell(tmp_path)["reason"] == "no run on real images of bottle"
-    assert "of bottle, carpet, grid" in cell(tmp_path, category="mean")["reason"]
+    reasons = cells[cells["metric"] == "R"].groupby("category")["reason"].first()
+    assert reasons["bottle"] == "no run on real images of bottle"
+    assert reasons["mean"].startswith("no run on real images of bottle, carpet, grid")
 
 
 def test_a_small_run_is_evidence_beside_a_cell_and_no_verdict(tmp_path: Path) -> None:
@@ -158,8 +158,7 @@ def test_a_curve_with_a_gap_refutes_nothing(tmp_path: Path, gap: int) -> None:
     for images in LENGTHS:
         if images != gap:
             real_run(tmp_path, 3.0, images=images)
-    expected = NOT_YET
-    assert cell(tmp_path)["verdict"] == expected
+    assert cell(tmp_path)["verdict"] == NOT_YET
 
 
 def test_a_curve_that_passes_the_value_between_two_lengths_refutes_nothing(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ The sentences are in ``docs/claims.csv``. Each names the function of this module
 import json
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,7 +57,7 @@ class Sources(NamedTuple):
     runs: pd.DataFrame  # from `measurements`
     evidence: pd.DataFrame  # from `by_setting`
     tables: pd.DataFrame  # the cells of Tables 3 and 4
-    findings: pd.DataFrame  # of the audit
+    findings: pd.DataFrame  # of the audit, what is not consistent
     facts: dict[str, object]  # what the judge `equals` knows, by name
 
     def missing(self, category: str) -> str:
@@ -116,13 +117,13 @@ def by_setting(rows: pd.DataFrame) -> pd.DataFrame:
     found = []
     for key, part in rows.groupby(_GROUP):
         seeds, (ours, low, high) = sorted(part["seed"]), paired_bootstrap([part["value"].to_numpy(float)])
-        if len(seeds) == 1:
+        interval = "seeds" if len(seeds) > 1 else "images, widest" if key[2] in METRICS else "none"
+        if interval == "images, widest":
             half = 1.96 * float(np.sqrt(ours * (100 - ours) / part["scored"].iloc[0]))
             low, high = max(0.0, ours - half), min(100.0, ours + half)
         place = dict(zip(_GROUP, key, strict=True))
         place |= {"images": int(part["images"].max()), "epochs": part["epochs"].min()}
         run = "{experiment}/{row}/{category}/seed".format(**place) + ",".join(map(str, seeds))
-        interval = "seeds" if len(seeds) > 1 else "images, widest"
         found.append(place | {"ours": ours, "low": low, "high": high, "interval": interval, "run": run})
     return pd.DataFrame(found, columns=[*_GROUP, "epochs", *(name for name in _EVIDENCE if name != "size")])
 
@@ -133,8 +134,8 @@ def nearest(rows: pd.DataFrame, value: float) -> Verdict:
     for prefix, part in (("", rows[rows["size"] == SIZE]), ("small_", rows[rows["size"] < SIZE])):
         if len(part):
             off = np.maximum(np.maximum(part["low"] - value, value - part["high"]), 0)
-            best = part.iloc[np.lexsort([(part["ours"] - value).abs(), off])[0]]
-            found |= {f"{prefix}{name}": best[name] for name in _EVIDENCE}
+            order = part.assign(off=off, gap=(part["ours"] - value).abs()).sort_values(["off", "gap"], kind="stable")
+            found |= {f"{prefix}{name}": order[name].tolist()[0] for name in _EVIDENCE}
     return found
 
 
@@ -169,7 +170,7 @@ def _cell(sources: Sources, cell: Verdict) -> Verdict:
     place, absent = [cell[name] for name in _CELL], sources.missing(cell["category"])
     rows = _at(sources.evidence, place)
     verdict = {"verdict": UNTESTED, "reason": absent} if absent else judge(rows, cell["percent"])
-    for item in _at(sources.findings, place).query("verdict != 'consistent'").to_dict("records"):
+    for item in _at(sources.findings, place).to_dict("records"):
         impossible = item["verdict"] == "impossible"
         verdict["reason"] = item["sentence"] if impossible else f"{verdict['reason']}; suspicious: {item['sentence']}"
         verdict["verdict"] = IMPOSSIBLE if impossible else verdict["verdict"]
@@ -222,25 +223,36 @@ def best_k(sources: Sources, category: str) -> Verdict:
 _JUDGES = {function.__name__: function for function in (equals, untested, figure, versus, best_k)}
 
 
-def _facts(runs: pd.DataFrame, table3: pd.DataFrame, table4: pd.DataFrame, audited: pd.DataFrame) -> Iterator[Fact]:
-    """What `equals` knows: counted on our modules, on the data set's official numbers, and on the paper's tables."""
+@cache
+def _network_facts() -> dict[str, object]:
     with torch.random.fork_rng():
         model = CLGAN(image_size=SIZE)
     d, h = network_summary.discriminator_table(model.discriminator, SIZE), network_summary.head_table(model.heads)
     path = network_summary.generator_table(model.generator, SIZE)["output"].tolist()
     layers = [layer for part in (model.generator, model.discriminator) for layer in part.modules()]
-    yield from {"G": path[-1], "D": len(d), "H": len(h), "H1": f"{h['type'].iloc[0]} {h['output'].iloc[0]}"}.items()
-    yield from ((f"D{number}", output) for number, output in enumerate(d["output"], 1))
-    yield "symmetric", path[1:4] == path[-4:-1][::-1]  # the convolutions of the encoder and those of the decoder
-    yield "layers", " ".join(sorted({type(a).__name__ for a in layers if list(a.parameters(recurse=False))}))
+    return {
+        "G": path[-1], "D": len(d), "H": len(h), "H1": f"{h['type'].iloc[0]} {h['output'].iloc[0]}",
+        **{f"D{number}": output for number, output in enumerate(d["output"], 1)},
+        "symmetric": "yes" if path[1:4] == path[-4:-1][::-1] else "no",  # encoder, decoder
+        "layers": " ".join(sorted({type(layer).__name__ for layer in layers if list(layer.parameters(recurse=False))})),
+    }  # fmt: skip
+
+
+def _facts(runs: pd.DataFrame, table3: pd.DataFrame, table4: pd.DataFrame, audited: pd.DataFrame) -> Iterator[Fact]:
+    """What `equals` knows: counted on our modules, on the data set's official numbers, and on the paper's tables."""
+    yield from _network_facts().items()
     train, *test = np.sum(list(OFFICIAL.values()), axis=0)
     yield from {"training": train, "test": sum(test), "images": train + sum(test), "categories": len(OFFICIAL)}.items()
-    single = runs[runs["category"] != MEAN]
-    yield "only good", (single["used"] == single["category"].map({name: n for name, (n, *_) in OFFICIAL.items()})).all()
+    good = runs["category"].map({MEAN: 0} | {name: numbers[0] for name, numbers in OFFICIAL.items()})
+    yield "only good", "yes" if ((runs["used"] == good) | (good == 0)).all() else "no"
+    best_cells = 0
     for metric, rows in table3.groupby("metric"):
         cells = rows.pivot(index="category", columns="model", values="percent")
         best = cells.idxmax(axis=1)[cells.eq(cells.max(axis=1), axis=0).sum(axis=1) == 1]  # a tie is nobody's
-        yield from ((f"highest mean {metric}", best[MEAN]), (f"best {metric}", (best.drop(MEAN) == OURS).sum()))
+        yield f"highest mean {metric}", best.pop(MEAN)
+        yield f"best {metric}", (best == OURS).sum()
+        best_cells += (best == OURS).sum()
+    yield "best cells", best_cells
     yield "pooled columns", sum(pooled_possible(*c.box()) for c in columns(table3) if c.category != MEAN)
     yield from ((str(check), (rows["verdict"] == "consistent").sum()) for check, rows in audited.groupby("check"))
     series = table4.pivot(index="k", columns=["metric", "category"], values="percent")
@@ -257,14 +269,23 @@ def build(root: Path = RESULTS) -> pd.DataFrame:
     table3, table4 = read_table(PAPER / "table3.csv"), read_table(PAPER / "table4.csv", SWEEP)
     facts = dict(_facts(runs, table3, table4, findings))
     tables = pd.concat([table3.assign(k=0.0, source="Table 3"), table4.assign(model=OURS, source="Table 4")])
-    sources = Sources(root, runs, by_setting(runs), tables, findings, facts)
+    sources = Sources(root, runs, by_setting(runs), tables, findings[findings["verdict"] != "consistent"], facts)
     rows = []
     for claim in pd.read_csv(ROOT / "docs/claims.csv", keep_default_na=False).to_dict("records"):
         verdict = _JUDGES[claim["judge"]](sources, claim["argument"])
         verdict["reason"] = claim["reason"] or verdict.get("reason", "")
         rows.append(verdict | {"claim": claim["claim"], "source": claim["source"]})
-    rows += [_cell(sources, dict(zip(list(tables), cell, strict=True))) for cell in tables.itertuples(index=False)]
+    rows += [_cell(sources, dict(zip(tables.columns, cell, strict=True))) for cell in tables.itertuples(index=False)]
     return pd.DataFrame(rows, columns=COLUMNS).map(lambda v: round(float(v), 4) if isinstance(v, float) else v)
+
+
+def counts(frame: pd.DataFrame) -> pd.DataFrame:
+    """How many claims of a ledger have which verdict: a row per model of Table 3, for Table 4, and for the sentences."""
+    of_cells = frame["metric"].fillna("") != ""
+    where = (frame["source"] + ", " + frame["model"].fillna("")).where(of_cells, "Sentences")
+    kinds = frame["verdict"].str.replace(r" at [\d,]+ ", " at N ", regex=True)
+    order = [HOLDS, f"{HOLDS} at N images", FAILS, IMPOSSIBLE, NOT_YET, UNTESTED]
+    return pd.crosstab(where.rename("claims"), kinds).reindex(columns=order, fill_value=0).reindex(where.unique())
 
 
 def main() -> None:

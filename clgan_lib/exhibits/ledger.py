@@ -5,11 +5,9 @@
 The sentences are in ``docs/claims.csv``. Each names the function of this module that judges it, and its argument.
 """
 
-import json
 import tempfile
 from collections.abc import Iterator
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,33 +19,21 @@ from clgan_lib.audit import SWEEP, columns, read_table
 from clgan_lib.audit.surface import pooled_possible
 from clgan_lib.clgan import CLGAN
 from clgan_lib.data_checks import OFFICIAL
-from clgan_lib.exhibits import committed, network_summary
-from clgan_lib.exhibits.bootstrap import MEAN, paired_bootstrap
-from clgan_lib.exhibits.run_table import METRICS, display, is_mvtec, published, read_csv, write_csv
+from clgan_lib.exhibits import cell_verdicts, committed, network_summary
+from clgan_lib.exhibits.bootstrap import MEAN
+from clgan_lib.exhibits.cell_verdicts import CELL, EVIDENCE, FAILS, GROUP, HOLDS, NOT_YET, K, Verdict, judge, nearest
+from clgan_lib.exhibits.run_table import display, read_csv, write_csv
 from clgan_lib.paths import RESULTS, ROOT
 from clgan_lib.runs.evaluation import SIZE
-from clgan_lib.runs.record import Record, read_record
 
-HOLDS, FAILS, IMPOSSIBLE = "holds", "does not hold", "impossible as printed"
-UNTESTED, NOT_YET = "not testable here", "not testable here yet"
-EPOCHS = 400  # of CUT; the paper states no number
-SHORTEST, STEP = (
-    2000,
-    2,
-)  # a curve of lengths begins at most there, in images; each is at most STEP times the one before
-K = 3.0  # of Table 3
+IMPOSSIBLE, UNTESTED = "impossible as printed", "not testable here"
 OURS, PAPER = "CLGAN", RESULTS / "paper"
-_RUN = ["experiment", "row", "category", "seed"]
-_CELL = ["model", "category", "metric", "k"]
-_GROUP = [*_CELL, "size", "experiment", "row", "setting"]
-_COUNTS = ["images", "epochs", "scored", "used"]
-_EVIDENCE = ("ours", "low", "high", "interval", "images", "size", "run")
 COLUMNS = (
     "claim", "source", "published", "ours", "low", "high", "verdict", "run", "reason", "interval", "images",
-    *(f"small_{name}" for name in _EVIDENCE), *_CELL,
+    *(f"small_{name}" for name in EVIDENCE), *CELL,
 )  # fmt: skip
-Verdict = dict[str, Any]  # some of COLUMNS
 Fact = tuple[str, object]
+_GAP = ["difference", "low", "high"]  # of a rival against CLGAN
 
 
 class Sources(NamedTuple):
@@ -67,107 +53,13 @@ class Sources(NamedTuple):
         return f"no run on real images of {', '.join(lacking)}" if lacking else ""
 
 
-def measurements(root: Path) -> pd.DataFrame:
-    """A row per number, percent, of a run of the paper's models on real images of MVTec AD, dual threshold.
-
-    `setting` is all options but the length; `k` is 0 but in a sweep; `scored` counts the defective images that are scored,
-    `used` the good ones for training, held-out ones included.
-    """
-    names = set(published()["model"])
-    records = [read_record(path.parent) for path in sorted(root.glob("*/*/*/seed*/metrics.json"))]
-    used = [r for r in records if r.config.model in names and is_mvtec(Path(r.config.data_root).name)]
-    rows = [row for record in used for row in _of_run(record)]
-    frame = pd.DataFrame(rows, columns=[*_GROUP, "seed", *_COUNTS, "value"])
-    runs = frame.drop(columns=["k", "metric", "value"]).drop_duplicates()
-    for path in sorted(root.glob("*/tables/table4.csv")):
-        sweep = read_csv(path).rename(columns={"model": "row"}).assign(experiment=path.parts[-3])
-        sweep = sweep[
-            (sweep["source"] == "this run") & (sweep["rule"] == "") & sweep["k"].isin(published("table4")["k"])
-        ]
-        frame = pd.concat([frame, runs.merge(sweep.melt([*_RUN, "k"], ["F1", "IoU"], "metric"), on=_RUN)])
-    wanted = published()["category"].nunique() - 1  # without the mean
-    keys = [name for name in (*_GROUP, "seed") if name != "category"]
-    whole = frame[frame.groupby(keys)["category"].transform("nunique") == wanted]
-    mean = whole.groupby(keys, as_index=False).agg(dict.fromkeys([*_COUNTS, "value"], "mean") | {"scored": "sum"})
-    return pd.concat([frame, mean.assign(category=MEAN)]) if len(mean) else frame
-
-
-def _of_run(record: Record) -> Iterator[Verdict]:
-    config, counts, shown = record.config, record.images, record.time.images_seen or 0
-    scored = sum(part["images"] for name, part in record.defects.items() if name not in record.left_out)
-    options = [(config.model_extra or {}).get(name) for name in ("options", "crop", "precision")]
-    run = {
-        **{name: getattr(config, name) for name in ("experiment", "category", "seed")},
-        "row": record.row, "model": display(config.model), "size": config.image_size, "k": 0.0, "images": shown,
-        "epochs": shown / (counts.train or 1), "scored": scored or counts.test_defective or 1,
-        "used": (counts.train or 0) + (counts.holdout or 0), "setting": json.dumps(options, sort_keys=True),
-    }  # fmt: skip
-    for metric in METRICS if config.k == K else ():
-        yield run | {"metric": metric, "value": getattr(record.scores["dual_threshold"]["image"], metric)}
-    for name in ("inside", "outside"):
-        yield run | {"metric": name, "value": 100 * (getattr(record.residual, name) or 0)}
-
-
-def by_setting(rows: pd.DataFrame) -> pd.DataFrame:
-    """Seeds together: ours (their mean), low, high, and what the interval is of.
-
-    Several seeds: a bootstrap over them. One seed: the widest that test images can make it, since git holds no scores of
-    single images. Scores in [0, 100] of mean m have at most the variance m (100 - m).
-    """
-    found = []
-    for key, part in rows.groupby(_GROUP):
-        seeds, (ours, low, high) = sorted(part["seed"]), paired_bootstrap([part["value"].to_numpy(float)])
-        interval = "seeds" if len(seeds) > 1 else "images, widest" if key[2] in METRICS else "none"
-        if interval == "images, widest":
-            half = 1.96 * float(np.sqrt(ours * (100 - ours) / part["scored"].iloc[0]))
-            low, high = max(0.0, ours - half), min(100.0, ours + half)
-        place = dict(zip(_GROUP, key, strict=True))
-        place |= {"images": int(part["images"].max()), "epochs": part["epochs"].min()}
-        run = "{experiment}/{row}/{category}/seed".format(**place) + ",".join(map(str, seeds))
-        found.append(place | {"ours": ours, "low": low, "high": high, "interval": interval, "run": run})
-    return pd.DataFrame(found, columns=[*_GROUP, "epochs", *(name for name in _EVIDENCE if name != "size")])
-
-
-def nearest(rows: pd.DataFrame, value: float) -> Verdict:
-    """Of runs at full size, and of smaller ones (`small_`), the nearest to a printed value."""
-    found: Verdict = {}
-    for prefix, part in (("", rows[rows["size"] == SIZE]), ("small_", rows[rows["size"] < SIZE])):
-        if len(part):
-            off = np.maximum(np.maximum(part["low"] - value, value - part["high"]), 0)
-            order = part.assign(off=off, gap=(part["ours"] - value).abs()).sort_values(["off", "gap"], kind="stable")
-            found |= {f"{prefix}{name}": order[name].tolist()[0] for name in _EVIDENCE}
-    return found
-
-
-def judge(rows: pd.DataFrame, value: float) -> Verdict:
-    """The verdict on a printed value by `rows` of `by_setting`.
-
-    It holds where the interval of a full-size run includes it. It does not hold where a curve of lengths up to CUT's 400
-    epochs was trained and no setting passes it between any two lengths.
-    """
-    found, full = nearest(rows, value), rows[rows["size"] == SIZE]
-    if not len(full):
-        return found | {"verdict": NOT_YET, "reason": f"no run at {SIZE}x{SIZE}"}
-    if found["low"] <= value <= found["high"]:
-        return found | {"verdict": f"{HOLDS} at {found['images']:,} images", "reason": f"interval: {found['interval']}"}
-    passed, whole = False, False
-    for _, curve in full.groupby("setting"):
-        passed |= curve["low"].min() <= value <= curve["high"].max()
-        lengths = [SHORTEST / STEP, *sorted(set(curve["images"]))]
-        whole |= curve["epochs"].max() >= EPOCHS and all(b <= STEP * a for a, b in pairwise(lengths))
-    if whole and not passed:
-        return found | {"verdict": FAILS, "reason": f"no length up to {EPOCHS} epochs reaches it"}
-    tried = ", ".join(f"{images:,}" for images in sorted(set(full["images"])))
-    return found | {"verdict": NOT_YET, "reason": f"tried: {tried} images; no curve of lengths up to {EPOCHS} epochs"}
-
-
 def _at(frame: pd.DataFrame, place: list[Any]) -> pd.DataFrame:
-    return frame[(frame[_CELL] == place).all(axis=1)]
+    return frame[(frame[CELL] == place).all(axis=1)]
 
 
 def _cell(sources: Sources, cell: Verdict) -> Verdict:
     """The verdict on one cell. The audit outweighs every run."""
-    place, absent = [cell[name] for name in _CELL], sources.missing(cell["category"])
+    place, absent = [cell[name] for name in CELL], sources.missing(cell["category"])
     rows = _at(sources.evidence, place)
     verdict = {"verdict": UNTESTED, "reason": absent} if absent else judge(rows, cell["percent"])
     for item in _at(sources.findings, place).to_dict("records"):
@@ -202,20 +94,24 @@ def figure(sources: Sources, argument: str) -> Verdict:
 def versus(sources: Sources, rival: str) -> Verdict:
     """CLGAN's F1 minus a rival's, mean over products: as printed, and of our runs with the interval over images."""
     means = sources.tables.query("metric == 'F1' and category == @MEAN").set_index("model")["percent"]
-    verdict = {"verdict": NOT_YET, "published": means[OURS] - means[display(rival)]}
+    printed, beside = means[OURS] - means[display(rival)], []
     for path in sorted(sources.root.glob("*/tables/differences_clgan.csv")):
-        sizes = set(sources.runs["size"][(sources.runs[["experiment", "row"]] == [path.parts[-3], rival]).all(axis=1)])
-        for row in read_csv(path).query("model == @rival and category == @MEAN").to_dict("records") if sizes else ():
-            of = f"{path.parts[-3]}/clgan and {path.parts[-3]}/{rival}"
-            ends = (-row["difference"], -row["high"], -row["low"], "images", "", *sizes, of)
-            verdict |= {f"small_{name}": value for name, value in zip(_EVIDENCE, ends, strict=True)}
-    return verdict | {"reason": f"points of F1; a verdict needs runs at {SIZE}x{SIZE} on all products"}
+        runs = sources.runs[(sources.runs[["experiment", "row"]] == [path.parts[-3], rival]).all(axis=1)]
+        gaps = read_csv(path).query("model == @rival and category == @MEAN")[_GAP].to_numpy(float)
+        size, images = runs["size"].max(), runs["images"].max()
+        if len(gaps) and (size < SIZE or MEAN in set(runs["category"])):  # at full size on all products only
+            gap, high, low = -gaps[0]
+            beside.append((gap, low, high, "images", int(images), size, f"{path.parts[-3]}/clgan against {rival}"))
+    found = nearest(pd.DataFrame(beside, columns=EVIDENCE), printed)
+    verdict = f"{HOLDS} at {found['images']:,} images" if found.get("low", 0) > 0 else NOT_YET
+    reason = f"points of F1; a verdict needs runs at {SIZE}x{SIZE} on all products"
+    return found | {"published": printed, "verdict": verdict, "reason": reason}
 
 
 def best_k(sources: Sources, category: str) -> Verdict:
     """The k of Table 4 with the highest F1, judged as a cell is."""
     rows = sources.evidence.query("model == @OURS and category == @category and metric == 'F1' and k > 0")
-    top = rows.sort_values("ours", ascending=False).drop_duplicates(_GROUP[4:])
+    top = rows.sort_values("ours", ascending=False).drop_duplicates(GROUP[4:])
     absent, top = sources.missing(category), top.assign(ours=top["k"], low=top["k"], high=top["k"], interval="none")
     return {"published": K} | ({"verdict": UNTESTED, "reason": absent} if absent else judge(top, K))
 
@@ -245,14 +141,14 @@ def _facts(runs: pd.DataFrame, table3: pd.DataFrame, table4: pd.DataFrame, audit
     yield from {"training": train, "test": sum(test), "images": train + sum(test), "categories": len(OFFICIAL)}.items()
     good = runs["category"].map({MEAN: 0} | {name: numbers[0] for name, numbers in OFFICIAL.items()})
     yield "only good", "yes" if ((runs["used"] == good) | (good == 0)).all() else "no"
-    best_cells = 0
-    for metric, rows in table3.groupby("metric"):
-        cells = rows.pivot(index="category", columns="model", values="percent")
-        best = cells.idxmax(axis=1)[cells.eq(cells.max(axis=1), axis=0).sum(axis=1) == 1]  # a tie is nobody's
-        yield f"highest mean {metric}", best.pop(MEAN)
-        yield f"best {metric}", (best == OURS).sum()
-        best_cells += (best == OURS).sum()
-    yield "best cells", best_cells
+    cells = table3.pivot(index=["metric", "category"], columns="model", values="percent")
+    best = cells.idxmax(axis=1)[cells.eq(cells.max(axis=1), axis=0).sum(axis=1) == 1]  # a tie is nobody's
+    yield from ((f"highest mean {metric}", model) for metric, model in best.xs(MEAN, level="category").items())
+    ours = best.drop(MEAN, level="category") == OURS
+    yield from (
+        ("best cells", ours.sum()),
+        *((f"best {metric}", n) for metric, n in ours.groupby("metric").sum().items()),
+    )
     yield "pooled columns", sum(pooled_possible(*c.box()) for c in columns(table3) if c.category != MEAN)
     yield from ((str(check), (rows["verdict"] == "consistent").sum()) for check, rows in audited.groupby("check"))
     series = table4.pivot(index="k", columns=["metric", "category"], values="percent")
@@ -265,18 +161,21 @@ def build(root: Path = RESULTS) -> pd.DataFrame:
     ours, low, high, interval and images are of the run at 256x256 that is nearest to the printed value; small_* are of a
     smaller one.
     """
-    runs, findings = measurements(root), read_csv(PAPER / "audit.csv").fillna({"k": 0.0})
+    runs, findings = cell_verdicts.measurements(root), read_csv(PAPER / "audit.csv").fillna({"k": 0.0})
     table3, table4 = read_table(PAPER / "table3.csv"), read_table(PAPER / "table4.csv", SWEEP)
     facts = dict(_facts(runs, table3, table4, findings))
     tables = pd.concat([table3.assign(k=0.0, source="Table 3"), table4.assign(model=OURS, source="Table 4")])
-    sources = Sources(root, runs, by_setting(runs), tables, findings[findings["verdict"] != "consistent"], facts)
+    sources = Sources(
+        root, runs, cell_verdicts.by_setting(runs), tables, findings[findings["verdict"] != "consistent"], facts
+    )
     rows = []
     for claim in pd.read_csv(ROOT / "docs/claims.csv", keep_default_na=False).to_dict("records"):
         verdict = _JUDGES[claim["judge"]](sources, claim["argument"])
         verdict["reason"] = claim["reason"] or verdict.get("reason", "")
         rows.append(verdict | {"claim": claim["claim"], "source": claim["source"]})
     rows += [_cell(sources, dict(zip(tables.columns, cell, strict=True))) for cell in tables.itertuples(index=False)]
-    return pd.DataFrame(rows, columns=COLUMNS).map(lambda v: round(float(v), 4) if isinstance(v, float) else v)
+    frame = pd.DataFrame(rows, columns=COLUMNS).map(lambda v: round(float(v), 4) if isinstance(v, float) else v)
+    return frame.astype(dict.fromkeys(("images", "small_images", "small_size"), "Int64"))
 
 
 def counts(frame: pd.DataFrame) -> pd.DataFrame:

@@ -205,10 +205,10 @@ def ledger_claims(results: Path, *, cells: bool) -> Table:
     rows = []
     for row in shown.to_dict("records"):
         ours, small = (ledger_numbers(row, prefix) for prefix in ("", "small_"))
-        head = [row["claim"], row["source"], row["verdict"], str(row["published"]), ours, small]
-        rows.append(Row([Cell(text) for text in [*head, row["reason"]][: 6 if cells else 7]]))
-    heads = ["claim", "source", "verdict", "published", "ours, 256x256", "ours, smaller", "why"]
-    return Table("ledger_claims", "", heads[: 6 if cells else 7], rows, labels=3)
+        head = [row["claim"], row["source"], row["verdict"], *([] if cells else [row["reason"]])]
+        rows.append(Row([Cell(text) for text in (*head, str(row["published"]), ours, small)]))
+    heads = ["claim", "source", "verdict", *([] if cells else ["why"]), "published", "ours, 256x256", "ours, smaller"]
+    return Table("ledger_claims", "", heads, rows, labels=len(heads) - 3)
 
 
 def ledger_numbers(row: dict[Any, Any], prefix: str) -> str:

@@ -35,7 +35,8 @@ def real_run(
     content = json.loads((folder / "metrics.json").read_text())
     content["config"] |= {"image_size": size, "options": more}
     content["scores"]["dual_threshold"]["image"]["F1"] = f1
-    content["images"] |= {"train": 180, "holdout": 29, "test_defective": 63}
+    content["images"] |= {"train": 180, "holdout": 29}
+    content["defects"] = {"dent": {"images": 50}, "scratch": {"images": 13}}
     content["time"]["images_seen"] = images
     (folder / "metrics.json").write_text(json.dumps(content))
 

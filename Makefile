@@ -14,7 +14,7 @@ GRID = trap : INT; $(BIN)/python -m clgan_lib.runs.grid "$(EXPERIMENT)" --data "
 THEN_REPORT = status=$$?; case $$status in 2|130) exit $$status;; esac; $(MAKE) --no-print-directory report && exit $$status
 
 .DEFAULT_GOAL := help
-.PHONY: help benchmark reproduce cluster report ledger docs test test-full test-oldest verify mutants lab clean
+.PHONY: help benchmark reproduce cluster report docs test test-full test-oldest verify mutants lab clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,9 +39,6 @@ report: $(READY) ## tables, figures and results/EXPERIMENT/report.html from the 
 	    --kernel python3 --execution-timeout 3600 --no-progress-bar --log-level ERROR || status=1; \
 	done; echo "results/$(EXPERIMENT)/report.html"; exit $$status
 
-ledger: $(READY) ## judge every claim of the paper by the committed runs: results/ledger/ledger.csv
-	@$(BIN)/python -m clgan_lib.exhibits.ledger
-
 docs: $(READY) ## write the tables in README.md and docs/ from the runs
 	@$(BIN)/python docs/generate.py
 
@@ -59,6 +56,10 @@ test-oldest: ## the tests on the oldest versions that pyproject.toml allows, in 
 
 verify: $(READY) ## make every table in results/ again from its runs' metrics.json, and compare
 	@$(BIN)/python -m clgan_lib verify $(VERIFY)
+
+.PHONY: ledger
+ledger: $(READY) ## judge every claim of the paper by the committed runs: results/ledger/ledger.csv
+	@$(BIN)/python -m clgan_lib.exhibits.ledger
 
 mutants: $(READY) ## change losses, detection and metrics line by line: do the tests notice?
 	@$(BIN)/python benchmarks/mutants.py

@@ -65,6 +65,10 @@ test-oldest: ## the tests on the oldest versions that pyproject.toml allows, in 
 verify: $(READY) ## make every table in results/ again from its runs' metrics.json, and compare
 	@$(BIN)/python -m clgan_lib verify $(VERIFY)
 
+.PHONY: ledger
+ledger: $(READY) ## judge every claim of the paper by the committed runs: results/ledger/ledger.csv
+	@$(BIN)/python -m clgan_lib.exhibits.ledger
+
 mutants: $(READY) ## change losses, detection and metrics line by line: do the tests notice?
 	@$(BIN)/python benchmarks/mutants.py
 

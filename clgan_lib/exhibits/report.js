@@ -1,6 +1,5 @@
 "use strict";
 // Without this script the page is whole. It adds sorting, filters, larger images and the browser of test images.
-
 const find = (selector, within = document) => within.querySelector(selector);
 const findAll = (selector, within = document) => [...within.querySelectorAll(selector)];
 const make = (tag, properties = {}, ...children) => {
@@ -11,12 +10,8 @@ const make = (tag, properties = {}, ...children) => {
 const options = (names) => names.map((name) => new Option(name));
 const data = JSON.parse(find("#data").textContent);
 
-// The number that a cell begins with, minus signs and thousands as printed; null where there is none.
-function number(text) {
-  const plain = text.replace(/−/g, "-").replace(/(\d)[ ,](?=\d{3}(\D|$))/g, "$1");
-  const match = plain.match(/^[+-]?\d+(\.\d+)?/);
-  return match ? Number(match[0]) : null;
-}
+// The number that a cell begins with, minus signs and thousands as printed; NaN where there is none.
+const number = (text) => parseFloat(text.replace(/−/g, "-").replace(/(\d)[ ,](?=\d{3}(\D|$))/g, "$1"));
 
 // A model's name has its colour before it, the one that it has in the figures.
 function paint(cell) {
@@ -40,19 +35,15 @@ function blocksOf(rows, grouped) {
 }
 
 function explore(figure) {
-  const table = find("table", figure), box = find(".scroll", figure);
-  const heads = findAll("thead th", table), rows = findAll("tbody tr", table);
-  const grouped = rows.some((row) => !row.cells[0].textContent);
-  const blocks = blocksOf(rows, grouped);
-  const query = make("input", { type: "search", placeholder: "filter rows", ariaLabel: "filter rows" });
+  const table = find("table", figure), heads = findAll("thead th", table), rows = findAll("tbody tr", table);
+  const grouped = rows.some((row) => !row.cells[0].textContent), blocks = blocksOf(rows, grouped);
+  const query = make("input", { type: "search", placeholder: "filter rows", ariaLabel: "filter rows", oninput: show });
   let column = -1, direction = 0;
 
   function compare([one], [two]) {
-    const [a, b] = [one, two].map((row) => row.cells[column].textContent);
-    const [x, y] = [number(a), number(b)];
-    if (x === null && y === null) return direction * a.localeCompare(b);
-    if (x === null || y === null) return x === null ? 1 : -1; // what has no number comes last
-    return direction * (x - y);
+    const [a, b] = [one, two].map((row) => row.cells[column].textContent), [x, y] = [number(a), number(b)];
+    if (Number.isNaN(x) && Number.isNaN(y)) return direction * a.localeCompare(b);
+    return direction * (x - y) || Number.isNaN(x) - Number.isNaN(y); // what has no number comes last
   }
 
   function show() {
@@ -81,23 +72,20 @@ function explore(figure) {
     show();
   }
 
-  heads.forEach((head, i) => {
-    Object.assign(head, { tabIndex: 0, title: "sort by this column", onclick: () => sort(i) });
-    head.onkeydown = (event) => event.key === "Enter" && sort(i);
-  });
-  query.oninput = show;
+  heads.forEach((head, i) => Object.assign(head, { tabIndex: 0, title: "sort by this column", onclick: () => sort(i) }));
   if (rows.length > 8) find("figcaption", figure).after(make("div", { className: "tools" }, query));
   show();
   // A table that fits keeps its head in sight; a wider one scrolls sideways.
-  new ResizeObserver(() => box.classList.toggle("fits", table.offsetWidth <= figure.clientWidth)).observe(figure);
+  const fit = () => find(".scroll", figure).classList.toggle("fits", table.offsetWidth <= figure.clientWidth);
+  new ResizeObserver(fit).observe(figure);
 }
 
 // Table 3 of another protocol in the place of the paper's: the two change places.
-function chooseProtocol(ids) {
-  const figures = ids.map((id) => document.getElementById(id)).filter(Boolean);
-  const choice = make("select", {}, ...options(figures.map((figure) => find("figcaption", figure).textContent.split(/: |\. /)[1])));
+function chooseProtocol(figures) {
+  const names = figures.map((figure) => find("figcaption", figure).textContent.split(/: |\. /)[1]);
+  const choice = make("select", {}, ...options(names));
   let shown = figures[0].parentElement;
-  shown.before(make("label", { className: "tools" }, "protocol ", choice));
+  shown.before(make("div", { className: "tools" }, make("label", {}, "protocol ", choice)));
   choice.onchange = () => {
     const chosen = figures[choice.selectedIndex].parentElement, place = new Comment();
     chosen.before(place);
@@ -109,15 +97,10 @@ function chooseProtocol(ids) {
 
 function enlarge(image) {
   const dialog = make("dialog", { ariaLabel: image.alt }, make("img", { src: image.src, alt: image.alt }));
-  dialog.onclick = () => dialog.close();
-  dialog.onclose = () => dialog.remove();
+  Object.assign(dialog, { onclick: () => dialog.close(), onclose: () => dialog.remove() });
   document.body.append(dialog);
   dialog.showModal();
 }
-
-// --- the browser: data.images as clgan_lib.exhibits.browser writes it ---
-
-const MARKS = { hit: [255, 255, 255], wrong: [230, 159, 0], missed: [86, 180, 233], none: [0, 0, 0] };
 
 // The levels of a grey image, 0 to 255.
 async function levels(uri) {
@@ -128,31 +111,30 @@ async function levels(uri) {
   return context.getImageData(0, 0, image.width, image.height).data.filter((_, i) => i % 4 === 0);
 }
 
-// Draw a mask beside its truth; returns how many pixels are of each kind.
+// Draw a mask beside its truth; returns the numbers of pixels: true and false negatives, false and true positives.
 function drawMask(canvas, mask, truth) {
-  const side = Math.sqrt(truth.length), image = new ImageData(side, side);
-  const count = { hit: 0, wrong: 0, missed: 0, none: 0 };
-  truth.forEach((value, i) => {
-    const mark = mask[i] ? (value ? "hit" : "wrong") : value ? "missed" : "none";
-    count[mark] += 1;
-    image.data.set([...MARKS[mark], 255], 4 * i);
+  const side = Math.sqrt(truth.length), image = new ImageData(side, side), count = [0, 0, 0, 0];
+  const colours = [[0, 0, 0, 255], [86, 180, 233, 255], [230, 159, 0, 255], [255, 255, 255, 255]];
+  truth.forEach((defective, i) => {
+    const kind = (mask[i] ? 2 : 0) + (defective ? 1 : 0);
+    count[kind] += 1;
+    image.data.set(colours[kind], 4 * i);
   });
   Object.assign(canvas, { width: side, height: side }).getContext("2d").putImageData(image, 0, 0);
   return count;
 }
 
+// The browser of test images; data.images is what clgan_lib.exhibits.browser collects.
 function browse(place) {
-  const control = (name) => find(`[name=${name}]`, place);
-  const [category, order, model, detector, slider] = ["category", "order", "model", "detector", "threshold"].map(control);
+  const [category, order, model, previous, next, detector, slider] = findAll("[name]", place);
   const strip = find(".strip", place), body = find("tbody", place);
   let part, names = [], at = 0, rows = [];
 
   function arrange() { // the test images in the chosen order; what has no such number comes last
-    const of = (name) => part.models[model.value].images[name];
-    const keys = { low: (name) => of(name)?.F1[detector.value], high: (name) => -of(name)?.F1[detector.value], score: (name) => -of(name)?.score };
-    const key = (name) => { const value = keys[order.value](name); return Number.isFinite(value) ? value : Infinity; };
-    names = Object.keys(part.images);
-    if (order.value in keys) names.sort((a, b) => key(a) - key(b) || 0);
+    const runs = part.models[model.value].images;
+    const F1 = (name) => runs[name]?.F1[detector.value] ?? 101, score = (name) => -(runs[name]?.score ?? 0);
+    const key = { F1, score, name: () => 0 }[order.value];
+    names = Object.keys(part.images).sort((a, b) => key(a) - key(b));
     strip.replaceChildren(...names.map((name, i) => {
       const image = make("img", { src: part.images[name].image, alt: name });
       return make("button", { type: "button", title: name, onclick: () => show(i) }, image);
@@ -171,50 +153,49 @@ function browse(place) {
 
   async function show(i) {
     at = (i + names.length) % names.length;
-    const name = names[at], { defect, image, truth } = part.images[name];
+    const name = names[at], { defect, image, truth } = part.images[name], levelsOfTruth = levels(truth);
     [...strip.children].forEach((button, k) => { button.ariaCurrent = k === at ? "true" : null; });
     strip.scrollLeft = strip.children[at].offsetLeft - strip.offsetLeft - strip.clientWidth / 2;
     find("strong", place).textContent = `${at + 1} of ${names.length}: ${category.value}, ${name}`;
     const runs = Object.entries(part.models).filter(([, run]) => run.images[name]);
-    const loaded = await Promise.all(runs.map(async ([of, { level, images }]) => {
+    const loaded = await Promise.all(runs.map(async ([title, { level, images }]) => {
       const own = images[name], masks = {};
       for (const post in own.masks) masks[post] = await levels(own.masks[post]);
-      const elements = { canvas: make("canvas"), said: make("div") };
-      return { of, own, level, masks, defect, truth: await levels(truth), map: await levels(own.map), ...elements };
+      const map = await levels(own.map), canvas = make("canvas"), said = make("div");
+      return { title, own, level, masks, map, defect, truth: await levelsOfTruth, canvas, said };
     }));
     if (names[at] !== name) return; // the reader has gone on
     rows = loaded;
-    body.replaceChildren(...rows.map(({ of, own, canvas, said }) => {
-      const head = make("b", { textContent: of });
+    body.replaceChildren(...rows.map(({ title, own, canvas, said }) => {
+      const head = make("b", { textContent: title });
       paint(head);
       const images = [image, truth, own.reconstruction, own.map].map((uri) => (uri ? make("img", { src: uri, alt: "" }) : "n/a"));
-      return make("tr", {}, make("th", { className: "label" }, head, said), ...[...images, canvas].map((shown) => make("td", {}, shown)));
+      return make("tr", {}, make("th", {}, head, said), ...[...images, canvas].map((shown) => make("td", {}, shown)));
     }));
     draw();
   }
 
   function draw() { // every mask, at the slider's threshold where it is one on the map
-    const times = 10 ** slider.value, onMap = detector.value === "calibrated";
+    const times = 10 ** slider.value, onMap = detector.value === "calibrated", moved = onMap && times !== 1;
     find("output", place).value = `${times.toFixed(2)} × calibrated`;
-    for (const { own, level, masks, defect, truth, map, canvas, said } of rows) {
+    for (const { own, level, masks, map, defect, truth, canvas, said } of rows) {
       const mask = onMap ? map.map((value) => value > level * Math.sqrt(times)) : masks[detector.value];
-      canvas.hidden = !mask;
-      said.textContent = `score ${own.score.toPrecision(3)}${mask ? "" : "; no such mask"}`;
-      if (!mask) continue;
-      const { hit, wrong, missed } = drawMask(canvas, mask, truth), moved = onMap && times !== 1;
+      const [, missed, wrong, hit] = drawMask(canvas, mask || [], truth);
       const f1 = moved ? 200 * hit / (2 * hit + wrong + missed) : own.F1[detector.value];
-      const marked = `marked ${(100 * (hit + wrong) / truth.length).toFixed(1)} %`;
-      said.prepend(defect === "good" || f1 === undefined ? marked : `F1 ${moved ? "≈ " : ""}${f1.toFixed(1)} %`, ", ");
+      const unscored = defect === "good" || f1 === undefined;
+      const result = unscored ? `marked ${(100 * (hit + wrong) / truth.length).toFixed(1)} %` : `F1 ${moved ? "≈ " : ""}${f1.toFixed(1)} %`;
+      canvas.hidden = !mask;
+      said.textContent = `${mask ? result : "no such mask"}, score ${own.score.toPrecision(3)}`;
     }
   }
 
   category.append(...options(Object.keys(data.images)));
   category.onchange = enter;
   order.onchange = model.onchange = arrange;
-  detector.onchange = () => (order.value === "low" || order.value === "high" ? arrange() : draw());
+  detector.onchange = () => (order.value === "F1" ? arrange() : draw());
   slider.oninput = () => { detector.value = "calibrated"; draw(); };
-  control("previous").onclick = () => show(at - 1);
-  control("next").onclick = () => show(at + 1);
+  previous.onclick = () => show(at - 1);
+  next.onclick = () => show(at + 1);
   place.onkeydown = (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!step || event.target.matches("select, input")) return;
@@ -226,13 +207,10 @@ function browse(place) {
 
 document.documentElement.classList.add("js");
 findAll("figure.exhibit:has(table)").forEach(explore);
-if (data.protocols.length > 1) chooseProtocol(data.protocols);
-for (const image of findAll("figure.exhibit > img")) {
-  Object.assign(image, { tabIndex: 0, onclick: () => enlarge(image) });
-  image.onkeydown = (event) => event.key === "Enter" && enlarge(image);
-}
+if (data.protocols.length > 1) chooseProtocol(data.protocols.map((id) => document.getElementById(id)));
+for (const image of findAll("figure.exhibit > img")) Object.assign(image, { tabIndex: 0, onclick: () => enlarge(image) });
+document.onkeydown = ({ key, target }) => key === "Enter" && target.matches("th, img") && target.click();
 if (find("#browser")) browse(find("#browser"));
-const seen = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => {
-  find(`nav a[href="#${target.id}"]`).ariaCurrent = isIntersecting ? "true" : null;
-}), { rootMargin: "-20% 0px -75% 0px" });
+const mark = ({ target, isIntersecting }) => { find(`nav a[href="#${target.id}"]`).ariaCurrent = isIntersecting ? "true" : null; };
+const seen = new IntersectionObserver((entries) => entries.forEach(mark), { rootMargin: "-20% 0px -75% 0px" });
 findAll("section").forEach((section) => seen.observe(section));

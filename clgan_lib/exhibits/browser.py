@@ -38,10 +38,8 @@ def collect_images(root: Path, frame: pd.DataFrame) -> dict[str, Any]:
     if not records:
         return {}
     scores = read_scores(root, runs)
-    f1 = {
-        key: rows.set_index("name")["F1"].to_dict()
-        for key, rows in scores.groupby(["model", "category", "postprocess"])
-    }
+    rows = scores.groupby(["model", "category", "postprocess"]) if len(scores) else ()
+    f1 = {key: part.set_index("name")["F1"].to_dict() for key, part in rows}
     content: dict[str, Any] = {}
     for run in records:
         category = str(run["category"])
@@ -53,7 +51,7 @@ def collect_images(root: Path, frame: pd.DataFrame) -> dict[str, Any]:
     return content
 
 
-def _run(folder: Path, run: dict[Any, Any], f1: dict[str, dict[str, float]], most: int) -> tuple[dict, dict]:
+def _run(folder: Path, run: dict[Any, Any], f1: dict[str, dict[Any, float]], most: int) -> tuple[dict, dict]:
     """The images of one run, and its predictions of them."""
     names = {"names", "defects", "images", "masks", "scores"}
     maps = read_maps(folder, [*names, *{"reconstructions", "native", "dual_threshold"} & set(map_names(folder))])
@@ -62,8 +60,8 @@ def _run(folder: Path, run: dict[Any, Any], f1: dict[str, dict[str, float]], mos
     maps = {name: array[chosen] for name, array in maps.items()}
     if "reconstructions" in maps:
         maps["dual_threshold"] = dual_masks(maps["images"], maps["reconstructions"], run["k"])
-    top = float(maps["scores"].max()) or 1.0
-    level = 255 * np.sqrt(run["threshold"] / top) if pd.notna(run["threshold"]) else 127.0
+    top = max(float(maps["scores"].max()), 0.0) or 1.0
+    level = 255 * np.sqrt(max(run["threshold"], 0) / top) if pd.notna(run["threshold"]) else 127.0
     images, predicted = {}, {}
     for i, name in enumerate(map(str, maps["names"])):
         truth = _mask(maps["masks"][i])
@@ -93,4 +91,4 @@ def _mask(mask: NDArray[np.bool_]) -> str:
 def _uri(suffix: str, image: NDArray, settings: list[int]) -> str:
     """An image, levels 0 to 255, RGB as OpenCV has it, as a data URI."""
     data = cv2.imencode(suffix, image.round().astype(np.uint8), settings)[1]
-    return f"data:image/{suffix[1:].replace('jpg', 'jpeg')};base64,{base64.b64encode(data).decode()}"
+    return f"data:image/{suffix[1:].replace('jpg', 'jpeg')};base64,{base64.b64encode(data.tobytes()).decode()}"

@@ -9,25 +9,21 @@ const make = (tag, properties = {}, ...children) => {
 };
 const options = (names) => names.map((name) => new Option(name));
 const data = JSON.parse(find("#data").textContent);
-
 // The number that a cell begins with, minus signs and thousands as printed; NaN where there is none.
 const number = (text) => parseFloat(text.replace(/−/g, "-").replace(/(\d)[ ,](?=\d{3}(\D|$))/g, "$1"));
-
 // A model's name has its colour before it, the one that it has in the figures.
 function paint(cell) {
   const colour = data.colours[cell.textContent];
   cell.classList.toggle("model", Boolean(colour));
   cell.style.setProperty("--model", colour || "");
 }
-
 // A block is what stands under one label of the first column; a unit is a row with those that belong to it.
 function blocksOf(rows, grouped) {
   const blocks = [];
   for (const row of rows) {
     const [first, second] = row.cells;
     if (!blocks.length || (grouped && first.textContent)) blocks.push({ label: first.textContent, units: [] });
-    const units = blocks.at(-1).units;
-    const belongs = second.matches("th") && (second.matches(".published") || !second.textContent);
+    const units = blocks.at(-1).units, belongs = second?.matches("th.published, th:empty");
     if (belongs && units.length) units.at(-1).push(row);
     else units.push([row]);
   }
@@ -39,13 +35,11 @@ function explore(figure) {
   const grouped = rows.some((row) => !row.cells[0].textContent), blocks = blocksOf(rows, grouped);
   const query = make("input", { type: "search", placeholder: "filter rows", ariaLabel: "filter rows", oninput: show });
   let column = -1, direction = 0;
-
   function compare([one], [two]) {
     const [a, b] = [one, two].map((row) => row.cells[column].textContent), [x, y] = [number(a), number(b)];
     if (Number.isNaN(x) && Number.isNaN(y)) return direction * a.localeCompare(b);
     return direction * (x - y) || Number.isNaN(x) - Number.isNaN(y); // what has no number comes last
   }
-
   function show() {
     const words = query.value.toLowerCase().split(/\s+/);
     blocks.forEach(({ label, units }, place) => {
@@ -64,20 +58,17 @@ function explore(figure) {
     const order = direction < 0 ? "descending" : direction > 0 ? "ascending" : null;
     heads.forEach((head, i) => { head.ariaSort = i === column ? order : null; });
   }
-
   function sort(i) { // numbers from the largest, names from the first; then the other way round; then as printed
     const begin = heads[i].matches(".label") ? 1 : -1;
     direction = i !== column || direction === 0 ? begin : direction === begin ? -begin : 0;
     column = i;
     show();
   }
-
   heads.forEach((head, i) => Object.assign(head, { tabIndex: 0, title: "sort by this column", onclick: () => sort(i) }));
   if (rows.length > 8) find("figcaption", figure).after(make("div", { className: "tools" }, query));
   show();
   // A table that fits keeps its head in sight; a wider one scrolls sideways.
-  const fit = () => find(".scroll", figure).classList.toggle("fits", table.offsetWidth <= figure.clientWidth);
-  new ResizeObserver(fit).observe(figure);
+  new ResizeObserver(() => table.closest(".scroll").classList.toggle("fits", table.offsetWidth <= figure.clientWidth)).observe(figure);
 }
 
 // Table 3 of another protocol in the place of the paper's: the two change places.
@@ -129,7 +120,6 @@ function browse(place) {
   const [category, order, model, previous, next, detector, slider] = findAll("[name]", place);
   const strip = find(".strip", place), body = find("tbody", place);
   let part, names = [], at = 0, rows = [];
-
   function arrange() { // the test images in the chosen order; what has no such number comes last
     const runs = part.models[model.value].images;
     const F1 = (name) => runs[name]?.F1[detector.value] ?? 101, score = (name) => -(runs[name]?.score ?? 0);
@@ -141,16 +131,14 @@ function browse(place) {
     }));
     show(0);
   }
-
   function enter() { // the chosen category
-    const before = model.value;
     part = data.images[category.value];
+    const before = model.value in part.models ? model.value : Object.keys(part.models)[0];
     model.replaceChildren(...options(Object.keys(part.models)));
-    if (before in part.models) model.value = before;
+    model.value = before;
     find(".note", place).textContent = part.credit;
     arrange();
   }
-
   async function show(i) {
     at = (i + names.length) % names.length;
     const name = names[at], { defect, image, truth } = part.images[name], levelsOfTruth = levels(truth);
@@ -174,7 +162,6 @@ function browse(place) {
     }));
     draw();
   }
-
   function draw() { // every mask, at the slider's threshold where it is one on the map
     const times = 10 ** slider.value, onMap = detector.value === "calibrated", moved = onMap && times !== 1;
     find("output", place).value = `${times.toFixed(2)} × calibrated`;
@@ -188,7 +175,6 @@ function browse(place) {
       said.textContent = `${mask ? result : "no such mask"}, score ${own.score.toPrecision(3)}`;
     }
   }
-
   category.append(...options(Object.keys(data.images)));
   category.onchange = enter;
   order.onchange = model.onchange = arrange;
@@ -196,11 +182,9 @@ function browse(place) {
   slider.oninput = () => { detector.value = "calibrated"; draw(); };
   previous.onclick = () => show(at - 1);
   next.onclick = () => show(at + 1);
-  place.onkeydown = (event) => {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!step || event.target.matches("select, input")) return;
-    event.preventDefault();
-    show(at + step);
+  place.onkeydown = ({ key, target }) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[key];
+    if (step && !target.matches("select, input")) show(at + step);
   };
   enter();
 }
@@ -209,7 +193,7 @@ document.documentElement.classList.add("js");
 findAll("figure.exhibit:has(table)").forEach(explore);
 if (data.protocols.length > 1) chooseProtocol(data.protocols.map((id) => document.getElementById(id)));
 for (const image of findAll("figure.exhibit > img")) Object.assign(image, { tabIndex: 0, onclick: () => enlarge(image) });
-document.onkeydown = ({ key, target }) => key === "Enter" && target.matches("th, img") && target.click();
+document.onkeydown = ({ key, target }) => { if (key === "Enter" && target.matches("th, img")) target.click(); };
 if (find("#browser")) browse(find("#browser"));
 const mark = ({ target, isIntersecting }) => { find(`nav a[href="#${target.id}"]`).ariaCurrent = isIntersecting ? "true" : null; };
 const seen = new IntersectionObserver((entries) => entries.forEach(mark), { rootMargin: "-20% 0px -75% 0px" });

@@ -89,8 +89,28 @@ def fit(model: nn.Module, images: Tensor) -> None:
     model.training = True  # it alone: the network's batch norm stays in evaluation mode
     for batch in images.split(_BATCH):
         model(to_float(batch))  # [-1, 1], as these weights were trained
-    model.subsample_embedding(CORESET) if hasattr(model, "subsample_embedding") else model.fit()
+    if hasattr(model, "embedding_store"):
+        model.memory_bank = coreset(torch.vstack(model.embedding_store), CORESET)
+    else:
+        model.fit()
     model.eval()
+
+
+def coreset(patches: Tensor, share: float) -> Tensor:
+    """A share of the patches ``(N, C)``: the first at random, each next one the farthest from all that were chosen.
+
+    As anomalib's `KCenterGreedy`, with distances by a product, and without its random projection, which pays for thousands
+    of channels: these 152 would become 299.
+    """
+    squares = patches.square().sum(1)
+    nearest = torch.full_like(squares, torch.inf)  # squared distance to the closest of the chosen
+    chosen = [int(torch.randint(len(patches), (1,)))]
+    while len(chosen) < int(share * len(patches)):
+        last = chosen[-1]
+        nearest = torch.minimum(nearest, squares - 2 * (patches @ patches[last]) + squares[last])
+        nearest[last] = -torch.inf
+        chosen.append(int(nearest.argmax()))
+    return patches[chosen]
 
 
 @torch.no_grad()

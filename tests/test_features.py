@@ -113,6 +113,15 @@ def test_a_run_from_images_to_metrics(tiny_root: Path, monkeypatch: pytest.Monke
     assert "anomalib 0" in record.imported.source and "ImageNet" in record.imported.source  # type: ignore[union-attr]
 
 
+def test_each_patch_of_a_coreset_is_the_farthest_from_those_before() -> None:
+    patches = torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
+    chosen = features.coreset(patches, 0.1)
+    assert len(chosen) == 20 and len(torch.unique(chosen, dim=0)) == 20
+    for i in range(1, len(chosen)):
+        reach = torch.cdist(patches, chosen[:i]).amin(1)
+        assert torch.cdist(chosen[i : i + 1], chosen[:i]).min() == pytest.approx(float(reach.max()), rel=1e-5)
+
+
 def test_types_to_leave_out_name_their_category() -> None:
     asked = ["--data-root", "d", "--categories", "bottle", "nut", "--leave-out", "nut=flip", "nut=bent"]
     left_out = {job.category: job.leave_out for job in features.jobs(features.parse(asked))}

@@ -28,10 +28,12 @@ from torch import Tensor, nn
 
 from clgan_lib.data import load_category, to_float
 from clgan_lib.interop.map_import import import_maps
-from clgan_lib.paths import ROOT
+from clgan_lib.paths import RESULTS, ROOT
 from clgan_lib.runs import execution
 from clgan_lib.runs.config import RunConfig
 from clgan_lib.runs.evaluation import SIZE
+from clgan_lib.runs.maps import read_maps
+from clgan_lib.runs.record import read_record
 from clgan_lib.training import peak_bytes, set_threads
 
 PRETRAINED = "{} (pretrained)"  # what tables call a method
@@ -172,6 +174,27 @@ def run(job: Job) -> str:
     return f"{summary}\n  {measured}, {cost['peak_bytes'] / 2**20:.0f} MiB at the peak"
 
 
+def compare(job: Job) -> str:
+    """How far anomalib's own measures of a run's stored maps are from those in its `metrics.json`."""
+    from anomalib.metrics.aupr import _AUPR
+    from anomalib.metrics.aupro import _AUPRO
+    from anomalib.metrics.auroc import _AUROC
+
+    set_threads(job.threads)
+    folder = Path(
+        job.results or RESULTS, job.experiment, PRETRAINED.format(job.method), job.category, f"seed{job.seed}"
+    )
+    record, stored = read_record(folder), read_maps(folder, ["scores", "masks", "defects"])
+    kept = ~np.isin(stored["defects"], record.left_out)
+    scores, truths = torch.from_numpy(stored["scores"][kept]).double(), torch.from_numpy(stored["masks"][kept]).int()
+    scores = (scores - scores.min()) / (scores.max() - scores.min())  # outside [0, 1] a sigmoid would saturate
+    told = []
+    for name, metric in {"AUROC": _AUROC(), "AP": _AUPR(), "AUPRO_0.3": _AUPRO(fpr_limit=0.3)}.items():
+        metric.update(scores, truths)
+        told.append(f"{name} {abs(float(metric.compute()) - float(record.ranking[name] or 0)):.1e}")
+    return f"{folder}: anomalib differs by {', '.join(told)}"
+
+
 def jobs(arguments: argparse.Namespace) -> list[Job]:
     """The runs that the command line asks for.
 
@@ -205,6 +228,7 @@ def parse(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--results", default="", help="folder of experiments; empty: results/")
     parser.add_argument("--maps", type=Path, default=ROOT / ".cache" / "maps", help="folder for the maps")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--compare", action="store_true", help="measure finished runs by anomalib's metrics, too")
     return parser.parse_args(given)
 
 
@@ -214,7 +238,7 @@ def main(given: list[str] | None = None) -> None:
     fresh: dict[str, Any] = {"mp_context": multiprocessing.get_context("spawn"), "max_tasks_per_child": 1}
     try:
         with ProcessPoolExecutor(1, **fresh) as pool:
-            for summary in pool.map(run, jobs(arguments)):
+            for summary in pool.map(compare if arguments.compare else run, jobs(arguments)):
                 print(summary, flush=True)
     except (ImportError, OSError, ValueError) as error:
         sys.exit(f"benchmarks.features: {error}")

@@ -34,14 +34,14 @@ _NUMBERS = [column.name for column in (*_QUALITIES, *_COSTS)]
 def measure(results_root: Path, frame: pd.DataFrame) -> pd.DataFrame:
     """A row per data set, category, subset, detector and seed; nothing where no model of `frame` is pretrained.
 
-    CLGAN-RC's rows come first; one that is not finished where `OURS` has no run on these images.
+    CLGAN-RC comes first, and is not finished where `OURS` has no run on these images.
     """
     own = _rows(frame)
     own = own if any(PRETRAINED in model for model in own["model"]) else own.iloc[:0]
     others = [_rows(collect(results_root, name)) for name in OURS if (results_root / name).is_dir()]
     ours = pd.concat([own.iloc[:0], *others]).query("model == 'CLGAN-RC'")
-    named = [f"CLGAN-RC, {number(images, 0)} images" for images in ours["images_seen"]]
-    ours = own[_PLACE].drop_duplicates().merge(ours.assign(model=named), on=_PLACE, how="left")
+    ours = ours.assign(model=[f"CLGAN-RC, {number(images, 0)} images" for images in ours["images_seen"]])
+    ours = own[_PLACE].drop_duplicates().merge(ours, on=_PLACE, how="left")
     ours = ours.assign(finished=ours["model"].notna()).fillna({"model": "CLGAN-RC", "seed": 0})
     rows = pd.concat([ours, own])[[*_PLACE, "model", "seed", "finished", "device", *_NUMBERS, "imported"]]
     return rows.sort_values(_PLACE, kind="stable").assign(provenance=provenance(frame)).reset_index(drop=True)
@@ -49,9 +49,7 @@ def measure(results_root: Path, frame: pd.DataFrame) -> pd.DataFrame:
 
 def _rows(frame: pd.DataFrame) -> pd.DataFrame:
     """The finished runs under the calibrated threshold, mean over images, models by their names in print."""
-    rows = frame[
-        frame["finished"].astype(bool) & (frame["postprocess"] == "calibrated") & (frame["average"] == "image")
-    ]
+    rows = frame.query("finished == True and postprocess == 'calibrated' and average == 'image'")
     return rows.assign(model=rows["model"].map(display))
 
 
@@ -64,13 +62,12 @@ def table(frame: pd.DataFrame, rows: pd.DataFrame) -> Table:
         lines += block(f"{data}: {category}, {subset}", zip(*cells, strict=True))
     sources = sorted({text.partition(";")[0] for text in rows["imported"].dropna() if text})
     notes = [
-        f"Pretrained, device elsewhere: {'; '.join(sources)}. Memory: the peak of the process, on a GPU that of its "
-        "allocator. Seconds on different devices cannot be compared.",
-        "F1 calibrated: threshold from held-out good images, mean over defective images. F1 oracle: threshold from the "
-        "test labels, pixels pooled. AUPRO: up to a false-positive rate of 0.3.",
+        f"Device elsewhere: {'; '.join(sources)}. Memory: peak of the process, on a GPU of its allocator. F1 calibrated: "
+        "threshold from held-out good images, mean over defective images. F1 oracle: threshold from the test labels, "
+        "pixels pooled. AUPRO: up to a false-positive rate of 0.3."
     ]
-    header = ["images", "detector", *(column.head for column in (*_QUALITIES, *_COSTS)), "device"]
     caption = f"Reconstruction beside pretrained features: experiment {frame['experiment'].iloc[0]} and CLGAN-RC."
+    header = ["images", "detector", *(column.head for column in (*_QUALITIES, *_COSTS)), "device"]
     return Table("beside", caption, header, lines, labels=2, notes=notes, source=provenance(frame))
 
 
@@ -79,7 +76,7 @@ def check(results_root: Path, frame: pd.DataFrame, rows: pd.DataFrame) -> Pairs:
     again = measure(results_root, frame)
     yield "number of rows", len(rows), len(again), 0
     for has, should in zip(rows.to_dict("records"), again.to_dict("records"), strict=False):
+        what = f"{has['model']} on {has['category']}, {has['subset']}"
         for name in _NUMBERS:
             if pd.notna(has[name]) or pd.notna(should[name]):
-                what = f"{has['model']} on {has['category']}, {has['subset']}, {name}"
-                yield what, float(has[name]), float(should[name]), EXACT
+                yield f"{what}, {name}", float(has[name]), float(should[name]), EXACT

@@ -73,8 +73,7 @@ def import_maps(
     """Score a folder of maps and write it as a run folder.
 
     Args:
-        maps: the folder; see `clgan_lib.interop.map_files` for what it may hold. Beside them ``cost.json`` may say what
-            they cost: fields of `clgan_lib.runs.record.Time`.
+        maps: the folder; `clgan_lib.interop.map_files` says what it may hold; ``cost.json`` may hold fields of `Time`.
         method: its name in tables and of its folder, such as ``"PatchCore lite"``. A sign that no folder may have in
             its name, such as a slash, becomes a hyphen.
         source: where the maps come from, in words: program, version, training.

@@ -8,24 +8,21 @@ from pathlib import Path
 import pandas as pd
 
 from clgan_lib.exhibits.crosscheck import EXACT, Pairs
-from clgan_lib.exhibits.run_table import collect, display
+from clgan_lib.exhibits.run_table import collect, display, expected_runs
 from clgan_lib.exhibits.tables import Column, block, columns, number, provenance
 from clgan_lib.render.table import Cell, Row, Table
 
 PRETRAINED = "pretrained"  # in the name of each method whose features are
 OURS = ("restore", "restore_gpu")  # experiments with CLGAN-RC
 _PLACE = ["data", "category", "subset"]
+_HEADS = {"image_AUROC": "image AUROC", "AUROC": "pixel AUROC", "AP": "pixel AP", "AUPRO_0.3": "AUPRO"}
 _QUALITIES = (
-    Column("image_AUROC", "image AUROC", decimals=3),
-    Column("AUROC", "pixel AUROC", decimals=3),
-    Column("AP", "pixel AP", decimals=3),
-    Column("AUPRO_0.3", "AUPRO", decimals=3),
-    Column("F1", "F1 calibrated %"),
-    Column("F1_oracle", "F1 oracle %"),
+    *(Column(name, head, decimals=3) for name, head in _HEADS.items()),
+    *(Column("F1", "F1 calibrated %"), Column("F1_oracle", "F1 oracle %")),
 )
+_SECONDS = {"train_s": "training s", "evaluate_s": "evaluation s"}
 _COSTS = (
-    Column("train_s", "training s", decimals=0, deviation=False),
-    Column("evaluate_s", "evaluation s", decimals=0, deviation=False),
+    *(Column(name, head, decimals=0, deviation=False) for name, head in _SECONDS.items()),
     Column("peak_bytes", "memory MiB", 2.0**20, 0, False),
 )
 _NUMBERS = [column.name for column in (*_QUALITIES, *_COSTS)]
@@ -38,13 +35,19 @@ def measure(results_root: Path, frame: pd.DataFrame) -> pd.DataFrame:
     """
     own = _rows(frame)
     own = own if any(PRETRAINED in model for model in own["model"]) else own.iloc[:0]
-    others = [_rows(collect(results_root, name)) for name in OURS if (results_root / name).is_dir()]
+    others = [_rows(_listed(results_root, name)) for name in OURS if (results_root / name).is_dir()]
     ours = pd.concat([own.iloc[:0], *others]).query("model == 'CLGAN-RC'")
     ours = ours.assign(model=[f"CLGAN-RC, {number(images, 0)} images" for images in ours["images_seen"]])
     ours = own[_PLACE].drop_duplicates().merge(ours, on=_PLACE, how="left")
     ours = ours.assign(finished=ours["model"].notna()).fillna({"model": "CLGAN-RC", "seed": 0})
     rows = pd.concat([ours, own])[[*_PLACE, "model", "seed", "finished", "device", *_NUMBERS, "imported"]]
     return rows.sort_values(_PLACE, kind="stable").assign(provenance=provenance(frame)).reset_index(drop=True)
+
+
+def _listed(results_root: Path, experiment: str) -> pd.DataFrame:
+    """The runs that the experiment's settings list; a user's own beside them are left out."""
+    frame, listed = collect(results_root, experiment), set(expected_runs(experiment))
+    return frame[[key in listed for key in zip(frame["model"], frame["category"], frame["seed"], strict=True)]]
 
 
 def _rows(frame: pd.DataFrame) -> pd.DataFrame:

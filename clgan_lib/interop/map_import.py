@@ -125,10 +125,8 @@ def _cost(path: Path) -> dict[str, Any]:
         if unknown := sorted({*given} - {*_NO_TIME}):
             raise ValueError(f"{unknown[0]!r} is none of {', '.join(_NO_TIME)}")
         return _NO_TIME | Time(**given).model_dump(exclude_unset=True)
-    except ValidationError as error:
-        reason = one_line(error, [])
     except (ValueError, TypeError) as error:
-        reason = first_line(error)
+        reason = one_line(error, []) if isinstance(error, ValidationError) else first_line(error)
     raise ValueError(f"{path}: {reason}; correct or remove it")
 
 

@@ -6,7 +6,7 @@ It runs in an environment of its own that has anomalib and the weights; `docs/fe
 model of this project sees: the same good images at 256x256, the same ones held out. Its anomaly maps and image scores are
 written in the layout of `clgan import`, with their cost, and imported. A fresh process per run measures the memory.
 
-The weights are read as tensors (``weights_only=True``); nothing is unpickled, and nothing is downloaded.
+The weights are a pickle, read with ``weights_only=True``: tensors and nothing else. Nothing is downloaded.
 """
 
 import argparse

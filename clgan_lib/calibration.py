@@ -6,7 +6,7 @@ it needs true masks, which `clgan_lib.restoring.validation_anomalies` makes itse
 """
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from clgan_lib.metrics import metrics_of_counts
 
@@ -93,6 +93,16 @@ def image_maxima(holdout: Maps, rate: float = IMAGE_RATE) -> float:
     from scipy.stats import gumbel_r  # as above
 
     return float(gumbel_r.isf(rate, *gumbel_r.fit(holdout.max((1, 2)))))
+
+
+def image_threshold(maxima: ArrayLike) -> float:
+    """The score above which an image is called defective: `image_maxima`, or with fewer than 3 images their highest score.
+
+    Args:
+        maxima: the largest score in each held-out good image, ``(H,)``, H >= 1.
+    """
+    scores = np.asarray(maxima)
+    return float(scores.max()) if len(scores) < 3 else image_maxima(scores[:, None, None])
 
 
 def mean_and_sigma(maps: Maps, k: float) -> NDArray[np.bool_]:

@@ -150,9 +150,12 @@ def inspect(run: str, images: str, out: str, detector: Any) -> int:
     RUN is a run folder or its weights.safetensors, IMAGES a folder of images of any size, OUT the folder to write: masks/,
     overlays/, scores.csv and inspection.json. The exit status is 1 if an image has a problem.
     """
-    from clgan_lib.interop.inspection import inspect_folder
+    from clgan_lib.interop.inspection import inspect_folder, load
 
-    table = inspect_folder(run, images, out, detector=detector)
+    inspector = load(run)
+    if inspector.readiness:
+        click.echo(f"the model {inspector.readiness}")
+    table = inspect_folder(inspector, images, out, detector=detector)
     troubled = table.dropna(subset="problem")
     for name, problem in zip(troubled["name"], troubled["problem"], strict=True):
         click.echo(f"{name}: {problem}", err=True)

@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
-from clgan_lib.calibration import IMAGE_RATE, image_maxima
+from clgan_lib.calibration import IMAGE_RATE, image_threshold
 from clgan_lib.data import read_image, resize
 from clgan_lib.image_files import shown
 from clgan_lib.interop.folders import filling, find_images, free_name, say_left_out
+from clgan_lib.interop.readiness import Readiness, read_readiness
 from clgan_lib.model import ReconstructionModel
 from clgan_lib.runs.evaluation import SIZE, Predictions, predict
 from clgan_lib.runs.folder import first_line, write_json
@@ -53,12 +54,14 @@ class Inspector:
         card: settings, calibrated threshold and provenance, from the weights file.
         image_threshold: an image whose largest score is higher is called defective.
         rule: how `image_threshold` was chosen, in words.
+        readiness: whether the model is fit for use, where that was measured.
     """
 
     model: ReconstructionModel
     card: Card
     image_threshold: float
     rule: str
+    readiness: Readiness | None = None
 
     @property
     def threshold(self) -> float:
@@ -85,11 +88,12 @@ def load(run: str | Path, device: str = "auto") -> Inspector:
     path = Path(run) / "weights.safetensors" if Path(run).is_dir() else Path(run)
     card = read_card(path) or _card_of_folder(path.parent)
     model = read_model(path, card.config).to(pick_device(device))
-    if len(card.maxima) < 3:
-        return Inspector(model, card, max(card.maxima), f"the highest score in {len(card.maxima)} held-out good images")
-    threshold = image_maxima(np.array(card.maxima)[:, None, None])
-    rule = f"exceeded by {IMAGE_RATE:.0%} of good images, by a Gumbel fit to {len(card.maxima)} held-out ones"
-    return Inspector(model, card, threshold, rule)
+    count = len(card.maxima)
+    rule = f"exceeded by {IMAGE_RATE:.0%} of good images, by a Gumbel fit to {count} held-out ones"
+    if count < 3:
+        rule = f"the highest score in {count} held-out good images"
+    readiness = read_readiness(path.parent, card.threshold)
+    return Inspector(model, card, image_threshold(card.maxima), rule, readiness)
 
 
 def _card_of_folder(folder: Path) -> Card:
@@ -213,10 +217,12 @@ def _overlay(
 
 
 def _summary(inspector: Inspector, detector: Detector, table: pd.DataFrame, not_images: list[str]) -> dict[str, Any]:
-    card, verdicts = inspector.card, table["verdict"].value_counts()
+    card, verdicts, readiness = inspector.card, table["verdict"].value_counts(), inspector.readiness
     counts = {verdict: int(verdicts.get(verdict, 0)) for verdict in ("good", "defective", "unreadable")}
+    judged = {"fit": readiness.fit, "readiness": str(readiness)} if readiness else {}
     return {
         "model": card.config.model, "category": card.config.category, "commit": card.commit, "detector": detector,
         "threshold": _threshold(inspector, detector), "quantile": card.config.quantile, "k": card.config.k,
-        "image_threshold": inspector.image_threshold, "image_rule": inspector.rule, **counts, "no_images": not_images,
+        "image_threshold": inspector.image_threshold, "image_rule": inspector.rule, **judged, **counts,
+        "no_images": not_images,
     }  # fmt: skip

@@ -10,6 +10,7 @@ import torch
 from clgan_lib.data import Category, read_image, resize
 from clgan_lib.image_files import require_full_scale
 from clgan_lib.interop.folders import find_images, say_left_out
+from clgan_lib.interop.readiness import Readiness, assess, write_readiness
 from clgan_lib.runs import execution
 from clgan_lib.runs.config import RunConfig
 from clgan_lib.runs.evaluation import SIZE, calibrate
@@ -17,7 +18,7 @@ from clgan_lib.runs.folder import claim, within_memory, writing
 from clgan_lib.runs.weights import write_weights
 from clgan_lib.training import Progress, set_threads
 
-DEFAULTS = {
+DEFAULTS: dict[str, Any] = {
     "experiment": "own",
     "model": "clgan_rc",
     "image_size": 128,
@@ -39,7 +40,8 @@ def learn_folder(good: str | Path, **settings: Any) -> Path:
             folder's name, or the product's in ``product/train/good``. Only you know the ``symmetry``.
 
     Returns:
-        The run folder. Its ``weights.safetensors`` is all that `clgan_lib.interop.inspection` needs.
+        The run folder. Its ``weights.safetensors`` is all that `clgan_lib.interop.inspection` needs; ``readiness.json``
+        says whether the model is fit for use.
 
     Raises:
         FileNotFoundError: if there is no image.
@@ -60,12 +62,22 @@ def learn_folder(good: str | Path, **settings: Any) -> Path:
     try:
         execution.train_run(run)
         with writing(config.folder, execution.AGAIN), within_memory(config):
+            readiness = _assess(run)
             maps, threshold = calibrate(run.model, run.holdout, config.quantile)
             write_weights(config.folder / "weights.safetensors", run.model, execution.card(run, maps, threshold))
+            write_readiness(config.folder, readiness, threshold)
             execution.drop_checkpoint(config.folder)
     finally:
         lock.release()
     return config.folder
+
+
+def _assess(run: execution.Run) -> Readiness:
+    """The readiness of a trained run, with the time that the default budget still lacks."""
+    done, lacking = run.progress, 0.0
+    if run.model.trainable and done.images:
+        lacking = max(0.0, DEFAULTS["budget"] - done.images) * done.seconds / done.images
+    return assess(run.model, run.holdout, run.config.quantile, seconds=done.seconds, lacking=lacking)
 
 
 def refuse_other_data(config: RunConfig) -> None:

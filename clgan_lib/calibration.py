@@ -96,11 +96,7 @@ def image_maxima(holdout: Maps, rate: float = IMAGE_RATE) -> float:
 
 
 def image_threshold(maxima: ArrayLike) -> float:
-    """The score above which an image is called defective: `image_maxima`, or with fewer than 3 images their highest score.
-
-    Args:
-        maxima: the largest score in each held-out good image, ``(H,)``, H >= 1.
-    """
+    """`image_maxima` of the largest score in each good image, ``(H,)``, H >= 1; with fewer than 3 their highest."""
     scores = np.asarray(maxima)
     return float(scores.max()) if len(scores) < 3 else image_maxima(scores[:, None, None])
 

@@ -164,6 +164,20 @@ def inspect(run: str, images: str, out: str, detector: Any) -> int:
 
 
 @commands.command()
+@click.argument("weights")
+@click.argument("good_images")
+def calibrate(weights: str, good_images: str) -> None:
+    """Choose thresholds from today's good images.
+
+    WEIGHTS is a run folder or its weights.safetensors, GOOD_IMAGES a folder of 5 images or more. Nothing is trained. Other
+    commands find the thresholds in weights.calibration.json beside the weights; remove that file to go back.
+    """
+    from clgan_lib.interop.recalibration import recalibrate
+
+    click.echo(recalibrate(weights, good_images)[1])
+
+
+@commands.command()
 @click.argument("run")
 @click.argument("file", metavar="FILE.onnx")
 def export(run: str, file: str) -> None:

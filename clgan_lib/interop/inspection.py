@@ -12,8 +12,9 @@ fitted; then the threshold is their highest score.
 """
 
 import errno
+import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -23,6 +24,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import TypeAdapter
 from tqdm.auto import tqdm
 
 from clgan_lib.calibration import IMAGE_RATE, image_threshold
@@ -78,8 +80,8 @@ class Inspector:
         return predict(self.model, pixels, native=native)
 
 
-def load(run: str | Path, device: str = "auto") -> Inspector:
-    """A trained model from its run folder, or from its weights file alone.
+def load(run: str | Path, device: str = "auto", *, recalibrated: bool = True) -> Inspector:
+    """A trained model from its run folder or weights file, `recalibrated` if `clgan calibrate` left thresholds beside it.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -87,13 +89,33 @@ def load(run: str | Path, device: str = "auto") -> Inspector:
     """
     path = Path(run) / "weights.safetensors" if Path(run).is_dir() else Path(run)
     card = read_card(path) or _card_of_folder(path.parent)
-    model = read_model(path, card.config).to(pick_device(device))
+    model = read_model(path, card.config)
+    readiness = read_readiness(path.parent, card.threshold)
+    if recalibrated and calibration_file(path).is_file():
+        card, readiness = _recalibrate(calibration_file(path), model, card)
     count = len(card.maxima)
     rule = f"exceeded by {IMAGE_RATE:.0%} of good images, by a Gumbel fit to {count} held-out ones"
     if count < 3:
         rule = f"the highest score in {count} held-out good images"
-    readiness = read_readiness(path.parent, card.threshold)
-    return Inspector(model, card, image_threshold(card.maxima), rule, readiness)
+    return Inspector(model.to(pick_device(device)), card, image_threshold(card.maxima), rule, readiness)
+
+
+def calibration_file(run: str | Path) -> Path:
+    """Where `clgan calibrate` leaves its thresholds: beside the weights of a run folder, or a weights file."""
+    return (Path(run) / "weights" if Path(run).is_dir() else Path(run)).with_suffix(".calibration.json")
+
+
+def _recalibrate(file: Path, model: ReconstructionModel, card: Card) -> tuple[Card, Readiness | None]:
+    """The card with the thresholds of a calibration file; those that are the model's own are set in the model."""
+    try:
+        content = json.loads(file.read_text(encoding="utf8"))
+        model.load_state_dict({name: torch.tensor(value) for name, value in content["buffers"].items()}, strict=False)
+        if content["trained"] != list(card.maxima):
+            raise ValueError("it belongs to other weights")
+        readiness = TypeAdapter(Readiness).validate_python(content["readiness"])
+        return replace(card, threshold=content["threshold"], maxima=tuple(content["maxima"])), readiness
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"{file} cannot be used ({first_line(error)}); remove it, and calibrate again") from None
 
 
 def _card_of_folder(folder: Path) -> Card:

@@ -1,6 +1,7 @@
 """Training on a plain folder of good images, without defects, masks or a test set."""
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ import torch
 from clgan_lib.data import Category, read_image, resize
 from clgan_lib.image_files import require_full_scale
 from clgan_lib.interop.folders import find_images, say_left_out
-from clgan_lib.interop.readiness import Readiness, assess, write_readiness
+from clgan_lib.interop.readiness import FILE, assess
 from clgan_lib.runs import execution
 from clgan_lib.runs.config import RunConfig
 from clgan_lib.runs.evaluation import SIZE, calibrate
-from clgan_lib.runs.folder import claim, within_memory, writing
+from clgan_lib.runs.folder import claim, within_memory, write_json, writing
 from clgan_lib.runs.weights import write_weights
 from clgan_lib.training import Progress, set_threads
 
@@ -62,22 +63,22 @@ def learn_folder(good: str | Path, **settings: Any) -> Path:
     try:
         execution.train_run(run)
         with writing(config.folder, execution.AGAIN), within_memory(config):
-            readiness = _assess(run)
+            readiness = assess(run.model, run.holdout, config.quantile)
             maps, threshold = calibrate(run.model, run.holdout, config.quantile)
             write_weights(config.folder / "weights.safetensors", run.model, execution.card(run, maps, threshold))
-            write_readiness(config.folder, readiness, threshold)
+            readiness = replace(readiness, lacking=_lacking(run), threshold=threshold)
+            summary = {"fit": readiness.fit, "summary": str(readiness)}
+            write_json(config.folder / FILE, summary | asdict(readiness))
             execution.drop_checkpoint(config.folder)
     finally:
         lock.release()
     return config.folder
 
 
-def _assess(run: execution.Run) -> Readiness:
-    """The readiness of a trained run, with the time that the default budget still lacks."""
-    done, lacking = run.progress, 0.0
-    if run.model.trainable and done.images:
-        lacking = max(0.0, DEFAULTS["budget"] - done.images) * done.seconds / done.images
-    return assess(run.model, run.holdout, run.config.quantile, seconds=done.seconds, lacking=lacking)
+def _lacking(run: execution.Run) -> float:
+    """Seconds of training that the default budget lacks, at the speed of this run; 0 for a control."""
+    done = run.progress
+    return max(0.0, DEFAULTS["budget"] - done.images) * done.seconds / done.images if done.images else 0.0
 
 
 def refuse_other_data(config: RunConfig) -> None:

@@ -1,6 +1,6 @@
 """Another day's photographs: false alarms before and after `clgan calibrate`, by how many good images it was given.
 
-    python -m benchmarks.recalibration --data ../shared/data
+    python -m benchmarks.recalibration --data PATH
 
 Each case trains CLGAN-RC for a short time on good images. The other good images are another day's: those of leather are 17 %
 lighter as they are, those of bottle are made so. Some are drawn to calibrate, the others are inspected; several times. The

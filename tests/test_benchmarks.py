@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import common, data, detection, metrics, pilot, small_sizes, train_step
+from benchmarks import common, data, detection, metrics, pilot, readiness, recalibration, small_sizes, train_step
 from benchmarks.batched import detect_batch
 from clgan_lib.data import to_float
 from clgan_lib.detection import detect
@@ -95,6 +96,22 @@ def test_data(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     loading, poses = run(data, monkeypatch, capsys, "--sizes 32 --images 3")
     assert [row[0].split(", ")[1] for row in loading[1:]] == ["from files", "from the cache", "plain"]
     assert len(poses) == 1 + 6
+
+
+def test_recalibration(tiny_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in sorted((tiny_root / "nut/train/good").iterdir())[:6]:
+        shutil.copy(path, path.with_name(f"more-{path.name}"))
+    monkeypatch.setattr(recalibration, "CASES", {"bottle": recalibration.Case("nut", 8, 1.2)})
+    line = f"--data {tiny_root} --cases bottle --budget 4 --counts 5 50"
+    (rows,) = run(recalibration, monkeypatch, capsys, line)
+    assert [row[:3] for row in rows[1:]] == [["bottle", "before", "8"], ["bottle", "5", "3"]]  # 50 are not there
+
+
+def test_readiness(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    line = "--categories tile --budgets 4 8 --train 28 --test 4"
+    (rows,) = run(readiness, monkeypatch, capsys, line)
+    assert [row[:2] for row in rows[1:]] == [["tile", "4"], ["tile", "8"]]
+    assert all(0 <= float(row[column]) <= 100 for row in rows[1:] for column in (2, 3, 5, 6))
 
 
 def test_a_pilot_is_the_run_it_stands_for(tiny_root: Path, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_learning_leaves_it_beside_the_weights(run: Path, tmp_path: Path) -> None:
     content = json.loads((run / "readiness.json").read_text())
     inspector = inspection.load(run)
-    assert content["format"] == 1 and content["images"] == 4 and content["fit"] is False
+    assert content["images"] == 4 and content["fit"] is False
     assert content["summary"] == str(inspector.readiness) and content["lacking"] > 0
     good = [torch.from_numpy(inspection.resize(inspection.read_image(path), 256).copy()) for path in _held_out(run)]
     maps, threshold = evaluation.calibrate(inspector.model, torch.stack(good).permute(0, 3, 1, 2), 0.99)
@@ -112,7 +112,7 @@ def test_learning_leaves_it_beside_the_weights(run: Path, tmp_path: Path) -> Non
     assert inspection.load(tmp_path).readiness is None
     (tmp_path / "readiness.json").write_text(json.dumps(content | {"threshold": 0.5}))
     assert inspection.load(tmp_path).readiness is None  # of other weights
-    for damaged in ("{", "[]", "{}", json.dumps(content | {"format": 2})):
+    for damaged in ("{", "[]", "{}", json.dumps(content | {"found": "many"})):
         (tmp_path / "readiness.json").write_text(damaged)
         with pytest.raises(ValueError, match=r"readiness\.json is damaged or of another version"):
             inspection.load(tmp_path)

@@ -66,19 +66,14 @@ def learn_folder(good: str | Path, **settings: Any) -> Path:
             readiness = assess(run.model, run.holdout, config.quantile)
             maps, threshold = calibrate(run.model, run.holdout, config.quantile)
             write_weights(config.folder / "weights.safetensors", run.model, execution.card(run, maps, threshold))
-            readiness = replace(readiness, lacking=_lacking(run), threshold=threshold)
-            summary = {"fit": readiness.fit, "summary": str(readiness)}
-            write_json(config.folder / FILE, summary | asdict(readiness))
+            done = run.progress  # of no image, for a control
+            lacking = max(0.0, DEFAULTS["budget"] - done.images) * done.seconds / max(done.images, 1)
+            readiness = replace(readiness, lacking=lacking, threshold=threshold)
+            write_json(config.folder / FILE, {"fit": readiness.fit, "summary": str(readiness), **asdict(readiness)})
             execution.drop_checkpoint(config.folder)
     finally:
         lock.release()
     return config.folder
-
-
-def _lacking(run: execution.Run) -> float:
-    """Seconds of training that the default budget lacks, at the speed of this run; 0 for a control."""
-    done = run.progress
-    return max(0.0, DEFAULTS["budget"] - done.images) * done.seconds / done.images if done.images else 0.0
 
 
 def refuse_other_data(config: RunConfig) -> None:

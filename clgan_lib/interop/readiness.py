@@ -8,7 +8,6 @@ defective.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,7 +21,9 @@ from clgan_lib.runs.evaluation import anomaly_maps, calibrate
 from clgan_lib.runs.folder import first_line
 
 FILE = "readiness.json"  # beside the weights
-FOUND = 60.0  # percent of the synthetic anomalies, at least; both limits were chosen by `python -m benchmarks.readiness`
+FOUND = (
+    60.0  # percent of the synthetic anomalies, at least; both limits were chosen by `python -m benchmarks.readiness`
+)
 MARKED = 2.0  # percent of the good pixels, at most
 FEWEST, MOST = 4, 40  # held-out images that are judged: two in each half, and no more than a minute or two allows
 _SEED = 1000  # of the anomalies: not those that a threshold was chosen by
@@ -37,7 +38,6 @@ class Readiness:
         found, marked: percent of the synthetic anomalies, and of the good pixels; None with fewer than `FEWEST` images.
         lacking: seconds of training that the default budget lacks, at the speed measured; 0 where that is not known.
         threshold: the calibrated one of the weights that these figures are about.
-        format: of the file.
     """
 
     images: int
@@ -45,7 +45,6 @@ class Readiness:
     marked: float | None = None
     lacking: float = 0.0
     threshold: float = 0.0
-    format: Literal[1] = 1
 
     @property
     def fit(self) -> bool:
@@ -60,7 +59,7 @@ class Readiness:
         said = f"finds {self.found} % of synthetic anomalies, marks {self.marked} % of good pixels"
         said += f" (limits {FOUND:g} and {MARKED:g} %; {self.images} held-out images)"
         if self.lacking:
-            remedy = f"about {self.lacking / 60:.0f} more minutes of training make up the default budget"
+            remedy = f"about {max(1, self.lacking / 60):.0f} more minutes of training make up the default budget"
         return f"{said}: fit for use" if self.fit else f"{said}: not fit for use; {remedy}"
 
 

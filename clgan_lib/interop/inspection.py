@@ -31,7 +31,7 @@ from clgan_lib.calibration import IMAGE_RATE, image_threshold
 from clgan_lib.data import read_image, resize
 from clgan_lib.image_files import shown
 from clgan_lib.interop.folders import filling, find_images, free_name, say_left_out
-from clgan_lib.interop.readiness import Readiness, read_readiness
+from clgan_lib.interop.readiness import FILE, Readiness
 from clgan_lib.model import ReconstructionModel
 from clgan_lib.runs.evaluation import SIZE, Predictions, predict
 from clgan_lib.runs.folder import first_line, write_json
@@ -90,13 +90,9 @@ def load(run: str | Path, device: str = "auto", *, recalibrated: bool = True) ->
     path = Path(run) / "weights.safetensors" if Path(run).is_dir() else Path(run)
     card = read_card(path) or _card_of_folder(path.parent)
     model = read_model(path, card.config)
-    readiness = read_readiness(path.parent, card.threshold)
-    if recalibrated and calibration_file(path).is_file():
-        card, readiness = _recalibrate(calibration_file(path), model, card)
-    count = len(card.maxima)
-    rule = f"exceeded by {IMAGE_RATE:.0%} of good images, by a Gumbel fit to {count} held-out ones"
-    if count < 3:
-        rule = f"the highest score in {count} held-out good images"
+    card, readiness = _read_beside(path, model, card, recalibrated=recalibrated)
+    rule = f"exceeded by {IMAGE_RATE:.0%} of good images, by a Gumbel fit to {len(card.maxima)} held-out ones"
+    rule = rule if len(card.maxima) > 2 else f"the highest score in {len(card.maxima)} held-out good images"
     return Inspector(model.to(pick_device(device)), card, image_threshold(card.maxima), rule, readiness)
 
 
@@ -105,17 +101,28 @@ def calibration_file(run: str | Path) -> Path:
     return (Path(run) / "weights" if Path(run).is_dir() else Path(run)).with_suffix(".calibration.json")
 
 
-def _recalibrate(file: Path, model: ReconstructionModel, card: Card) -> tuple[Card, Readiness | None]:
-    """The card with the thresholds of a calibration file; those that are the model's own are set in the model."""
+def _read_beside(
+    path: Path, model: ReconstructionModel, card: Card, *, recalibrated: bool
+) -> tuple[Card, Readiness | None]:
+    """Readiness, and the card with today's thresholds, from the files beside the weights; the model's own are set in it."""
+    file, readiness = path.with_name(FILE), None
     try:
-        content = json.loads(file.read_text(encoding="utf8"))
-        model.load_state_dict({name: torch.tensor(value) for name, value in content["buffers"].items()}, strict=False)
-        if content["trained"] != list(card.maxima):
-            raise ValueError("it belongs to other weights")
-        readiness = TypeAdapter(Readiness).validate_python(content["readiness"])
-        return replace(card, threshold=content["threshold"], maxima=tuple(content["maxima"])), readiness
+        if file.is_file():
+            readiness = TypeAdapter(Readiness).validate_json(file.read_bytes())
+            readiness = readiness if readiness.threshold == card.threshold else None  # of other weights
+        file = calibration_file(path)
+        if recalibrated and file.is_file():
+            content = json.loads(file.read_bytes())
+            model.load_state_dict(
+                {name: torch.tensor(value) for name, value in content["buffers"].items()}, strict=False
+            )
+            if content["trained"] != list(card.maxima):
+                raise ValueError("it belongs to other weights")
+            card = replace(card, threshold=content["threshold"], maxima=tuple(content["maxima"]))
+            readiness = TypeAdapter(Readiness).validate_python(content["readiness"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{file} cannot be used ({first_line(error)}); remove it, and calibrate again") from None
+        raise ValueError(f"{file} is damaged or of another version ({first_line(error)}); remove it") from None
+    return card, readiness
 
 
 def _card_of_folder(folder: Path) -> Card:
@@ -154,9 +161,7 @@ def inspect_folder(
     """
     images, out = Path(images), Path(out)
     paths, others = find_images(images)
-    if any(
-        folder.resolve() in (out.resolve(), *out.resolve().parents) for folder in {images, *(p.parent for p in paths)}
-    ):
+    if {out.resolve(), *out.resolve().parents} & {folder.resolve() for folder in {images, *(p.parent for p in paths)}}:
         raise ValueError(f"{out} lies in {images}: its masks would be taken for images; choose a folder outside")
     inspector = run if isinstance(run, Inspector) else load(run)
     if detector not in get_args(Detector) or (detector == "native" and not inspector.model.has_native):
@@ -191,9 +196,7 @@ def _inspect_file(inspector: Inspector, path: Path, out: Path, name: str, detect
     threshold = _threshold(inspector, detector)
     masks = prediction.masks(threshold, inspector.card.config.k)
     mask = masks["calibrated" if detector == "auto" else detector][0].astype(np.float32)
-    own = (
-        cv2.resize(mask, image.size, interpolation=cv2.INTER_LINEAR) >= 0.5
-    )  # linear: no steps at the image's own size
+    own = cv2.resize(mask, image.size, interpolation=cv2.INTER_LINEAR) >= 0.5  # linear: no steps when enlarged
     outputs = {"masks": own.astype(np.uint8) * 255, "overlays": _overlay(image, prediction.scores[0], own, threshold)}
     score = float(prediction.scores.max())
     verdict = "defective" if score > inspector.image_threshold else "good"
@@ -205,9 +208,8 @@ def _inspect_file(inspector: Inspector, path: Path, out: Path, name: str, detect
     except OSError as error:
         if error.errno not in _UNNAMEABLE:
             raise
-        written = {
-            "problem": f"its mask and overlay cannot be written ({error.strerror}); give it a shorter, plainer name"
-        }
+        why = f"its mask and overlay cannot be written ({error.strerror})"
+        written = {"problem": f"{why}; give it a shorter, plainer name"}
     return {"verdict": verdict, "image_score": score, "marked_percent": 100 * float(own.mean()), **written}
 
 
@@ -239,9 +241,9 @@ def _overlay(
 
 
 def _summary(inspector: Inspector, detector: Detector, table: pd.DataFrame, not_images: list[str]) -> dict[str, Any]:
-    card, verdicts, readiness = inspector.card, table["verdict"].value_counts(), inspector.readiness
+    card, verdicts = inspector.card, table["verdict"].value_counts()
     counts = {verdict: int(verdicts.get(verdict, 0)) for verdict in ("good", "defective", "unreadable")}
-    judged = {"fit": readiness.fit, "readiness": str(readiness)} if readiness else {}
+    judged = {"fit": judgement.fit, "readiness": str(judgement)} if (judgement := inspector.readiness) else {}
     return {
         "model": card.config.model, "category": card.config.category, "commit": card.commit, "detector": detector,
         "threshold": _threshold(inspector, detector), "quantile": card.config.quantile, "k": card.config.k,

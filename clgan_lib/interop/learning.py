@@ -41,8 +41,7 @@ def learn_folder(good: str | Path, **settings: Any) -> Path:
             folder's name, or the product's in ``product/train/good``. Only you know the ``symmetry``.
 
     Returns:
-        The run folder. Its ``weights.safetensors`` is all that `clgan_lib.interop.inspection` needs; ``readiness.json``
-        says whether the model is fit for use.
+        The run folder. An inspection needs its ``weights.safetensors``; ``readiness.json`` says if they are fit for use.
 
     Raises:
         FileNotFoundError: if there is no image.

@@ -7,18 +7,15 @@ defective.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor
 
 from clgan_lib.calibration import image_threshold
 from clgan_lib.model import ReconstructionModel
 from clgan_lib.restoring.validation_anomalies import TYPES, add_anomalies
 from clgan_lib.runs.evaluation import anomaly_maps, calibrate
-from clgan_lib.runs.folder import first_line
 
 FILE = "readiness.json"  # beside the weights
 FOUND = (
@@ -26,7 +23,6 @@ FOUND = (
 )
 MARKED = 2.0  # percent of the good pixels, at most
 FEWEST, MOST = 4, 40  # held-out images that are judged: two in each half, and no more than a minute or two allows
-_SEED = 1000  # of the anomalies: not those that a threshold was chosen by
 
 
 @dataclass(frozen=True)
@@ -54,12 +50,12 @@ class Readiness:
     def __str__(self) -> str:
         """One sentence with the figures, the conclusion and, for an unfit model, the remedy."""
         remedy = "it needs more good images, or the right symmetry"
-        if self.found is None:
-            return f"was judged by {self.images} held-out images, {FEWEST} are needed: not fit for use; {remedy}"
-        said = f"finds {self.found} % of synthetic anomalies, marks {self.marked} % of good pixels"
-        said += f" (limits {FOUND:g} and {MARKED:g} %; {self.images} held-out images)"
         if self.lacking:
             remedy = f"about {max(1, self.lacking / 60):.0f} more minutes of training make up the default budget"
+        if self.found is None:
+            return f"was judged by {self.images} held-out images, {FEWEST} are needed: not fit for use; add good images"
+        said = f"finds {self.found} % of synthetic anomalies, marks {self.marked} % of good pixels"
+        said += f" (limits {FOUND:g} and {MARKED:g} %; {self.images} held-out images)"
         return f"{said}: fit for use" if self.fit else f"{said}: not fit for use; {remedy}"
 
 
@@ -79,24 +75,10 @@ def assess(model: ReconstructionModel, holdout: Tensor, quantile: float) -> Read
         threshold = calibrated if own is None else own
         judged = holdout[1 - half :: 2]
         marked += float((anomaly_maps(model, judged) > threshold).mean()) * len(judged) / len(holdout)
-        corrupted, truths = add_anomalies(judged.permute(0, 2, 3, 1).numpy().repeat(len(TYPES), 0), _SEED + half)
+        corrupted, truths = add_anomalies(
+            judged.permute(0, 2, 3, 1).numpy().repeat(len(TYPES), 0), 1000 + half
+        )  # not those of the thresholds
         scores = anomaly_maps(model, torch.from_numpy(corrupted).permute(0, 3, 1, 2))
         called = scores.max((1, 2)) > image_threshold(maps.max((1, 2)))
         found += (called & ((scores > threshold) & truths).any((1, 2)))[truths.any((1, 2))].tolist()
     return Readiness(len(holdout), round(100 * float(np.mean(found or [False])), 1), round(100 * marked, 1))
-
-
-def read_readiness(folder: Path, threshold: float) -> Readiness | None:
-    """What `FILE` says of the weights of this calibrated threshold; None if there is none, or it is about others.
-
-    Raises:
-        ValueError: naming the file that is damaged or of another version.
-    """
-    path = folder / FILE
-    if not path.is_file():
-        return None
-    try:
-        readiness = TypeAdapter(Readiness).validate_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is damaged or of another version ({first_line(error)}); remove it") from None
-    return readiness if readiness.threshold == threshold else None

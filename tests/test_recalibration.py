@@ -73,7 +73,7 @@ def test_the_command_says_what_changed_and_warns(run: Path, today: Path, capsys:
     assert cli.main(["calibrate", str(run / "weights.safetensors"), str(today)]) == 0
     told = capsys.readouterr().out
     assert "thresholds from 8 good images" in told and "before" in told and "90 % interval" in told
-    assert re.search("^warning: these images score unlike the good ones of training .*p = 0", told, re.M)
+    assert re.search("^warning: these images score unlike those of training .*p = 0", told, re.M)
     first = inspection.load(run)
     assert (
         cli.main(["calibrate", str(run), str(today)]) == 0

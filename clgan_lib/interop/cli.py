@@ -169,8 +169,8 @@ def inspect(run: str, images: str, out: str, detector: Any) -> int:
 def calibrate(weights: str, good_images: str) -> None:
     """Choose thresholds from today's good images.
 
-    WEIGHTS is a run folder or its weights.safetensors, GOOD_IMAGES a folder of 5 images or more. Other commands then take
-    the thresholds from weights.calibration.json beside the weights; remove that file to go back.
+    WEIGHTS is a run folder or its weights.safetensors, GOOD_IMAGES a folder of 5 images or more. The thresholds are written
+    to weights.calibration.json beside the weights, which stay as they are; remove it to go back.
     """
     from clgan_lib.interop.recalibration import recalibrate
 

@@ -183,11 +183,7 @@ def inspect_folder(
 
 
 def _inspect_file(inspector: Inspector, path: Path, out: Path, name: str, detector: Detector) -> dict[str, Any]:
-    """Inspect one file and write its mask and overlay.
-
-    Returns:
-        Its row of the table.
-    """
+    """Inspect one file, write its mask and overlay, and return its row of the table."""
     try:
         image = read_image(path, inspector.card.config.bit_depth)
     except Exception as error:  # a decoder may raise anything on a damaged file
@@ -224,9 +220,7 @@ def _overlay(
     """The image, redder where scores are higher, with the contour of the mask; uint8 ``(H, W, 3)``.
 
     Args:
-        image: RGB, H x W.
         scores: its anomaly map, of any size.
-        mask: bool ``(H, W)``.
         threshold: on the map; red begins at half of it and is full at twice of it.
     """
     large = cv2.resize(scores, image.size, interpolation=cv2.INTER_LINEAR)

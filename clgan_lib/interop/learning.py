@@ -94,8 +94,7 @@ def _load(folder: Path, config: RunConfig) -> tuple[Category, torch.Tensor]:
     """The good images as a category without test images, and at the size of training, uint8 ``(N, 3, S, S)``."""
     if (folder / "train" / "good").is_dir():
         folder = folder / "train" / "good"
-    product = next(folder.glob("*/train/good"), None)
-    if product:
+    if product := next(folder.glob("*/train/good"), None):
         raise ValueError(f"{folder} holds several products; name one of them, such as {product.parents[1]}")
     paths, others = find_images(folder)
     say_left_out(others)

@@ -67,8 +67,7 @@ def assess(model: ReconstructionModel, holdout: Tensor, quantile: float) -> Read
     if len(holdout) < FEWEST:
         return Readiness(len(holdout))
     holdout = holdout[:: -(-len(holdout) // MOST)]
-    found: list[bool] = []
-    marked = 0.0
+    found, marked = list[bool](), 0.0
     for half in (0, 1):
         maps, calibrated = calibrate(model, holdout[half::2], quantile)
         own = model.map_threshold()
@@ -79,6 +78,6 @@ def assess(model: ReconstructionModel, holdout: Tensor, quantile: float) -> Read
             judged.permute(0, 2, 3, 1).numpy().repeat(len(TYPES), 0), 1000 + half
         )  # not those of the thresholds
         scores = anomaly_maps(model, torch.from_numpy(corrupted).permute(0, 3, 1, 2))
-        called = scores.max((1, 2)) > image_threshold(maps.max((1, 2)))
+        called = scores.max((1, 2)) > image_threshold(maps.max((1, 2)).tolist())
         found += (called & ((scores > threshold) & truths).any((1, 2)))[truths.any((1, 2))].tolist()
     return Readiness(len(holdout), round(100 * float(np.mean(found or [False])), 1), round(100 * marked, 1))

@@ -36,9 +36,8 @@ def recalibrate(run: str | Path, good: str | Path) -> tuple[Inspector, str]:
         readiness, and a warning if a Mann-Whitney U test tells the images from those of training.
 
     Raises:
-        FileNotFoundError: if there are no weights, or no image.
         ValueError: if there are fewer than `FEWEST` images, or naming the file that is damaged or cannot be read.
-        OSError: if the file cannot be written.
+        OSError: if there are no weights or no images, or the file cannot be written.
     """
     old, trained = load(run), load(run, recalibrated=False)
     model, config, file = trained.model, trained.card.config, calibration_file(run)
@@ -66,9 +65,9 @@ def recalibrate(run: str | Path, good: str | Path) -> tuple[Inspector, str]:
         f"on these images the model {readiness}",
     ]
     if (p_value := mannwhitneyu(trained.card.maxima, today).pvalue) < _UNLIKE:
-        medians = f"median {np.median(today):.3g}, was {np.median(trained.card.maxima):.3g}"
+        medians = f"median {np.median(today):.3g}, not {np.median(trained.card.maxima):.3g}"
         why = f"({medians}; Mann-Whitney U, p = {p_value:.1g}): look for what changed"
-        lines.append(f"warning: these images score unlike the good ones of training {why}")
+        lines.append(f"warning: these images score unlike those of training {why}")
     return new, "\n".join(lines)
 
 

@@ -77,7 +77,7 @@ def test_30_inspects_a_folder_of_ones_own(tiny_root: Path, tmp_path: Path) -> No
     small = {"options": {"width": 4, "batch_size": 2}, "image_size": 32, "seconds": 1.0, "onnx": False}
     done = execute("30_detect_your_own.ipynb", tmp_path, **folders, **small, results_root=str(tmp_path / "r"))
     shown = [str(output.get("text") or output.get("data")) for cell in done.cells for output in cell.get("outputs", [])]
-    assert "readiness: was judged by 1 held-out" in "".join(shown)
+    assert "readiness: the model was judged by 1 held-out" in "".join(shown)
     (table,) = (text for text in shown if "marked_percent" in text)
     assert "verdict" not in table and "image_score" in table  # none from a model that is not fit for use
     out = tmp_path / "r/own/inspection"

@@ -4,7 +4,7 @@
 
 Each row is one CLGAN-RC of width 8 at 64 pixels. The check sees held-out good images and synthetic anomalies. The last two
 columns are measured on test images that it does not see. An embedded defect counts as found by the same rule: the mask
-touches it and its image is called defective. The limits in `clgan_lib.interop.readiness` were chosen by this table.
+touches it and its image is called defective. The limits in `clgan_lib.interop.readiness` were chosen on such models.
 """
 
 import argparse

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import common, data, detection, metrics, pilot, readiness, recalibration, small_sizes, train_step
+from benchmarks import common, data, detection, metrics, pilot, small_sizes, train_step
 from benchmarks.batched import detect_batch
 from clgan_lib.data import to_float
 from clgan_lib.detection import detect
@@ -99,8 +98,10 @@ def test_data(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 
 def test_recalibration(tiny_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks import recalibration
+
     for path in sorted((tiny_root / "nut/train/good").iterdir())[:6]:
-        shutil.copy(path, path.with_name(f"more-{path.name}"))
+        path.with_name(f"more-{path.name}").write_bytes(path.read_bytes())
     monkeypatch.setattr(recalibration, "CASES", {"bottle": recalibration.Case("nut", 8, 1.2)})
     line = f"--data {tiny_root} --cases bottle --budget 4 --counts 5 50"
     (rows,) = run(recalibration, monkeypatch, capsys, line)
@@ -108,6 +109,8 @@ def test_recalibration(tiny_root: Path, monkeypatch: pytest.MonkeyPatch, capsys:
 
 
 def test_readiness(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks import readiness
+
     line = "--categories tile --budgets 4 8 --train 28 --test 4"
     (rows,) = run(readiness, monkeypatch, capsys, line)
     assert [row[:2] for row in rows[1:]] == [["tile", "4"], ["tile", "8"]]

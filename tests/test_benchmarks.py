@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from benchmarks import common, data, detection, metrics, pilot, small_sizes, train_step
+from benchmarks import common, data, detection, metrics, pilot, robustness, small_sizes, train_step
 from benchmarks.batched import detect_batch
 from clgan_lib.data import to_float
 from clgan_lib.detection import detect
@@ -128,3 +130,49 @@ def test_the_batched_detector_closes_with_zeros_outside() -> None:
     assert (detect_batch(a, b)[0].numpy() == detect(image[0], reconstructed[0]).mask).all()
     with pytest.raises(ValueError, match=r"one shape \(B, 3, H, W\)"):
         detect_batch(a, b[:, :2])
+
+
+def test_disturbances_do_what_they_say() -> None:
+    image = np.random.default_rng(0).integers(60, 180, (64, 64, 3)).astype(np.uint8)
+    for name, (change, severities) in robustness.DISTURBANCES.items():
+        assert 0 in severities and np.array_equal(change(image, 0), image), name
+        assert all(not np.array_equal(change(image, s), image) for s in severities if s), name
+        assert np.array_equal(change(image, severities[-1]), change(image, severities[-1])), name  # noise, too
+    assert robustness.gain(image, 0.2).mean() == pytest.approx(1.2 * image.mean(), abs=0.1)
+    assert robustness.brightness(image, -0.1).mean() == pytest.approx(image.mean() - 25.5, abs=0.1)
+    warmer = robustness.temperature(image, 0.1).astype(float) / image
+    assert warmer.mean((0, 1)) == pytest.approx([1.1, 1, 0.9], abs=0.01)
+    assert (robustness.gain(np.full((2, 2, 3), 250, np.uint8), 0.2) == 255).all()  # no value wraps
+
+
+def test_masks_move_with_the_product() -> None:
+    image, truth = np.zeros((1, 64, 64, 3), np.uint8), np.zeros((1, 64, 64), bool)
+    truth[0, 10:20, 40:50] = True
+    image[truth] = 200
+    for name in ("rotation", "shift"):
+        severity = robustness.DISTURBANCES[name][1][-1] * (1 if name == "shift" else 5)
+        moved, mask = robustness.disturbed(image, truth, name, severity)
+        assert mask.dtype == bool and (mask != truth).any() and ((moved[..., 0] > 100) != mask).mean() < 0.01
+    assert np.array_equal(robustness.disturbed(image, truth, "gain", 0.2)[1], truth)
+
+
+def test_robustness_of_a_finished_run(
+    tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = RunConfig(
+        model="template", category="nut", image_size=32, holdout=3, data_root=str(tiny_root), threads=1, device="cpu",
+        results_root=str(tmp_path / "results"),
+    )  # fmt: skip
+    content = execute(config).content()
+    line = ["robustness", str(config.folder), "--out", str(tmp_path / "out"), "--disturbances", "gain", "shift"]
+    monkeypatch.setattr(sys, "argv", line)
+    robustness.main()
+    (shown,) = tables(capsys.readouterr().out)
+    frame = pd.read_csv(tmp_path / "out" / "robustness.csv")
+    assert frame.groupby("disturbance").size().to_dict() == {"gain": 5, "shift": 3} and len(shown) == 3
+    plain = frame[frame["severity"] == 0]
+    assert plain["F1"].tolist() == pytest.approx([content["scores"]["calibrated"]["image"]["F1"]] * 2, abs=1e-3)
+    assert plain["AP"].tolist() == pytest.approx([content["ranking"]["AP"]] * 2, abs=1e-3)
+    assert frame["false_pixels"].nunique() > 1
+    settings = json.loads((tmp_path / "out" / "robustness.json").read_text())
+    assert settings["severities"]["shift"] == [0, 0.01, 0.02] and (tmp_path / "out" / "robustness.svg").is_file()

@@ -117,3 +117,14 @@ def jitter_brightness_contrast(images: Tensor, share: float) -> Tensor:
     """
     contrast, brightness = images.new_empty(2, len(images), 1, 1, 1).uniform_(-share, share)
     return (images * (1 + contrast) + brightness).clamp(-1, 1)
+
+
+def jitter_gain(images: Tensor, share: float) -> Tensor:
+    """Each image under more or less light: its values in [0, 1] times one factor; randomness from torch's global generator.
+
+    Args:
+        images: ``(B, 3, S, S)`` in [-1, 1]; the result too, clamped.
+        share: the factor is uniform in 1 - share to 1 + share.
+    """
+    factors = images.new_empty(len(images), 1, 1, 1).uniform_(1 - share, 1 + share)
+    return ((images + 1) * factors - 1).clamp(-1, 1)

@@ -308,12 +308,12 @@ def test_predictions_turn_with_the_image_as_far_as_the_product_s_symmetry_goes(
 def test_both_images_get_the_same_lighting(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[torch.Tensor] = []
     monkeypatch.setattr("clgan_lib.restoring.model.corrupt", lambda images: (seen.append(images), corrupt(images))[1])
-    for light in (0.05, 0.0):
-        model = RestoringModel(**TINY, light=light)
+    for options in ({"light": 0.05, "gain": 0.0}, {"light": 0.0, "gain": 0.25}, {"light": 0.0, "gain": 0.0}):
+        model = RestoringModel(**TINY, **options)
         monkeypatch.setattr(model, "_update_generator", lambda images, *_, **__: (seen.append(images), {})[1])
         model.training_step(discs(), 0.0)
         lit, target = seen[-2:]
-        assert torch.equal(lit, target) and torch.equal(lit, discs()) == (light == 0)
+        assert torch.equal(lit, target) and torch.equal(lit, discs()) == (not any(options.values()))
 
 
 def test_the_comparator_is_the_only_comparison_of_its_model() -> None:
@@ -322,7 +322,8 @@ def test_the_comparator_is_the_only_comparison_of_its_model() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("compare", "pixels"), ("ema", 1.0), ("gan_from", 1.5), ("norm", "layer"), ("light", -0.1)]
+    ("option", "value"),
+    [("compare", "pixels"), ("ema", 1.0), ("gan_from", 1.5), ("norm", "layer"), ("light", -0.1), ("gain", 0.6)],
 )
 def test_impossible_options_are_refused_by_name(option: str, value: object) -> None:
     with pytest.raises(ValueError, match=option):

@@ -14,7 +14,7 @@ from conftest import save
 from PIL import Image
 
 from clgan_lib import data
-from clgan_lib.augment import augment, jitter_brightness_contrast, poses, turn
+from clgan_lib.augment import augment, jitter_brightness_contrast, jitter_gain, poses, turn
 from clgan_lib.data import load_category, to_float, to_uint8
 from clgan_lib.data_checks import OFFICIAL, check_dataset
 
@@ -228,6 +228,19 @@ def test_turning_is_counter_clockwise_and_small_turns_stay_small() -> None:
     torch.testing.assert_close(turn(image, 90, False), torch.rot90(image, 1, (-2, -1)))
     near = (turn(image, 89.0, False) - turn(image, 90, False)).abs()
     assert near[:, 4:-4, 4:-4].max() < 0.15
+
+
+def test_more_light_is_a_factor_an_image() -> None:
+    images = torch.linspace(-1, 1, 3 * 16 * 16).view(1, 3, 16, 16).repeat(200, 1, 1, 1)
+    torch.manual_seed(0)
+    lit = jitter_gain(images, 0.25)
+    factors = (lit[:, 0, 8, 8] + 1) / (images[:, 0, 8, 8] + 1)
+    expected = ((images + 1) * factors.view(-1, 1, 1, 1) - 1).clamp(-1, 1)
+    torch.testing.assert_close(lit, expected)
+    assert 0.749 < float(factors.min()) < 0.77 and 1.23 < float(factors.max()) < 1.251
+    torch.manual_seed(0)
+    assert torch.equal(jitter_gain(images, 0.25), lit) and not torch.equal(jitter_gain(images, 0.25), lit)
+    torch.testing.assert_close(jitter_gain(images, 0.0), images)
 
 
 def test_another_light_is_a_contrast_and_a_brightness_an_image() -> None:

@@ -25,7 +25,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clgan_lib.augment import SYMMETRIES, jitter_brightness_contrast, mean_over_augmentations, poses
+from clgan_lib.augment import (
+    SYMMETRIES,
+    jitter_brightness_contrast,
+    jitter_gain,
+    mean_over_augmentations,
+    poses,
+)
 from clgan_lib.calibration import quantile
 from clgan_lib.data import to_float, to_uint8
 from clgan_lib.layers import Norm
@@ -57,6 +63,7 @@ class RestoringModel(ReconstructionModel):
         average_poses: test-time augmentation by the mirror images and quarter turns that the product's symmetry allows.
         light: strength of the brightness and contrast jitter in training (`jitter_brightness_contrast`), the same for
             Real_A and Real_B, so that a lighting change is no anomaly; 0 for none.
+        gain: of the light in training likewise (`jitter_gain`), up to a factor of 1 - gain and 1 + gain; 0 for none.
         learning_rate: AdamW's, constant for half of the training, then a cosine to 0; a fifth of it for D's Adam.
         ema: decay of the moving averages of the weights, which are used for inference.
 
@@ -90,11 +97,12 @@ class RestoringModel(ReconstructionModel):
         compare: Compare = "features",
         average_poses: bool = True,
         light: float = 0.05,
+        gain: float = 0.0,
         learning_rate: float = 1e-3,
         ema: float = 0.998,
     ) -> None:
         super().__init__(image_size=image_size, batch_size=batch_size)
-        self.restore, self.light, self.inside = restore, light, inside
+        self.restore, self.light, self.gain, self.inside = restore, light, gain, inside
         self.lambda_1, self.lambda_s, self.lambda_g, self.lambda_x = lambda_1, lambda_s, lambda_g, lambda_x
         self.lambda_gan, self.gan_from, self.patches, self.temperature = lambda_gan, gan_from, patches, temperature
         self.compare, self.average_poses, self.learning_rate, self.ema = compare, average_poses, learning_rate, ema
@@ -115,8 +123,9 @@ class RestoringModel(ReconstructionModel):
             raise ValueError("compare: clgan_rc compares by its comparator; leave the option out, or use clgan_r")
         if not (0 <= self.ema < 1 and 0 <= self.gan_from <= 1):
             raise ValueError(f"ema and gan_from: expected shares, ema below 1; got {self.ema} and {self.gan_from}")
-        if not 0 <= self.light <= 0.5:
-            raise ValueError(f"light: expected a share of the range, at most 0.5; got {self.light}")
+        for name in ("light", "gain"):
+            if not 0 <= getattr(self, name) <= 0.5:
+                raise ValueError(f"{name}: expected a share, at most 0.5; got {getattr(self, name)}")
 
     def _build_networks(self, width: int, blocks: int, norm: Norm) -> None:
         """G and its average; D, H and the comparator where they are used, else None."""
@@ -151,6 +160,7 @@ class RestoringModel(ReconstructionModel):
         """D's update, then G's and H's, then the comparator's, on good images ``(B, 3, S, S)``."""
         self.train()
         self.set_learning_rates(progress)
+        images = jitter_gain(images, self.gain) if self.gain else images
         images = jitter_brightness_contrast(images, self.light) if self.light else images
         corrupted, anomaly = corrupt(images) if self.restore else (images, torch.zeros_like(images[:, :1]))
         output, taps = self.generator.forward_with_taps(corrupted.contiguous(memory_format=torch.channels_last))

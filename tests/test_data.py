@@ -14,7 +14,7 @@ from conftest import save
 from PIL import Image
 
 from clgan_lib import data
-from clgan_lib.augment import augment, jitter_brightness_contrast, jitter_gain, poses, turn
+from clgan_lib.augment import augment, jitter_brightness_contrast, match_brightness, poses, turn, with_gain
 from clgan_lib.data import load_category, to_float, to_uint8
 from clgan_lib.data_checks import OFFICIAL, check_dataset
 
@@ -230,17 +230,18 @@ def test_turning_is_counter_clockwise_and_small_turns_stay_small() -> None:
     assert near[:, 4:-4, 4:-4].max() < 0.15
 
 
-def test_more_light_is_a_factor_an_image() -> None:
-    images = torch.linspace(-1, 1, 3 * 16 * 16).view(1, 3, 16, 16).repeat(200, 1, 1, 1)
+def test_matched_images_have_the_brightness_wanted() -> None:
     torch.manual_seed(0)
-    lit = jitter_gain(images, 0.25)
-    factors = (lit[:, 0, 8, 8] + 1) / (images[:, 0, 8, 8] + 1)
-    expected = ((images + 1) * factors.view(-1, 1, 1, 1) - 1).clamp(-1, 1)
-    torch.testing.assert_close(lit, expected)
-    assert 0.749 < float(factors.min()) < 0.77 and 1.23 < float(factors.max()) < 1.251
-    torch.manual_seed(0)
-    assert torch.equal(jitter_gain(images, 0.25), lit) and not torch.equal(jitter_gain(images, 0.25), lit)
-    torch.testing.assert_close(jitter_gain(images, 0.0), images)
+    images = torch.rand(6, 3, 16, 16) * torch.linspace(0.3, 1.0, 6).view(-1, 1, 1, 1) * 1.2 - 0.9
+    matched, factors = match_brightness(images, torch.tensor(0.2))
+    torch.testing.assert_close((matched + 1).mean((1, 2, 3)) / 2, torch.full((6,), 0.2))
+    torch.testing.assert_close(matched, (images + 1) * factors - 1)
+    darker, _ = match_brightness(with_gain(images, torch.tensor(0.7)), torch.tensor(0.2))
+    torch.testing.assert_close(darker, matched)
+    same, ones = match_brightness(images, torch.tensor(0.0))
+    assert torch.equal(same, images) and bool((ones == 1).all()) and factors.shape == (6, 1, 1, 1)
+    assert float(match_brightness(images, torch.tensor(0.9))[0].max()) == 1  # what is too light is clamped
+    assert bool(match_brightness(torch.full((1, 3, 4, 4), -1.0), torch.tensor(0.5))[0].isfinite().all())
 
 
 def test_another_light_is_a_contrast_and_a_brightness_an_image() -> None:

@@ -28,9 +28,10 @@ from torch import Tensor, nn
 from clgan_lib.augment import (
     SYMMETRIES,
     jitter_brightness_contrast,
-    jitter_gain,
+    match_brightness,
     mean_over_augmentations,
     poses,
+    with_gain,
 )
 from clgan_lib.calibration import quantile
 from clgan_lib.data import to_float, to_uint8
@@ -63,7 +64,8 @@ class RestoringModel(ReconstructionModel):
         average_poses: test-time augmentation by the mirror images and quarter turns that the product's symmetry allows.
         light: strength of the brightness and contrast jitter in training (`jitter_brightness_contrast`), the same for
             Real_A and Real_B, so that a lighting change is no anomaly; 0 for none.
-        gain: of the light in training likewise (`jitter_gain`), up to a factor of 1 - gain and 1 + gain; 0 for none.
+        match_light: bring every image to the mean brightness of the training images, in training and in use
+            (`match_brightness`), so that more or less light is no anomaly; reconstructions get the light of their image.
         learning_rate: AdamW's, constant for half of the training, then a cosine to 0; a fifth of it for D's Adam.
         ema: decay of the moving averages of the weights, which are used for inference.
 
@@ -74,6 +76,7 @@ class RestoringModel(ReconstructionModel):
     has_comparator = False
     threshold: Tensor
     updates: Tensor
+    brightness: Tensor
     symmetry: Tensor
 
     def __init__(
@@ -97,12 +100,12 @@ class RestoringModel(ReconstructionModel):
         compare: Compare = "features",
         average_poses: bool = True,
         light: float = 0.05,
-        gain: float = 0.0,
+        match_light: bool = False,
         learning_rate: float = 1e-3,
         ema: float = 0.998,
     ) -> None:
         super().__init__(image_size=image_size, batch_size=batch_size)
-        self.restore, self.light, self.gain, self.inside = restore, light, gain, inside
+        self.restore, self.light, self.match_light, self.inside = restore, light, match_light, inside
         self.lambda_1, self.lambda_s, self.lambda_g, self.lambda_x = lambda_1, lambda_s, lambda_g, lambda_x
         self.lambda_gan, self.gan_from, self.patches, self.temperature = lambda_gan, gan_from, patches, temperature
         self.compare, self.average_poses, self.learning_rate, self.ema = compare, average_poses, learning_rate, ema
@@ -111,6 +114,7 @@ class RestoringModel(ReconstructionModel):
         self.optimizers = self._make_optimizers()
         self.register_buffer("threshold", torch.tensor(float("nan")))
         self.register_buffer("updates", torch.tensor(0))
+        self.register_buffer("brightness", torch.tensor(0.0))  # 0 where the light is left as it is
         self.register_buffer("symmetry", torch.tensor(SYMMETRIES.index("none")))
         self._set_augmentations()
 
@@ -123,9 +127,8 @@ class RestoringModel(ReconstructionModel):
             raise ValueError("compare: clgan_rc compares by its comparator; leave the option out, or use clgan_r")
         if not (0 <= self.ema < 1 and 0 <= self.gan_from <= 1):
             raise ValueError(f"ema and gan_from: expected shares, ema below 1; got {self.ema} and {self.gan_from}")
-        for name in ("light", "gain"):
-            if not 0 <= getattr(self, name) <= 0.5:
-                raise ValueError(f"{name}: expected a share, at most 0.5; got {getattr(self, name)}")
+        if not 0 <= self.light <= 0.5:
+            raise ValueError(f"light: expected a share of the range, at most 0.5; got {self.light}")
 
     def _build_networks(self, width: int, blocks: int, norm: Norm) -> None:
         """G and its average; D, H and the comparator where they are used, else None."""
@@ -148,7 +151,9 @@ class RestoringModel(ReconstructionModel):
         return made
 
     def fit(self, images: Tensor, symmetry: str) -> None:
-        """Remember the symmetry of the product."""
+        """Remember the symmetry of the product, and the light of its images."""
+        if self.match_light and len(images):
+            self.brightness.fill_(float(torch.stack([image.float().mean() for image in images]).mean()) / 255)
         self.symmetry.fill_(SYMMETRIES.index(symmetry))
         self._set_augmentations()
 
@@ -160,7 +165,7 @@ class RestoringModel(ReconstructionModel):
         """D's update, then G's and H's, then the comparator's, on good images ``(B, 3, S, S)``."""
         self.train()
         self.set_learning_rates(progress)
-        images = jitter_gain(images, self.gain) if self.gain else images
+        images = match_brightness(images, self.brightness)[0]
         images = jitter_brightness_contrast(images, self.light) if self.light else images
         corrupted, anomaly = corrupt(images) if self.restore else (images, torch.zeros_like(images[:, :1]))
         output, taps = self.generator.forward_with_taps(corrupted.contiguous(memory_format=torch.channels_last))
@@ -218,7 +223,8 @@ class RestoringModel(ReconstructionModel):
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
         self.eval()
-        return mean_over_augmentations(self.average, self.augmentations, images)
+        matched, factors = match_brightness(images, self.brightness)
+        return with_gain(mean_over_augmentations(self.average, self.augmentations, matched), 1 / factors)
 
     @torch.no_grad()
     def anomaly_map(self, images: Tensor, reconstructions: Tensor | None = None) -> Tensor:
@@ -230,6 +236,8 @@ class RestoringModel(ReconstructionModel):
         self.eval()
         if reconstructions is None:
             reconstructions = self.reconstruct(images)
+        images, factors = match_brightness(images, self.brightness)
+        reconstructions = with_gain(reconstructions, factors)
         scores = mean_over_augmentations(self._difference, self.augmentations, images, reconstructions)
         scores = blur5(scores[:, None])[:, 0].clamp_min(0)
         return -torch.log1p(-scores.clamp_max(1 - 1e-6)) if self.has_comparator else scores
@@ -267,10 +275,10 @@ class RestoringModel(ReconstructionModel):
         return float(calibrated(self.threshold))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As `nn.Module`'s, without D and H where this model has none: earlier versions always saved them."""
+        """As `nn.Module`'s, for files of earlier versions: some hold D and H that this model has not, or no `brightness`."""
         unused = tuple(f"{name}." for name in TRAINING_ONLY if getattr(self, name) is None)
         used = {key: value for key, value in state_dict.items() if not key.startswith(unused)}
-        loaded = super().load_state_dict(used, strict, assign)
+        loaded = super().load_state_dict({"brightness": torch.tensor(0.0), **used}, strict, assign)
         self._set_augmentations()
         return loaded
 

@@ -279,6 +279,26 @@ def test_comparator_sees_differences_only() -> None:
     assert Comparator((4, 8))(none).shape == (2, 1, 16, 16)
 
 
+def test_context_is_the_features_of_the_image_itself() -> None:
+    taps, others = (
+        [torch.rand(2, 4, 32, 32), torch.rand(2, 8, 16, 16)],
+        [torch.rand(2, 4, 32, 32), torch.rand(2, 8, 16, 16)],
+    )
+    plain, more = (differences(discs(2), discs(2, seed=1), taps, others, context=c) for c in (False, True))
+    assert len(more) == 5 and all(torch.equal(a, b) for a, b in zip(plain, more[:3], strict=True))
+    for unit, tap in zip(more[3:], taps, strict=True):
+        torch.testing.assert_close(unit.norm(dim=1), torch.ones_like(unit[:, 0]))
+        torch.testing.assert_close(unit * tap.norm(dim=1, keepdim=True), tap)
+    torch.manual_seed(0)
+    model, old = RestoringModelWithComparator(**TINY, context=True), RestoringModelWithComparator(**TINY)
+    terms = model.training_step(discs(), 0.0)
+    assert terms["L_compare"].isfinite() and model.anomaly_map(discs()).shape == (4, 32, 32)
+    new = set(model.state_dict()) - set(old.state_dict())
+    assert set(old.state_dict()) <= set(model.state_dict()) and {key.split(".")[1] for key in new} == {"inputs"}
+    with pytest.raises(ValueError, match="context: only clgan_rc"):
+        RestoringModel(**TINY, context=True)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize(("symmetry", "count"), [("none", 1), ("flips", 4), ("quarters", 4), ("any+flips", 8)])
 def test_predictions_turn_with_the_image_as_far_as_the_product_s_symmetry_goes(

@@ -61,6 +61,7 @@ class RestoringModel(ReconstructionModel):
         gan_from: share of the training after which L_GAN counts for G; D learns from the start.
         patches, temperature: of PatchNCE, see `clgan_lib.clgan.CLGAN`.
         compare: what the anomaly map compares, see `fixed_difference`.
+        context: whether the comparator of clgan_rc sees the features of the image beside the differences.
         average_poses: test-time augmentation by the mirror images and quarter turns that the product's symmetry allows.
         light: strength of the brightness and contrast jitter in training (`jitter_brightness_contrast`), the same for
             Real_A and Real_B, so that a lighting change is no anomaly; 0 for none.
@@ -80,35 +81,18 @@ class RestoringModel(ReconstructionModel):
     symmetry: Tensor
 
     def __init__(
-        self,
-        *,
-        image_size: int,
-        batch_size: int = 8,
-        width: int = 24,
-        blocks: int = 4,
-        norm: Norm = "batch",
-        restore: bool = True,
-        lambda_1: float = 10.0,
-        lambda_s: float = 1.0,
-        lambda_g: float = 1.0,
-        inside: float = 4.0,
-        lambda_x: float = 0.1,
-        lambda_gan: float = 0.0,
-        gan_from: float = 0.5,
-        patches: int = 128,
-        temperature: float = 0.07,
-        compare: Compare = "features",
-        average_poses: bool = True,
-        light: float = 0.05,
-        match_light: bool = False,
-        learning_rate: float = 1e-3,
-        ema: float = 0.998,
-    ) -> None:
+        self, *, image_size: int, batch_size: int = 8, width: int = 24, blocks: int = 4, norm: Norm = "batch",
+        restore: bool = True, lambda_1: float = 10.0, lambda_s: float = 1.0, lambda_g: float = 1.0, inside: float = 4.0,
+        lambda_x: float = 0.1, lambda_gan: float = 0.0, gan_from: float = 0.5, patches: int = 128,
+        temperature: float = 0.07, compare: Compare = "features", context: bool = False, average_poses: bool = True,
+        light: float = 0.05, match_light: bool = False, learning_rate: float = 1e-3, ema: float = 0.998,
+    ) -> None:  # fmt: skip
         super().__init__(image_size=image_size, batch_size=batch_size)
         self.restore, self.light, self.match_light, self.inside = restore, light, match_light, inside
         self.lambda_1, self.lambda_s, self.lambda_g, self.lambda_x = lambda_1, lambda_s, lambda_g, lambda_x
         self.lambda_gan, self.gan_from, self.patches, self.temperature = lambda_gan, gan_from, patches, temperature
-        self.compare, self.average_poses, self.learning_rate, self.ema = compare, average_poses, learning_rate, ema
+        self.compare, self.context, self.average_poses = compare, context, average_poses
+        self.learning_rate, self.ema = learning_rate, ema
         self._check()
         self._build_networks(width, blocks, norm)
         self.optimizers = self._make_optimizers()
@@ -127,6 +111,8 @@ class RestoringModel(ReconstructionModel):
             raise ValueError("compare: clgan_rc compares by its comparator; leave the option out, or use clgan_r")
         if not (0 <= self.ema < 1 and 0 <= self.gan_from <= 1):
             raise ValueError(f"ema and gan_from: expected shares, ema below 1; got {self.ema} and {self.gan_from}")
+        if self.context and not self.has_comparator:
+            raise ValueError("context: only clgan_rc has a comparator; leave the option out, or use clgan_rc")
         if not 0 <= self.light <= 0.5:
             raise ValueError(f"light: expected a share of the range, at most 0.5; got {self.light}")
 
@@ -137,7 +123,8 @@ class RestoringModel(ReconstructionModel):
         self.discriminator = PatchDiscriminator(width) if self.lambda_gan else None
         self.heads = nn.ModuleList(map(ProjectionHead, channels)) if self.lambda_x else None
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
-        self.comparator = Comparator(channels) if self.has_comparator else None
+        seen = channels * 2 if self.context else channels
+        self.comparator = Comparator(seen) if self.has_comparator else None
         self.comparator_average = copy.deepcopy(self.comparator).requires_grad_(False) if self.comparator else None
 
     def _make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -180,7 +167,7 @@ class RestoringModel(ReconstructionModel):
         terms |= self._update_generator(images, output, anomaly, adversarial=progress >= self.gan_from)
         if self.comparator is not None:
             with torch.no_grad():
-                inputs = differences(corrupted, fixed, taps, self.generator.encode(fixed))
+                inputs = differences(corrupted, fixed, taps, self.generator.encode(fixed), context=self.context)
             loss = self.comparator.loss(inputs, visible_anomaly(images, corrupted, anomaly))
             self.minimise(loss, "C")
             terms["L_compare"] = loss.detach()
@@ -247,7 +234,8 @@ class RestoringModel(ReconstructionModel):
         if self.comparator_average is None:
             return fixed_difference(self.compare, images, reconstructions, self.average.encode)
         taps, others = self.average.encode(images), self.average.encode(reconstructions)
-        return self.comparator_average.probability(differences(images, reconstructions, taps, others))
+        inputs = differences(images, reconstructions, taps, others, context=self.context)
+        return self.comparator_average.probability(inputs)
 
     def calibrate(self, images: Tensor) -> None:
         """Choose the native threshold on held-out good images: the geometric mean of two that err on opposite sides.

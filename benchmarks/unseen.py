@@ -1,10 +1,11 @@
-"""Comparators side by side on one generator: what CLGAN-RC finds on products that it was not developed on.
+"""What was tried for products that CLGAN-RC was not developed on, and for other light: the rows of `unseen.csv`.
 
-    python -m benchmarks.unseen --data DATA --category magnetic_tile --budget 4000 --out results/unseen
+    python -m benchmarks.unseen --data DATA --category magnetic_tile --size 64 --budget 2000 --out FOLDER --trial NAME
 
-The comparator has an optimiser of its own and moves nothing of the generator. So several learn at once, from the same
-images and anomalies, and each is what a training with it alone would give. The control `template` stands beside them.
-Appends a row a comparator to ``unseen.csv``; with --keep FOLDER each becomes a run that `benchmarks.robustness` reads.
+Several comparators learn side by side on one generator, from the same images and anomalies: a comparator has an optimiser
+of its own and moves nothing of the generator. Evaluates up to 20 test images a type under three gains of the light, in one
+pose, with the thresholds that the model would choose. `--control template` does the same with a control. Appends a row a
+comparator, light and gain to ``FOLDER/unseen.csv``; where weights lie in the folder, nothing is trained.
 """
 
 import argparse
@@ -20,18 +21,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clgan_lib.augment import match_brightness
+from clgan_lib.augment import match_brightness, with_gain
 from clgan_lib.calibration import best_single
 from clgan_lib.data import to_float
 from clgan_lib.metrics import pixel_metrics
-from clgan_lib.model import blur5
+from clgan_lib.model import ReconstructionModel, blur5
 from clgan_lib.ranking import ranking_metrics
 from clgan_lib.restoring import model as restoring
 from clgan_lib.restoring.comparator import Comparator, differences
 from clgan_lib.restoring.model import RestoringModelWithComparator
 from clgan_lib.restoring.validation_anomalies import add_anomalies
 from clgan_lib.runs.config import RunConfig
-from clgan_lib.runs.evaluation import enlarge, reduce
+from clgan_lib.runs.evaluation import anomaly_maps, enlarge, reduce
 from clgan_lib.runs.execution import Run, start_run, train_run
 
 MARGIN = 0.05  # of the range, as the jitter of training has it
@@ -77,35 +78,33 @@ class Candidate(Comparator):
 
 
 class Candidates(nn.Module):
-    """Several comparators in the place of one; `chosen` gives the anomaly map."""
+    """Several comparators in the place of one."""
 
     def __init__(self, channels: tuple[int, ...], names: list[str]) -> None:
         super().__init__()
         self.parts = nn.ModuleDict({name: Candidate(channels, *CANDIDATES[name]) for name in names})
-        self.chosen = names[0]
 
     def loss(self, inputs: list[Tensor], anomaly: Tensor) -> Tensor:
         """The sum: their weights are their own, and so are Adam's steps."""
         return torch.stack([part.loss(inputs, anomaly) for part in self.parts.values()]).sum()  # type: ignore[operator]
 
-    def probability(self, inputs: list[Tensor]) -> Tensor:
-        return self.parts[self.chosen].probability(inputs)  # type: ignore[operator]
-
 
 class SideBySide(RestoringModelWithComparator):
     """CLGAN-RC with several comparators."""
 
-    def __init__(self, *, image_size: int, comparators: list[str], **options: Any) -> None:
-        self.names = comparators
+    def __init__(self, *, image_size: int, comparators: list[str], gain: float = 0.0, **options: Any) -> None:
+        self.names, self.gain = comparators, gain
         restoring.differences = everything  # type: ignore[attr-defined]
         restoring.Comparator = lambda channels: Candidates(channels, comparators)  # type: ignore[attr-defined,assignment]
         super().__init__(image_size=image_size, **options)
 
-    def choose(self, name: str) -> None:
-        self.comparator.chosen = self.comparator_average.chosen = name  # type: ignore[union-attr,assignment]
+    def training_step(self, images: Tensor, progress: float) -> dict[str, Tensor]:
+        if self.gain:  # each image under another light
+            images = with_gain(images, images.new_empty(len(images), 1, 1, 1).uniform_(1 - self.gain, 1 + self.gain))
+        return super().training_step(images, progress)
 
 
-def relit_scores(run: Run, model: SideBySide, lights: list[str]) -> list[dict[str, Any]]:
+def relit_scores(run: Run, model: ReconstructionModel, lights: list[str]) -> list[dict[str, Any]]:
     """A row a comparator, gain and way to match the light: rankings, F1 under two thresholds, false positives."""
     types, rows = np.array(run.category.defects), []
     chosen = np.concatenate([np.flatnonzero(types == name)[:PER_TYPE] for name in sorted({*types})])
@@ -149,8 +148,11 @@ def lit(images: Tensor, factors: Tensor) -> Tensor:
     return (images.float() * factors.view(-1, 1, 1, 1)).round().clamp(0, 255).to(torch.uint8)
 
 
-def thresholds_of(model: SideBySide, holdout: Tensor) -> dict[str, dict[str, float]]:
+def thresholds_of(model: ReconstructionModel, holdout: Tensor) -> dict[str, dict[str, float]]:
     """The thresholds of `RestoringModel.calibrate` and the 99 % quantile, by comparator, at 256x256."""
+    if not isinstance(model, SideBySide):
+        return {name: dict.fromkeys(("own", "calibrated"), float(np.quantile(maps, 0.99)))
+                for name, maps in maps_of(model, holdout).items()}  # fmt: skip
     good = holdout.permute(0, 2, 3, 1).numpy()
     pairs = [add_anomalies(good, seed) for seed in range(2)]
     corrupted, truths = (np.concatenate(part) for part in zip(*pairs, strict=True))
@@ -162,9 +164,11 @@ def thresholds_of(model: SideBySide, holdout: Tensor) -> dict[str, dict[str, flo
 
 
 @torch.no_grad()
-def maps_of(model: SideBySide, images: Tensor) -> dict[str, NDArray[np.float32]]:
-    """The maps of all comparators for uint8 ``(M, 3, 256, 256)``, ``(M, 256, 256)`` each, in one pose."""
+def maps_of(model: ReconstructionModel, images: Tensor) -> dict[str, NDArray[np.float32]]:
+    """The maps of all comparators for uint8 ``(M, 3, 256, 256)``, ``(M, 256, 256)`` each, in one pose; or of a control."""
     model.eval()
+    if not isinstance(model, SideBySide):
+        return {"none": anomaly_maps(model, images)}
     maps: dict[str, list[NDArray[np.float32]]] = {name: [] for name in model.names}
     for batch in images.split(16):
         small = match_brightness(reduce(to_float(batch), model.image_size), model.brightness)[0]
@@ -188,12 +192,14 @@ def main() -> None:
     parser.add_argument("--comparators", nargs="+", default=list(CANDIDATES))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--trial", default="trial")
+    parser.add_argument("--control", default="", help="a control, such as template, in the place of CLGAN-RC")
     parser.add_argument("--lights", nargs="+", default=["as it is"], help="of: 'as it is', median, mean, range")
     a = parser.parse_args()
+    several = {} if a.control else {"comparators": a.comparators}
     config = RunConfig(
-        experiment=a.out.name, results_root=str(a.out.parent), model="benchmarks.unseen:SideBySide", variant=a.trial,
-        data_root=a.data, category=a.category, seed=a.seed, image_size=a.size, budget=a.budget, threads=1, device="cpu",
-        precision="bf16", options={**a.options, "comparators": a.comparators}, embedded_test=30,
+        experiment=a.out.name, results_root=str(a.out.parent), model=a.control or "benchmarks.unseen:SideBySide",
+        variant=a.trial, data_root=a.data, category=a.category, seed=a.seed, image_size=a.size, budget=a.budget,
+        threads=1, device="cpu", precision="bf16", options=a.options | several, embedded_test=30,
     )  # fmt: skip
     run = start_run(config)
     weights = config.folder / "all.safetensors"
@@ -204,7 +210,7 @@ def main() -> None:
         save_file({k: v.contiguous().clone() for k, v in run.model.state_dict().items()}, weights)
     settings = {"trial": a.trial, "category": a.category, "options": json.dumps(a.options), "budget": a.budget,
                 "size": a.size, "seed": a.seed}  # fmt: skip
-    rows = [settings | row for row in relit_scores(run, run.model, a.lights)]  # type: ignore[arg-type]
+    rows = [settings | row for row in relit_scores(run, run.model, a.lights)]
     file = a.out / "unseen.csv"
     pd.DataFrame(rows).round(4).to_csv(file, mode="a", header=not file.exists(), index=False)
 

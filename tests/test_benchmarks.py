@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import common, data, detection, metrics, pilot, robustness, small_sizes, train_step
+from benchmarks import common, data, detection, metrics, pilot, robustness, small_sizes, train_step, unseen
 from benchmarks.batched import detect_batch
 from clgan_lib.data import to_float
 from clgan_lib.detection import detect
@@ -176,3 +176,45 @@ def test_robustness_of_a_finished_run(
     assert frame["false_pixels"].nunique() > 1
     settings = json.loads((tmp_path / "out" / "robustness.json").read_text())
     assert settings["severities"]["shift"] == [0, 0.01, 0.02] and (tmp_path / "out" / "robustness.svg").is_file()
+
+
+@pytest.fixture
+def own_comparators(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo afterwards that the benchmark puts its own functions in the library's place."""
+    for name in ("differences", "Comparator"):
+        monkeypatch.setattr(f"clgan_lib.restoring.model.{name}", getattr(unseen.restoring, name))
+
+
+@pytest.mark.usefixtures("own_comparators")
+def test_comparators_side_by_side_do_not_move_the_generator() -> None:
+    options = {"image_size": 32, "width": 2, "blocks": 1, "batch_size": 2, "lambda_x": 0.0}
+    one, two = (unseen.SideBySide(comparators=c, **options) for c in (["image"], ["image", "features far"]))
+    two.load_state_dict({**two.state_dict(), **one.state_dict()})
+    for model in (one, two):
+        torch.manual_seed(1)
+        model.training_step(torch.rand(2, 3, 32, 32) * 2 - 1, 0.0)
+    kept = one.state_dict()  # its comparator too: the sum of two losses is two trainings
+    assert all(
+        torch.allclose(value, kept[key], atol=1e-6, equal_nan=True)
+        for key, value in two.state_dict().items()
+        if key in kept
+    )
+    maps = unseen.maps_of(two, torch.zeros(1, 3, 256, 256, dtype=torch.uint8))
+    assert {name: part.shape for name, part in maps.items()} == dict.fromkeys(["image", "features far"], (1, 256, 256))
+
+
+@pytest.mark.usefixtures("own_comparators")
+@pytest.mark.parametrize("control", ["", "blur"])
+def test_a_trial_appends_its_rows(
+    control: str, tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = "{}" if control else '{"width": 2, "blocks": 1, "batch_size": 2, "gain": 0.2}'
+    line = ["unseen", "--data", str(tiny_root), "--category", "nut", "--budget", "4", "--size", "32", "--out",
+            str(tmp_path), "--trial", "mine", "--options", options, "--lights", "as it is", "mean", "--comparators",
+            "differences"]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", [*line, "--control", control])
+    unseen.main()
+    unseen.main()  # from the weights in the folder
+    frame = pd.read_csv(tmp_path / "unseen.csv")
+    assert len(frame) == 2 * 2 * 3 and frame.iloc[:6].equals(frame.iloc[6:].reset_index(drop=True))
+    assert frame["AP"].between(0, 1).all() and set(frame["light"]) == {"as it is", "mean"}

@@ -117,3 +117,23 @@ def jitter_brightness_contrast(images: Tensor, share: float) -> Tensor:
     """
     contrast, brightness = images.new_empty(2, len(images), 1, 1, 1).uniform_(-share, share)
     return (images * (1 + contrast) + brightness).clamp(-1, 1)
+
+
+def match_brightness(images: Tensor, brightness: Tensor) -> tuple[Tensor, Tensor]:
+    """Each image times one factor, so that its mean is the one wanted: as under the light of the training images.
+
+    Args:
+        images: ``(B, 3, S, S)`` in [-1, 1]; the result too, clamped.
+        brightness: the mean wanted, in (0, 1], a scalar; 0 leaves the images as they are.
+
+    Returns:
+        The images and their factors, ``(B, 1, 1, 1)``.
+    """
+    mean = (images.mean((1, 2, 3), keepdim=True) + 1) / 2
+    factors = torch.where(brightness > 0, brightness / mean.clamp_min(0.02), torch.ones_like(mean))
+    return with_gain(images, factors), factors
+
+
+def with_gain(images: Tensor, factors: Tensor) -> Tensor:
+    """Images in [-1, 1], their values as seen in [0, 1] times factors ``(B, 1, 1, 1)``; exactly themselves times 1."""
+    return torch.where(factors == 1, images, ((images + 1) * factors - 1).clamp(-1, 1))

@@ -262,6 +262,27 @@ def published_modern(results: Path) -> Table:
     return Table("published_modern", "Published beside ours, percent.", heads, rows, labels=2)
 
 
+def unseen() -> Table:
+    """What was tried for other light and unseen products, from ``benchmarks/unseen.csv``: a row a trial and comparator."""
+    frame = pd.read_csv(ROOT / "benchmarks" / "unseen.csv", keep_default_na=False)
+    frame = frame[frame["comparator"].isin(["differences", "features", "none"])]
+    rows = []
+    for keys, part in frame.groupby(["category", "trial", "light", "comparator"], sort=False):
+        by_gain = part.set_index("gain")
+        numbers = [f"{by_gain.at[0.0, 'AP']:.3f}", f"{by_gain.at[0.0, 'image_AUROC']:.3f}"]
+        numbers += [f"{by_gain.at[gain, name]:.1f}" for name in ("F1_own", "false_own") for gain in (0.0, -0.2, 0.2)]
+        rows.append(Row([Cell(str(key)) for key in keys] + [Cell(number) for number in numbers]))
+    parts = [
+        f"{name}, {gain}"
+        for name in ("F1", "good pixels marked")
+        for gain in ("as taken", "-20 % light", "+20 % light")
+    ]
+    heads = ["category", "trial", "light at test time", "comparator sees", "AP", "image AUROC", *parts]
+    return Table(
+        "unseen", "Quick trainings at 64x64, one seed, one pose, own thresholds, in percent.", heads, rows, labels=4
+    )
+
+
 TABLES: dict[str, Callable[[Path], Table]] = {
     "overview": overview,
     "mvtec_cpu": lambda results: by_category(results, "mvtec_cpu", BASELINES),
@@ -275,6 +296,7 @@ TABLES: dict[str, Callable[[Path], Table]] = {
     "ledger_cells": lambda results: ledger_claims(results, cells=True),
     "features": features,
     "published_modern": published_modern,
+    "unseen": lambda results: unseen(),
 }
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from benchmarks import common, data, detection, metrics, pilot, small_sizes, train_step
+from benchmarks import common, data, detection, metrics, pilot, robustness, small_sizes, train_step, unseen
 from benchmarks.batched import detect_batch
 from clgan_lib.data import to_float
 from clgan_lib.detection import detect
@@ -148,3 +150,91 @@ def test_the_batched_detector_closes_with_zeros_outside() -> None:
     assert (detect_batch(a, b)[0].numpy() == detect(image[0], reconstructed[0]).mask).all()
     with pytest.raises(ValueError, match=r"one shape \(B, 3, H, W\)"):
         detect_batch(a, b[:, :2])
+
+
+def test_disturbances_do_what_they_say() -> None:
+    image = np.random.default_rng(0).integers(60, 180, (64, 64, 3)).astype(np.uint8)
+    for name, (change, severities) in robustness.DISTURBANCES.items():
+        assert 0 in severities and np.array_equal(change(image, 0), image), name
+        assert all(not np.array_equal(change(image, s), image) for s in severities if s), name
+        assert np.array_equal(change(image, severities[-1]), change(image, severities[-1])), name  # noise, too
+    assert robustness.gain(image, 0.2).mean() == pytest.approx(1.2 * image.mean(), abs=0.1)
+    assert robustness.brightness(image, -0.1).mean() == pytest.approx(image.mean() - 25.5, abs=0.1)
+    warmer = robustness.temperature(image, 0.1).astype(float) / image
+    assert warmer.mean((0, 1)) == pytest.approx([1.1, 1, 0.9], abs=0.01)
+    assert (robustness.gain(np.full((2, 2, 3), 250, np.uint8), 0.2) == 255).all()  # no value wraps
+
+
+def test_masks_move_with_the_product() -> None:
+    image, truth = np.zeros((1, 64, 64, 3), np.uint8), np.zeros((1, 64, 64), bool)
+    truth[0, 10:20, 40:50] = True
+    image[truth] = 200
+    for name in ("rotation", "shift"):
+        severity = robustness.DISTURBANCES[name][1][-1] * (1 if name == "shift" else 5)
+        moved, mask = robustness.disturbed(image, truth, name, severity)
+        assert mask.dtype == bool and (mask != truth).any() and ((moved[..., 0] > 100) != mask).mean() < 0.01
+    assert np.array_equal(robustness.disturbed(image, truth, "gain", 0.2)[1], truth)
+
+
+def test_robustness_of_a_finished_run(
+    tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = RunConfig(
+        model="template", category="nut", image_size=32, holdout=3, data_root=str(tiny_root), threads=1, device="cpu",
+        results_root=str(tmp_path / "results"),
+    )  # fmt: skip
+    content = execute(config).content()
+    line = ["robustness", str(config.folder), "--out", str(tmp_path / "out"), "--disturbances", "gain", "shift"]
+    monkeypatch.setattr(sys, "argv", line)
+    robustness.main()
+    (shown,) = tables(capsys.readouterr().out)
+    frame = pd.read_csv(tmp_path / "out" / "robustness.csv")
+    assert frame.groupby("disturbance").size().to_dict() == {"gain": 5, "shift": 3} and len(shown) == 3
+    plain = frame[frame["severity"] == 0]
+    assert plain["F1"].tolist() == pytest.approx([content["scores"]["calibrated"]["image"]["F1"]] * 2, abs=1e-3)
+    assert plain["AP"].tolist() == pytest.approx([content["ranking"]["AP"]] * 2, abs=1e-3)
+    assert frame["false_pixels"].nunique() > 1
+    settings = json.loads((tmp_path / "out" / "robustness.json").read_text())
+    assert settings["severities"]["shift"] == [0, 0.01, 0.02] and (tmp_path / "out" / "robustness.svg").is_file()
+
+
+@pytest.fixture
+def own_comparators(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo afterwards that the benchmark puts its own functions in the library's place."""
+    for name in ("differences", "Comparator"):
+        monkeypatch.setattr(f"clgan_lib.restoring.model.{name}", getattr(unseen.restoring, name))
+
+
+@pytest.mark.usefixtures("own_comparators")
+def test_comparators_side_by_side_do_not_move_the_generator() -> None:
+    options = {"image_size": 32, "width": 2, "blocks": 1, "batch_size": 2, "lambda_x": 0.0}
+    one, two = (unseen.SideBySide(comparators=c, **options) for c in (["image"], ["image", "features far"]))
+    two.load_state_dict({**two.state_dict(), **one.state_dict()})
+    for model in (one, two):
+        torch.manual_seed(1)
+        model.training_step(torch.rand(2, 3, 32, 32) * 2 - 1, 0.0)
+    kept = one.state_dict()  # its comparator too: the sum of two losses is two trainings
+    assert all(
+        torch.allclose(value, kept[key], atol=1e-6, equal_nan=True)
+        for key, value in two.state_dict().items()
+        if key in kept
+    )
+    maps = unseen.maps_of(two, torch.zeros(1, 3, 256, 256, dtype=torch.uint8))
+    assert {name: part.shape for name, part in maps.items()} == dict.fromkeys(["image", "features far"], (1, 256, 256))
+
+
+@pytest.mark.usefixtures("own_comparators")
+@pytest.mark.parametrize("control", ["", "blur"])
+def test_a_trial_appends_its_rows(
+    control: str, tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = "{}" if control else '{"width": 2, "blocks": 1, "batch_size": 2, "gain": 0.2}'
+    line = ["unseen", "--data", str(tiny_root), "--category", "nut", "--budget", "4", "--size", "32", "--out",
+            str(tmp_path), "--trial", "mine", "--options", options, "--lights", "as it is", "mean", "--comparators",
+            "differences"]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", [*line, "--control", control])
+    unseen.main()
+    unseen.main()  # from the weights in the folder
+    frame = pd.read_csv(tmp_path / "unseen.csv")
+    assert len(frame) == 2 * 2 * 3 and frame.iloc[:6].equals(frame.iloc[6:].reset_index(drop=True))
+    assert frame["AP"].between(0, 1).all() and set(frame["light"]) == {"as it is", "mean"}

@@ -14,7 +14,7 @@ from conftest import save
 from PIL import Image
 
 from clgan_lib import data
-from clgan_lib.augment import augment, jitter_brightness_contrast, poses, turn
+from clgan_lib.augment import augment, jitter_brightness_contrast, match_brightness, poses, turn, with_gain
 from clgan_lib.data import load_category, to_float, to_uint8
 from clgan_lib.data_checks import OFFICIAL, check_dataset
 
@@ -228,6 +228,20 @@ def test_turning_is_counter_clockwise_and_small_turns_stay_small() -> None:
     torch.testing.assert_close(turn(image, 90, False), torch.rot90(image, 1, (-2, -1)))
     near = (turn(image, 89.0, False) - turn(image, 90, False)).abs()
     assert near[:, 4:-4, 4:-4].max() < 0.15
+
+
+def test_matched_images_have_the_brightness_wanted() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(6, 3, 16, 16) * torch.linspace(0.3, 1.0, 6).view(-1, 1, 1, 1) * 1.2 - 0.9
+    matched, factors = match_brightness(images, torch.tensor(0.2))
+    torch.testing.assert_close((matched + 1).mean((1, 2, 3)) / 2, torch.full((6,), 0.2))
+    torch.testing.assert_close(matched, (images + 1) * factors - 1)
+    darker, _ = match_brightness(with_gain(images, torch.tensor(0.7)), torch.tensor(0.2))
+    torch.testing.assert_close(darker, matched)
+    same, ones = match_brightness(images, torch.tensor(0.0))
+    assert torch.equal(same, images) and bool((ones == 1).all()) and factors.shape == (6, 1, 1, 1)
+    assert float(match_brightness(images, torch.tensor(0.9))[0].max()) == 1  # what is too light is clamped
+    assert bool(match_brightness(torch.full((1, 3, 4, 4), -1.0), torch.tensor(0.5))[0].isfinite().all())
 
 
 def test_another_light_is_a_contrast_and_a_brightness_an_image() -> None:

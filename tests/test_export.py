@@ -20,6 +20,7 @@ from clgan_lib.runs import evaluation
 SMALL = {
     "clgan": {"width": 4, "blocks": 1, "patches": 8, "batch_size": 2},
     "clgan_rc": {"width": 4, "blocks": 1, "patches": 8, "batch_size": 2},
+    "clgan_r": {"width": 4, "blocks": 1, "patches": 8, "batch_size": 2, "match_light": True},
     "vae_ssim": {"width": 4, "latent": 8, "batch_size": 2},
     "udcae": {"width": 4, "batch_size": 2},
     "dcgan": {"width": 4, "batch_size": 2, "patches": 4},

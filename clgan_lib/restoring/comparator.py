@@ -2,7 +2,8 @@
 
 A reconstruction also differs where the product is good. The comparator learns on synthetic anomalies which differences are
 anomalies, from how features of G's encoder differ between the two images. DRAEM's second network (Zavrtanik, Kristan,
-Skocaj, ICCV 2021) sees the images themselves; given differences there is less to learn, and less to learn by heart.
+Skocaj, ICCV 2021) sees the images themselves; given differences there is less to learn, and less to learn by heart. With
+`context` it sees the features of the image beside them: what varies on good products depends on the place.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ VISIBLE = 16 / 255  # of [-1, 1], 8 of 255: nobody could find a smaller change
 
 
 class Comparator(nn.Module):
-    """Logits of an anomaly at half the resolution, from `differences`; `channels` are those of the taps of G_enc."""
+    """Logits of an anomaly at half the resolution, from `differences`; `channels` are those of their maps but the first."""
 
     def __init__(self, channels: tuple[int, ...], width: int = 32) -> None:
         super().__init__()
@@ -57,13 +58,18 @@ def visible_anomaly(images: Tensor, corrupted: Tensor, anomaly: Tensor) -> Tenso
     return ((corrupted - images).abs().amax(1, keepdim=True) > VISIBLE).float() * anomaly
 
 
-def differences(images: Tensor, others: Tensor, taps: list[Tensor], other_taps: list[Tensor]) -> list[Tensor]:
+def differences(
+    images: Tensor, others: Tensor, taps: list[Tensor], other_taps: list[Tensor], *, context: bool = False
+) -> list[Tensor]:
     """How two batches of images differ: absolute in colour, then squared between unit feature vectors at each tap of G_enc.
 
-    Shapes are those of the images, ``(B, 3, S, S)``, and of the taps, ``(B, C_l, S_l, S_l)``.
+    Shapes are those of the images, ``(B, 3, S, S)``, and of the taps, ``(B, C_l, S_l, S_l)``. With `context` the unit
+    feature vectors of the first images follow, shaped as the taps again.
     """
-    pairs = zip(taps, other_taps, strict=True)
-    return [(images - others).abs(), *((F.normalize(a, dim=1) - F.normalize(b, dim=1)).square() for a, b in pairs)]
+    units = [F.normalize(tap, dim=1) for tap in taps]
+    pairs = zip(units, other_taps, strict=True)
+    unlike = [(unit - F.normalize(other, dim=1)).square() for unit, other in pairs]
+    return [(images - others).abs(), *unlike, *(units if context else [])]
 
 
 def resize_maps(maps: Tensor, size: int) -> Tensor:

@@ -25,7 +25,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clgan_lib.augment import SYMMETRIES, jitter_brightness_contrast, mean_over_augmentations, poses
+from clgan_lib.augment import (
+    SYMMETRIES,
+    jitter_brightness_contrast,
+    match_brightness,
+    mean_over_augmentations,
+    poses,
+    with_gain,
+)
 from clgan_lib.calibration import quantile
 from clgan_lib.data import to_float, to_uint8
 from clgan_lib.layers import Norm
@@ -55,9 +62,12 @@ class RestoringModel(ReconstructionModel):
         gan_from: share of the training after which L_GAN counts for G; D learns from the start.
         patches, temperature: of PatchNCE, see `clgan_lib.clgan.CLGAN`.
         compare: what the anomaly map compares, see `fixed_difference`.
+        context: whether the comparator of clgan_rc sees the features of the image beside the differences.
         average_poses: test-time augmentation by the mirror images and quarter turns that the product's symmetry allows.
         light: strength of the brightness and contrast jitter in training (`jitter_brightness_contrast`), the same for
             Real_A and Real_B, so that a lighting change is no anomaly; 0 for none.
+        match_light: bring every image to the mean brightness of the training images, in training and in use
+            (`match_brightness`), so that more or less light is no anomaly; reconstructions get the light of their image.
         learning_rate: AdamW's, constant for half of the training, then a cosine to 0; a fifth of it for D's Adam.
         ema: decay of the moving averages of the weights, which are used for inference.
 
@@ -68,42 +78,28 @@ class RestoringModel(ReconstructionModel):
     has_comparator = False
     threshold: Tensor
     updates: Tensor
+    brightness: Tensor
     symmetry: Tensor
 
     def __init__(
-        self,
-        *,
-        image_size: int,
-        batch_size: int = 8,
-        width: int = 24,
-        blocks: int = 4,
-        norm: Norm = "batch",
-        restore: bool = True,
-        lambda_1: float = 10.0,
-        lambda_s: float = 1.0,
-        lambda_g: float = 1.0,
-        inside: float = 4.0,
-        lambda_x: float = 0.1,
-        lambda_gan: float = 0.0,
-        gan_from: float = 0.5,
-        patches: int = 128,
-        temperature: float = 0.07,
-        compare: Compare = "features",
-        average_poses: bool = True,
-        light: float = 0.05,
-        learning_rate: float = 1e-3,
-        ema: float = 0.998,
-    ) -> None:
+        self, *, image_size: int, batch_size: int = 8, width: int = 24, blocks: int = 4, norm: Norm = "batch",
+        restore: bool = True, lambda_1: float = 10.0, lambda_s: float = 1.0, lambda_g: float = 1.0, inside: float = 4.0,
+        lambda_x: float = 0.1, lambda_gan: float = 0.0, gan_from: float = 0.5, patches: int = 128,
+        temperature: float = 0.07, compare: Compare = "features", context: bool = False, average_poses: bool = True,
+        light: float = 0.05, match_light: bool = False, learning_rate: float = 1e-3, ema: float = 0.998,
+    ) -> None:  # fmt: skip
         super().__init__(image_size=image_size, batch_size=batch_size)
-        self.restore, self.light, self.inside = restore, light, inside
+        self.restore, self.light, self.match_light, self.inside = restore, light, match_light, inside
         self.lambda_1, self.lambda_s, self.lambda_g, self.lambda_x = lambda_1, lambda_s, lambda_g, lambda_x
         self.lambda_gan, self.gan_from, self.patches, self.temperature = lambda_gan, gan_from, patches, temperature
-        self.compare, self.average_poses, self.learning_rate, self.ema = compare, average_poses, learning_rate, ema
+        self.compare, self.context, self.average_poses = compare, context, average_poses
+        self.learning_rate, self.ema = learning_rate, ema
         self._check()
         self._build_networks(width, blocks, norm)
         self.optimizers = self._make_optimizers()
         self.register_buffer("threshold", torch.tensor(float("nan")))
         self.register_buffer("updates", torch.tensor(0))
+        self.register_buffer("brightness", torch.tensor(0.0))  # 0 where the light is left as it is
         self.register_buffer("symmetry", torch.tensor(SYMMETRIES.index("none")))
         self._set_augmentations()
 
@@ -116,6 +112,8 @@ class RestoringModel(ReconstructionModel):
             raise ValueError("compare: clgan_rc compares by its comparator; leave the option out, or use clgan_r")
         if not (0 <= self.ema < 1 and 0 <= self.gan_from <= 1):
             raise ValueError(f"ema and gan_from: expected shares, ema below 1; got {self.ema} and {self.gan_from}")
+        if self.context and not self.has_comparator:
+            raise ValueError("context: only clgan_rc has a comparator; leave the option out, or use clgan_rc")
         if not 0 <= self.light <= 0.5:
             raise ValueError(f"light: expected a share of the range, at most 0.5; got {self.light}")
 
@@ -126,7 +124,8 @@ class RestoringModel(ReconstructionModel):
         self.discriminator = PatchDiscriminator(width) if self.lambda_gan else None
         self.heads = nn.ModuleList(map(ProjectionHead, channels)) if self.lambda_x else None
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
-        self.comparator = Comparator(channels) if self.has_comparator else None
+        seen = channels * 2 if self.context else channels
+        self.comparator = Comparator(seen) if self.has_comparator else None
         self.comparator_average = copy.deepcopy(self.comparator).requires_grad_(False) if self.comparator else None
 
     def _make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -140,7 +139,9 @@ class RestoringModel(ReconstructionModel):
         return made
 
     def fit(self, images: Tensor, symmetry: str) -> None:
-        """Remember the symmetry of the product."""
+        """Remember the symmetry of the product, and the light of its images."""
+        if self.match_light and len(images):
+            self.brightness.fill_(float(torch.stack([image.float().mean() for image in images]).mean()) / 255)
         self.symmetry.fill_(SYMMETRIES.index(symmetry))
         self._set_augmentations()
 
@@ -152,6 +153,7 @@ class RestoringModel(ReconstructionModel):
         """D's update, then G's and H's, then the comparator's, on good images ``(B, 3, S, S)``."""
         self.train()
         self.set_learning_rates(progress)
+        images = match_brightness(images, self.brightness)[0]
         images = jitter_brightness_contrast(images, self.light) if self.light else images
         corrupted, anomaly = corrupt(images) if self.restore else (images, torch.zeros_like(images[:, :1]))
         output, taps = self.generator.forward_with_taps(corrupted.contiguous(memory_format=torch.channels_last))
@@ -166,7 +168,7 @@ class RestoringModel(ReconstructionModel):
         terms |= self._update_generator(images, output, anomaly, adversarial=progress >= self.gan_from)
         if self.comparator is not None:
             with torch.no_grad():
-                inputs = differences(corrupted, fixed, taps, self.generator.encode(fixed))
+                inputs = differences(corrupted, fixed, taps, self.generator.encode(fixed), context=self.context)
             loss = self.comparator.loss(inputs, visible_anomaly(images, corrupted, anomaly))
             self.minimise(loss, "C")
             terms["L_compare"] = loss.detach()
@@ -209,7 +211,8 @@ class RestoringModel(ReconstructionModel):
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
         self.eval()
-        return mean_over_augmentations(self.average, self.augmentations, images)
+        matched, factors = match_brightness(images, self.brightness)
+        return with_gain(mean_over_augmentations(self.average, self.augmentations, matched), 1 / factors)
 
     @torch.no_grad()
     def anomaly_map(self, images: Tensor, reconstructions: Tensor | None = None) -> Tensor:
@@ -221,6 +224,8 @@ class RestoringModel(ReconstructionModel):
         self.eval()
         if reconstructions is None:
             reconstructions = self.reconstruct(images)
+        images, factors = match_brightness(images, self.brightness)
+        reconstructions = with_gain(reconstructions, factors)
         scores = mean_over_augmentations(self._difference, self.augmentations, images, reconstructions)
         scores = blur5(scores[:, None])[:, 0].clamp_min(0)
         return -torch.log1p(-scores.clamp_max(1 - 1e-6)) if self.has_comparator else scores
@@ -230,7 +235,8 @@ class RestoringModel(ReconstructionModel):
         if self.comparator_average is None:
             return fixed_difference(self.compare, images, reconstructions, self.average.encode)
         taps, others = self.average.encode(images), self.average.encode(reconstructions)
-        return self.comparator_average.probability(differences(images, reconstructions, taps, others))
+        inputs = differences(images, reconstructions, taps, others, context=self.context)
+        return self.comparator_average.probability(inputs)
 
     def calibrate(self, images: Tensor) -> None:
         """Choose the native threshold on held-out good images: the geometric mean of two that err on opposite sides.
@@ -258,10 +264,10 @@ class RestoringModel(ReconstructionModel):
         return float(calibrated(self.threshold))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As `nn.Module`'s, without D and H where this model has none: earlier versions always saved them."""
+        """As `nn.Module`'s, for files of earlier versions: some hold D and H that this model has not, or no `brightness`."""
         unused = tuple(f"{name}." for name in TRAINING_ONLY if getattr(self, name) is None)
         used = {key: value for key, value in state_dict.items() if not key.startswith(unused)}
-        loaded = super().load_state_dict(used, strict, assign)
+        loaded = super().load_state_dict({"brightness": torch.tensor(0.0), **used}, strict, assign)
         self._set_augmentations()
         return loaded
 

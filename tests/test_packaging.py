@@ -45,7 +45,8 @@ def test_conda_lists_what_pyproject_declares() -> None:
     (pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
     assert environment["name"] == "clgan"
     listed = [entry for entry in pip if not entry.startswith("-")]
-    assert sorted(listed) == sorted(set(DECLARED) - {*EXTRAS["cluster"], *EXTRAS["book"]})  # these are asked for by name
+    by_name = {*EXTRAS["cluster"], *EXTRAS["book"]}
+    assert sorted(listed) == sorted(set(DECLARED) - by_name)
     assert "-e ." in pip and "--constraint constraints.txt" in pip
 
 

@@ -61,11 +61,13 @@ napoleon_use_ivar = True
 python_use_unqualified_type_names = True
 autosummary.WELL_KNOWN_ABBREVIATIONS += ("eq.", "Fig.")  # a summary does not end there
 
+# Pages that are whole in one file: reports of experiments, and a model that runs in the browser (`make page`).
 REPORTS = sorted(
     report
     for report in (ROOT / "results").glob("*/report.html")
     if (ROOT / f"config/{report.parent.name}.yaml").exists()  # others are no experiments, such as a folder of one's own
 )
+MODEL_PAGES = sorted((ROOT / "results").glob("*/page.html"))
 
 
 def list_reports() -> str:
@@ -74,6 +76,9 @@ def list_reports() -> str:
     for name in (report.parent.name for report in REPORTS):
         experiment = yaml.safe_load((ROOT / f"config/{name}.yaml").read_text(encoding="utf8"))
         lines.append(f"* [{experiment['title']}](site:results/{name}/report.html) (`{name}`)")
+    lines += [
+        f"* [A model that runs in your browser](site:{page.relative_to(ROOT).as_posix()})" for page in MODEL_PAGES
+    ]
     return "\n".join(lines)
 
 
@@ -153,7 +158,7 @@ def copy_results(app, exception: Exception | None) -> None:
     out = Path(app.outdir)
     if exception or app.builder.name != "html":
         return
-    for file in [*REPORTS, *(ROOT / "results").glob("*/tables/*.md")]:
+    for file in [*REPORTS, *MODEL_PAGES, *(ROOT / "results").glob("*/tables/*.md")]:
         target = out / file.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)

@@ -38,6 +38,7 @@ def test_notebooks_are_clean_and_thin(path: Path) -> None:
     nbformat.validate(notebook)
     assert notebook.metadata.kernelspec.name == "python3" and "widgets" not in notebook.metadata
     assert "jupyter.widget-view" not in path.read_text()  # opened again, it would show an error
+    assert path.stat().st_size <= 300_000, "python docs/refresh_notebooks.py makes its pictures smaller"
     first = notebook.cells[0]
     assert first.cell_type == "markdown" and first.source.startswith("# ")
     for cell in notebook.cells:
@@ -46,6 +47,17 @@ def test_notebooks_are_clean_and_thin(path: Path) -> None:
             assert "keep_output" in tags or (not cell.outputs and cell.execution_count is None), cell.source
             assert cell.source.count("\n") < 25, cell.source
             assert "solution" in tags or not cell.source.startswith(("def ", "class ")), cell.source
+
+
+@pytest.mark.parametrize("name", ["00_start_here", "01_dataset", "02_losses", "03_networks", "22_paper_audit"])
+def test_notebooks_that_are_read_show_their_pictures(name: str) -> None:
+    """On a code host and in the book; ``python docs/refresh_notebooks.py`` runs them and keeps their outputs."""
+    cells = [c for c in nbformat.read(ROOT / f"notebooks/{name}.ipynb", 4).cells if c.cell_type == "code"]
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    kinds = {kind for output in outputs for kind in output.get("data", {})}
+    assert "application/javascript" not in kinds and kinds & {"image/png", "image/jpeg", "image/svg+xml"}
+    assert sum(bool(cell.outputs) for cell in cells) >= len(cells) / 2
 
 
 def test_the_parameters_of_10_train_are_the_fields_of_a_run() -> None:

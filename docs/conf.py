@@ -104,6 +104,11 @@ def prepare_source(app, docname: str, source: list[str]) -> None:
     source[0] = text.replace("```mermaid", "```text")  # its drawing program would come from the network
 
 
+def find_executed(app, env, added, changed, removed) -> list[str]:
+    """The pages of executed notebooks, which Sphinx would take for unchanged."""
+    return [f"notebooks/{path.stem}" for path in (ROOT / "build/notebooks").glob("*.ipynb")]
+
+
 def prepare_docstring(app, what, name, obj, options, lines: list[str]) -> None:
     """Markdown's equations and code blocks in reStructuredText."""
     text = re.sub(r" \\quad \((\d+)\) \$\$", r" \\tag{\1} $$", "\n".join(lines))
@@ -169,6 +174,7 @@ def copy_results(app, exception: Exception | None) -> None:
 
 
 def setup(app) -> None:
+    app.connect("env-get-outdated", find_executed)
     app.connect("source-read", prepare_source)
     app.connect("autodoc-process-docstring", prepare_docstring, priority=400)  # before napoleon
     app.connect("build-finished", copy_results)

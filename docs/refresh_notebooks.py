@@ -1,7 +1,8 @@
 """Run the notebooks that are read and keep their outputs, so that a page of a code host or of the book shows them.
 
 ``python docs/refresh_notebooks.py [NAME ...]`` after an edit to one; without a name, all of `READ`. Cells whose outputs are
-kept get the tag `keep_output`. What `COMPARED` prints is held by a test, digit by digit; the rest is only run.
+kept get the tag `keep_output`. What `COMPARED` prints is held by a test, digit by digit, and so are the
+findings of 22; the rest is only run.
 """
 
 import base64

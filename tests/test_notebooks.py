@@ -69,6 +69,12 @@ def test_the_parameters_of_10_train_are_the_fields_of_a_run() -> None:
         assert kind == ("str" if outer is Literal else outer.__name__), name
 
 
+def sentences(notebook: nbformat.NotebookNode) -> list[str]:
+    """The prose among the outputs."""
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return [output.data["text/markdown"] for output in outputs if "text/markdown" in output.get("data", {})]
+
+
 @pytest.mark.parametrize(
     ("notebook", "parameters"),
     [
@@ -81,7 +87,9 @@ def test_the_parameters_of_10_train_are_the_fields_of_a_run() -> None:
 )
 def test_lessons_run_top_to_bottom(notebook: str, parameters: dict, tmp_path: Path) -> None:
     own = {"results_root": str(tmp_path)} if notebook.startswith(("00", "23")) else {}
-    execute(notebook, tmp_path, **parameters, **own)
+    executed = execute(notebook, tmp_path, **parameters, **own)
+    if not parameters and (kept := sentences(nbformat.read(ROOT / "notebooks" / notebook, 4))):
+        assert sentences(executed) == kept, f"python docs/refresh_notebooks.py {notebook.removesuffix('.ipynb')}"
 
 
 def test_30_inspects_a_folder_of_ones_own(tiny_root: Path, tmp_path: Path) -> None:

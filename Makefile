@@ -16,7 +16,7 @@ GRID = trap : INT; $(BIN)/python -m clgan_lib.runs.grid "$(EXPERIMENT)" --data "
 THEN_REPORT = status=$$?; case $$status in 2|130) exit $$status;; esac; $(MAKE) --no-print-directory report && exit $$status
 
 .DEFAULT_GOAL := help
-.PHONY: help benchmark reproduce cluster report docs book test test-full test-oldest verify mutants lab clean
+.PHONY: help benchmark reproduce cluster report model page docs book test test-full test-oldest verify mutants lab clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,14 @@ report: $(READY) ## tables, figures and results/EXPERIMENT/report.html from the 
 	    results/$(EXPERIMENT)/log/$$notebook.ipynb -p experiment $(EXPERIMENT) \
 	    --kernel python3 --execution-timeout 3600 --no-progress-bar --log-level ERROR || status=1; \
 	done; echo "results/$(EXPERIMENT)/report.html"; exit $$status
+
+model: $(READY) ## train the model whose weights git holds, results/demo, again (two minutes)
+	@rm -rf results/demo/*/*/seed*; $(GRID) --cores $(CORES)
+model: EXPERIMENT = demo
+model: DATA =
+
+page: $(READY) ## results/demo/page.html: paint a defect in a browser, and the committed model looks for it (npm takes the runtime)
+	@$(BIN)/clgan page results/demo/clgan_rc/metal_nut/seed0 results/demo/page.html
 
 docs: $(READY) ## write the tables in README.md and docs/ from the runs
 	@$(BIN)/python docs/generate.py
@@ -67,6 +75,10 @@ test-oldest: ## the tests on the oldest versions that pyproject.toml allows, in 
 
 verify: $(READY) ## make every table in results/ again from its runs' metrics.json, and compare
 	@$(BIN)/python -m clgan_lib verify $(VERIFY)
+
+.PHONY: ledger
+ledger: $(READY) ## judge every claim of the paper by the committed runs: results/ledger/ledger.csv
+	@$(BIN)/python -m clgan_lib.exhibits.ledger
 
 mutants: $(READY) ## change losses, detection and metrics line by line: do the tests notice?
 	@$(BIN)/python benchmarks/mutants.py

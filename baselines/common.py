@@ -1,20 +1,13 @@
-"""What the rivals share beside their networks: scales, Adam and its schedule, patches, thresholds."""
-
-from collections.abc import Iterable
+"""What the rivals share beside their networks: scales, the schedule, patches, thresholds."""
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def to_unit(images: Tensor) -> Tensor:
     """The suite's [-1, 1] to the [0, 1], in float32, that the rivals' papers compute their losses on."""
     return (images.float() + 1) / 2
-
-
-def adam(parameters: Iterable[nn.Parameter], learning_rate: float, beta1: float = 0.9) -> torch.optim.Adam:
-    """Adam; `fused` updates all tensors in one pass over memory."""
-    return torch.optim.Adam(parameters, lr=learning_rate, betas=(beta1, 0.999), fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float, progress: float) -> None:

@@ -33,18 +33,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.common import (
-    adam,
-    from_tiles,
-    paste,
-    pixel_quantile,
-    random_patches,
-    require_positive,
-    to_tiles,
-)
+from baselines.common import from_tiles, paste, pixel_quantile, random_patches, require_positive, to_tiles
 from clgan_lib.layers import ImageTanh
 from clgan_lib.losses import adversarial_loss
 from clgan_lib.model import ReconstructionModel, calibrated
+from clgan_lib.optimizers import adam
 
 LARGEST_PATCH = 64  # the paper's
 
@@ -108,9 +101,9 @@ class DCGAN(ReconstructionModel):
         self.quantile, self.learning_rate, self.d_learning_rate = quantile, learning_rate, d_learning_rate
         self.generator, self.discriminator, self.encoder = build_networks(self.patch, latent, width)
         self.optimizers = {
-            "G": adam(self.generator.parameters(), learning_rate, beta1=0.5),
-            "D": adam(self.discriminator.parameters(), d_learning_rate, beta1=0.5),
-            "E": adam(self.encoder.parameters(), learning_rate, beta1=0.5),
+            "G": adam(self.generator.parameters(), learning_rate),
+            "D": adam(self.discriminator.parameters(), d_learning_rate),
+            "E": adam(self.encoder.parameters(), learning_rate),
         }
         # mean and sigma of the residual, of the likelihood, then the threshold of their mean z-score
         self.register_buffer("calibration", torch.full((5,), torch.nan))

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.common import adam, require_positive, set_learning_rate, to_unit
+from baselines.common import require_positive, set_learning_rate, to_unit
 from clgan_lib.detection import LUMA
 from clgan_lib.model import ReconstructionModel, blur5
+from clgan_lib.optimizers import adam
 
 LEVELS = 4  # halvings: a multiple of 16 pixels
 
@@ -69,7 +70,7 @@ class UDCAE(ReconstructionModel):
             raise ValueError(f"closing: expected an odd number of pixels >= 1, got {closing}")
         self.noise, self.learning_rate, self.k, self.closing = noise, learning_rate, k, closing
         self.network = UNet(width, skips)
-        self.optimizers = {"optimizer": adam(self.parameters(), learning_rate)}
+        self.optimizers = {"optimizer": adam(self.parameters(), learning_rate, beta1=0.9)}
 
     def training_step(self, images: Tensor, progress: float) -> dict[str, Tensor]:
         """One step on B noisy images."""

@@ -25,15 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.common import (
-    adam,
-    pixel_quantile,
-    random_patches,
-    require_positive,
-    set_learning_rate,
-    to_unit,
-)
+from baselines.common import pixel_quantile, random_patches, require_positive, set_learning_rate, to_unit
 from clgan_lib.model import ReconstructionModel, calibrated
+from clgan_lib.optimizers import adam
 from clgan_lib.similarity import ssim_map
 
 LOGVAR = 10.0  # beyond exp(+-10) a variance diverges, and one overflow would end the training
@@ -95,7 +89,7 @@ class VAESSIM(ReconstructionModel):
         self.mse_weight, self.ssim_weight, self.beta, self.warm_up = mse_weight, ssim_weight, beta, warm_up
         self.learning_rate, self.quantile = learning_rate, quantile
         self.encoder, self.decoder = build_trunk(size, latent, width)
-        self.optimizers = {"optimizer": adam(self.parameters(), learning_rate)}
+        self.optimizers = {"optimizer": adam(self.parameters(), learning_rate, beta1=0.9)}
         self.register_buffer("threshold", torch.tensor(torch.nan))
 
     def training_step(self, images: Tensor, progress: float) -> dict[str, Tensor]:

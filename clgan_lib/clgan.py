@@ -16,6 +16,7 @@ from clgan_lib.layers import Norm
 from clgan_lib.losses import GanLoss, adversarial_loss, generator_loss, patch_nce_over_taps
 from clgan_lib.model import ReconstructionModel
 from clgan_lib.networks import Generator, PatchDiscriminator, ProjectionHead
+from clgan_lib.optimizers import adam
 
 
 class CLGAN(ReconstructionModel):
@@ -81,8 +82,8 @@ class CLGAN(ReconstructionModel):
         self.heads = nn.ModuleList(ProjectionHead(c, layers=layers, last_relu=relu) for c in self.generator.channels)
         # CUT has an Adam of its own for H; with equal settings that is one Adam over both.
         self.optimizers = {
-            "G": _adam([*self.generator.parameters(), *self.heads.parameters()], learning_rate),
-            "D": _adam(list(self.discriminator.parameters()), learning_rate),
+            "G": adam([*self.generator.parameters(), *self.heads.parameters()], learning_rate),
+            "D": adam(self.discriminator.parameters(), learning_rate),
         }
 
     def compile_networks(self) -> None:
@@ -154,8 +155,3 @@ class CLGAN(ReconstructionModel):
     def reconstruct(self, images: Tensor) -> Tensor:
         self.eval()
         return self.generator(images)
-
-
-def _adam(parameters: list[nn.Parameter], learning_rate: float) -> torch.optim.Adam:
-    """Adam as CUT sets it; `fused` updates all tensors in one pass over memory."""
-    return torch.optim.Adam(parameters, lr=learning_rate, betas=(0.5, 0.999), fused=True)

@@ -99,7 +99,7 @@ def list_categories(root: str | Path) -> list[str]:
         raise FileNotFoundError(
             f"data root {root} is not a folder; point data_root at the folder that holds the categories"
         )
-    return sorted(p.name for p in root.iterdir() if _good(p / "train").is_dir())
+    return sorted(p.name for p in root.iterdir() if _good(named(p, "train")).is_dir())
 
 
 def find_folder(root: str | Path, category: str) -> Path:
@@ -112,8 +112,17 @@ def find_folder(root: str | Path, category: str) -> Path:
     folder = named(Path(root), safe_name(category, "category"))
     known = list_categories(root)
     if not folder.is_dir():
-        raise FileNotFoundError(f"category {category!r} is not in {root}; there are: {', '.join(known) or 'none'}")
+        there = ", ".join(known) or f"none{meant_root(root)}"
+        raise FileNotFoundError(f"category {category!r} is not in {root}; there are: {there}")
     return folder
+
+
+def meant_root(root: str | Path) -> str:
+    """A hint where `root` is itself a category, or holds the folder that holds the categories; else empty."""
+    root = Path(root).resolve()
+    below = next(root.glob("*/*/train/good"), None)
+    meant = root.parent if _good(named(root, "train")).is_dir() else below.parents[2] if below else None
+    return f"; did you mean data_root {meant}?" if meant else ""
 
 
 def find_files(root: str | Path, category: str) -> Files:
@@ -124,12 +133,13 @@ def find_files(root: str | Path, category: str) -> Files:
         FileNotFoundError: if the root, the category, or one of its folders is missing or empty.
     """
     folder = find_folder(root, category)
-    train = tuple(list_images(_good(folder / "train")))
+    good, tests, truth = (named(folder, part) for part in ("train", "test", "ground_truth"))
+    train = tuple(list_images(_good(good)))
     test: list[tuple[Path, str, Path | None]] = []
-    for place in [path for path in entries(folder / "test") if path.is_dir()]:
-        defect = "good" if place == _good(folder / "test") else unicodedata.normalize("NFC", place.name)
+    for place in [path for path in entries(tests) if path.is_dir()]:
+        defect = "good" if place == _good(tests) else unicodedata.normalize("NFC", place.name)
         images = list_images(place)
-        masks = _match(images, named(folder / "ground_truth", place.name))
+        masks = _match(images, named(truth, place.name))
         test += [(image, defect, mask) for image, mask in zip(images, masks, strict=True)]
     if not train:
         raise FileNotFoundError(f"category {category!r}: no image in {folder / 'train' / 'good'}; good images go there")
@@ -196,7 +206,7 @@ def load_category(root: str | Path, category: str, image_size: int, bit_depth: i
     folder, files = find_folder(root, category), find_files(root, category)
     for image, defect, mask in files.test:
         if defect != "good" and mask is None:
-            place = named(folder / "ground_truth", image.parent.name)
+            place = named(named(folder, "ground_truth"), image.parent.name)
             wanted = place / f"{image.stem}_mask.png"
             unused = [path.name for path in entries(place) if path not in {mask for _, _, mask in files.test}]
             near = difflib.get_close_matches(wanted.name, unused, 1)

@@ -4,20 +4,22 @@ The official counts are those of MVTec AD's Table 1 (Bergmann et al., CVPR 2019)
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageSequence
 
-from clgan_lib.data import SUFFIXES, Files, find_files, find_folder
+from clgan_lib.data import SUFFIXES, Files, find_files, find_folder, meant_root
 from clgan_lib.datasets import arrange
 from clgan_lib.datasets import categories as list_categories
 from clgan_lib.image_files import (
     entries,
     mark,
     mask_files,
+    named,
     read_mask,
     require_full_scale,
     shown,
@@ -53,6 +55,7 @@ MPDD = {
 }  # fmt: skip
 EXPECTED = OFFICIAL | VISA | MPDD
 _SIZE = 256  # of every evaluation
+_STRETCHED = 1.2  # the largest ratio of width to height over the smallest that nobody minds
 
 
 def check_dataset(root: str | Path, categories: Sequence[str] | None = None) -> pd.DataFrame:
@@ -75,7 +78,9 @@ def check_dataset(root: str | Path, categories: Sequence[str] | None = None) -> 
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}. {_WHERE}") from None
     if not names:
-        raise FileNotFoundError(f"{root} holds no category (a folder with train/good in it). {_WHERE}")
+        raise FileNotFoundError(
+            f"{root} holds no category (a folder with train/good in it){meant_root(root)}. {_WHERE}"
+        )
     return pd.DataFrame([_check_category(Path(root), name) for name in names]).set_index("category")
 
 
@@ -90,13 +95,14 @@ def _check_category(root: Path, name: str) -> dict[str, object]:
     expected = EXPECTED.get(name)
     folder = find_folder(root, name)
     missing = [str(image.relative_to(root)) for image, defect, mask in files.test if defect != "good" and mask is None]
-    broken = [str(path.relative_to(root)) for path in files.all() if not _readable(path)]
+    unreadable = {path for path in files.all() if not _readable(path)}
     advice = []
     if missing:
         advice.append(f"add masks for {_some(missing)}")
-    if broken:
-        advice.append(f"replace {_some(broken)}")
+    if unreadable:
+        advice.append(f"replace {_some(sorted(str(path.relative_to(root)) for path in unreadable))}")
     faults, remarks = _check_masks(files, root)
+    remarks += _check_images(files, unreadable)
     advice += faults + _left_over(folder, files)
     if len(files.train) == 1:
         advice.append("add good images: of a single one none is left to calibrate on")
@@ -113,7 +119,7 @@ def _check_category(root: Path, name: str) -> dict[str, object]:
         )
     }
     words = "; ".join([*(advice or ["ready"]), *remarks])
-    return {"category": name, **columns, "missing masks": len(missing), "unreadable": len(broken), "advice": words}
+    return {"category": name, **columns, "missing masks": len(missing), "unreadable": len(unreadable), "advice": words}
 
 
 def _check_masks(files: Files, root: Path) -> tuple[list[str], list[str]]:
@@ -146,6 +152,29 @@ def _check_masks(files: Files, root: Path) -> tuple[list[str], list[str]]:
     return [_some(faults)] * bool(faults), [f"{len(of)} {remark}: {_some(of)}" for remark, of in marked.items()]
 
 
+def _check_images(files: Files, unreadable: set[Path]) -> list[str]:
+    """What is worth knowing about images side by side: their shapes, and test images that are training images, too."""
+    remarks = []
+    images = [path for path in (*files.train, *(image for image, _, _ in files.test)) if path not in unreadable]
+    shapes = [width / height for width, height in (upright_size(path)[0] for path in images)]
+    if shapes and max(shapes) > _STRETCHED * min(shapes):
+        remarks.append(f"images are {min(shapes):.2g} to {max(shapes):.2g} times as wide as high, all are made square")
+    of_size = Counter(path.stat().st_size for path in images)
+    contents = {path: path.read_bytes() for path in images if of_size[path.stat().st_size] > 1}
+    if several := [f"{path.parent.name}/{path.name}" for path in images if _pages(path) > 1]:
+        remarks.append(f"{len(several)} files hold several images, of which the first counts: {_some(several)}")
+    trained = {contents[path] for path in files.train if path in contents}
+    both = [f"{image.parent.name}/{image.name}" for image, _, _ in files.test if contents.get(image) in trained]
+    return remarks + ([f"{len(both)} test images are training images, too: {_some(both)}"] if both else [])
+
+
+def _pages(path: Path) -> int:
+    """Images in a TIFF of the size of its first; smaller ones are previews, and those in other formats views of one."""
+    with Image.open(path) as image:
+        sizes = [page.size for page in ImageSequence.Iterator(image)] if image.format == "TIFF" else [image.size]
+        return sizes.count(sizes[0])
+
+
 def refuse_odd_files(root: str | Path, category: str) -> None:
     """Refuse what decoding would not name well: links to nowhere.
 
@@ -164,7 +193,7 @@ def refuse_odd_files(root: str | Path, category: str) -> None:
 def _left_over(folder: Path, files: Files) -> list[str]:
     """Advice on files that nothing reads: masks without an image, and images in a format that is not read."""
     used = set(files.all())
-    types = [place for part in ("test", "ground_truth") for place in entries(folder / part) if place.is_dir()]
+    types = [place for part in ("test", "ground_truth") for place in entries(named(folder, part)) if place.is_dir()]
     present = {path for place in (files.train[0].parent, *types) for path in entries(place)}
     unused = sorted(path.relative_to(folder.parent).as_posix() for path in present - used if path.is_file())
     masks = [name for name in unused if "/ground_truth/" in name]

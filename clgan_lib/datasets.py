@@ -95,8 +95,11 @@ def _visa(root: Path, category: str) -> dict[str, Path]:
     if not split.is_file():
         raise FileNotFoundError(f"{split} does not exist; VisA's split is in it, unpack the data set whole")
     files: dict[str, Path] = {}
-    with split.open(encoding="utf-8", newline="") as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
+    with split.open(encoding="utf-8-sig", newline="") as file:  # a spreadsheet begins UTF-8 with a mark
+        reader = csv.DictReader(file)
+        if missing := {"object", "split", "label", "image", "mask"} - set(reader.fieldnames or ()):
+            raise ValueError(f"{split}: no column {', '.join(sorted(missing))}; separate columns by commas")
+        for number, row in enumerate(reader, start=2):
             if name_key(row.get("object") or "") != name_key(category):
                 continue
             defect = {"normal": "good", "anomaly": "bad"}.get(str(row.get("label")))
@@ -115,7 +118,7 @@ def _visa(root: Path, category: str) -> dict[str, Path]:
 
 
 def _inside(root: Path, name: str, where: str) -> Path:
-    path = reduce(named, PurePosixPath(name).parts, root).resolve()
+    path = reduce(named, PurePosixPath(name.replace("\\", "/")).parts, root).resolve()
     if not path.is_relative_to(root):
         raise ValueError(f"{where}: {name} leads out of the data root")
     if not path.is_file():

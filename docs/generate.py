@@ -14,17 +14,17 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from clgan_lib.exhibits import run_table, tables
+from clgan_lib.exhibits import ledger, run_table, tables
 from clgan_lib.paths import RESULTS, ROOT
 from clgan_lib.render import table
 from clgan_lib.render.table import Cell, Row, Table
 from clgan_lib.runs.record import read_record
 
-PAGES = ("README.md", "docs/results.md", "docs/restoring.md", "docs/running.md")
+PAGES = ("README.md", "docs/results.md", "docs/restoring.md", "docs/running.md", "docs/ledger.md")
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
 OWN = "own"  # the method's own threshold where it learns one from good images, else the calibrated one
 DETECTORS = ("dual_threshold", "calibrated", "native")
@@ -190,6 +190,44 @@ def costs(results: Path) -> Table:
     return Table("costs", "Time of one run, from the shortest to the longest of its experiment.", heads, rows, labels=3)
 
 
+def ledger_counts(results: Path) -> Table:
+    """How many claims of the paper have which verdict."""
+    counts = ledger.counts(read_ledger(results))
+    return table.from_frame("ledger", "", counts.assign(all=counts.sum(axis=1)).reset_index())
+
+
+def ledger_claims(results: Path, *, cells: bool) -> Table:
+    """The ledger's sentences; or of its cells those with a verdict, and Table 3's F1 where a run stands beside it."""
+    frame = read_ledger(results)
+    beside = (frame["metric"] == "F1") & (frame["source"] == "Table 3") & (frame["small_run"] != "")
+    decided = ~frame["verdict"].str.startswith(ledger.UNTESTED)
+    shown = frame[((decided | beside) & (frame["metric"] != "")) if cells else (frame["metric"] == "")]
+    rows = []
+    for row in shown.to_dict("records"):
+        ours, small = (ledger_numbers(row, prefix) for prefix in ("", "small_"))
+        head = [row["claim"], row["source"], row["verdict"], *([] if cells else [row["reason"]])]
+        rows.append(Row([Cell(text) for text in (*head, str(row["published"]), ours, small)]))
+    heads = ["claim", "source", "verdict", *([] if cells else ["why"]), "published", "ours, 256x256", "ours, smaller"]
+    return Table("ledger_claims", "", heads, rows, labels=len(heads) - 3)
+
+
+def ledger_numbers(row: dict[Any, Any], prefix: str) -> str:
+    """Our number with its interval and training; what was counted, as it is."""
+    numbers = [row[prefix + name] for name in ("ours", "low", "high")]
+    if not isinstance(numbers[1], float) or pd.isna(numbers[1]):
+        return str(row.get(f"{prefix}ours", "")).replace("nan", "")
+    text = "{:.1f} [{:.1f}, {:.1f}]".format(*map(float, numbers))
+    text = text.partition(" ")[0] if row[f"{prefix}interval"] == "none" else text
+    size = f", {row['small_size']:.0f}x{row['small_size']:.0f}" if prefix else ""
+    images = f", {tables.number(row[f'{prefix}images'], 0)} images" if row[f"{prefix}images"] > 0 else ""
+    return f"{text}{size}{images}"
+
+
+def read_ledger(results: Path) -> pd.DataFrame:
+    """The ledger as git holds it; a test compares it with a fresh one."""
+    return run_table.read_csv(results / "ledger/ledger.csv")
+
+
 TABLES: dict[str, Callable[[Path], Table]] = {
     "overview": overview,
     "mvtec_cpu": lambda results: by_category(results, "mvtec_cpu", BASELINES),
@@ -198,6 +236,9 @@ TABLES: dict[str, Callable[[Path], Table]] = {
     "restore": lambda results: by_category(results, "restore", RESTORING),
     "defects": defects,
     "costs": costs,
+    "ledger": ledger_counts,
+    "ledger_sentences": lambda results: ledger_claims(results, cells=False),
+    "ledger_cells": lambda results: ledger_claims(results, cells=True),
 }
 
 

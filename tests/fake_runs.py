@@ -158,8 +158,9 @@ def _metrics(arrays: dict[str, Any], scores: pd.DataFrame, left_out: Sequence[st
     outside = arrays["scores"][defective][~arrays["masks"][defective]].mean()
     return {
         "format": 1, **blocks[0], "left_out": list(left_out), "subsets": {"every type": blocks[1]} if left_out else {},
-        "residual": {"inside": float(inside), "outside": float(outside)}, "defects": {},
-        "images": {"train": 20, "holdout": 4, "test_good": 2, "test_defective": int(defective.sum())},
+        "residual": {"inside": float(inside), "outside": float(outside)},
+        "defects": {defect: {"images": int((arrays["defects"] == defect).sum())} for defect in DEFECTS},
+        "images": {"train": 20, "holdout": 4, "test_good": 2, "test_defective": int(arrays["masks"].any((1, 2)).sum())},
         "time": {"train_s": 12.5, "images_seen": 2000, "steps": 1000, "images_per_s": 160.0, "evaluate_s": 1.0,
                  "peak_bytes": 2**29},
     }  # fmt: skip

@@ -260,7 +260,7 @@ def test_detection_pictures_and_metrics_follow_the_sliders(open_notebook: Callab
     assert sources()[2] != after[2]
     opened.changes(svg, lambda: opened.press("closing", "ArrowRight", 4))
     opened.settle(svg)
-    opened.page.locator(".widget-dropdown", has_text="category").locator("select").select_option("metal_nut")
+    opened.page.locator(".widget-dropdown", has_text="category").locator("select").select_option("bottle")
     wait_for(lambda: opened.pump() or sources()[0] != before[0], 60, lambda: opened.errors)
     opened.check()
     opened.shoot("end")

@@ -23,6 +23,7 @@ NAMES = {
     "run": ["--model", "--category", "--data-root", "--options NAME=VALUE"],
     "inspect": ["RUN", "IMAGES", "OUT", "--detector"],
     "export": ["RUN", "FILE.onnx"],
+    "page": ["RUN", "OUT.html", "--data-root", "--runtime"],
     "import": ["MAPS", "--method", "--source", "--category", "--data-root", "--experiment", "--leave-out", "--results"],
     "rank": ["MAPS", "--category", "--data-root", "--leave-out"],
     "measure": ["EXPERIMENT", "--results"],

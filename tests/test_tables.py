@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 from fake_runs import CATEGORIES, SKILLS, fake_experiment, fake_run, image_scores
 
-from clgan_lib.exhibits import registry, run_table, tables, threshold_free
+from clgan_lib.exhibits import leaderboard, registry, run_table, tables, threshold_free
 from clgan_lib.render.table import HOLE, Cell, Row, Table
+from clgan_lib.runs.record import read_record
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,13 @@ def test_tidy_rows_hold_each_protocol_once(root: Path) -> None:
 
 def test_left_out_types_are_named_and_every_type_is_at_hand(root: Path) -> None:
     frame = tables.collect(root, "fake")
-    assert any("metal_nut: without flip" in note for note in tables.table3(frame).notes)
+    notes = tables.table3(frame).notes
+    assert any("metal_nut: without flip" in note for note in notes)
+    folder = root / "fake" / "clgan" / "metal_nut" / "seed0"
+    defective = {name: of["images"] for name, of in read_record(folder).defects.items()}
+    total = sum(defective.values())
+    for subset, count in ((None, total - defective["flip"]), ("every type", total)):  # of how many images a mean is
+        assert f"metal_nut {count}" in tables.table3(frame, subset=subset).notes[0]
     every = image_scores(root / "fake" / "clgan" / "metal_nut" / "seed0")
     row = tables.select(frame, subset="every type").query("model == 'clgan' and category == 'metal_nut' and seed == 0")
     assert row["F1"].item() == pytest.approx(python_statistics.mean(r["F1"] for r in every.values()))
@@ -261,6 +268,36 @@ def test_summary_has_each_models_own_threshold(root: Path) -> None:
     assert float(gain) == pytest.approx(means["clgan"] - means["template"], abs=0.051)
     best = max(means, key=means.__getitem__)
     assert [name for name in rows if rows[name]["own F1 %"].kind == "best"] == [run_table.display(best)]
+
+
+def test_the_leaderboard_is_led_by_the_better_label_free_threshold(root: Path, own: Path) -> None:
+    frame = tables.collect(root, "fake")
+    rows = leaderboard.measure(frame)
+    means = {}
+    for model in ("clgan", "udcae", "template"):
+        stored = [json.loads(path.read_text())["scores"] for path in (root / "fake" / model).rglob("metrics.json")]
+        by_rule = {
+            rule: python_statistics.mean(s[rule]["image"]["F1"] for s in stored)
+            for rule in ("calibrated", "native")
+            if rule in stored[0]
+        }
+        means[model] = max(by_rule.values())
+        chosen = rows.loc[rows["model"] == model, "rule"].unique()
+        assert list(chosen) == [max(by_rule, key=by_rule.__getitem__)]
+    table = leaderboard.table(frame, rows)
+    order = sorted(means, key=means.__getitem__, reverse=True)
+    assert [row.cells[0].text for row in table.rows] == [run_table.display(model) for model in order]
+    at = table.header.index
+    for model, row in zip(order, table.rows, strict=True):
+        assert row.cells[at("F1 %")].text.split()[0] == f"{means[model]:.1f}"
+        gain = float(row.cells[at("F1 − template")].text.split()[0].replace("−", "-"))
+        assert gain == pytest.approx(means[model] - means["template"], abs=0.051)
+    shutil.rmtree(own / "fake" / order[0] / "bottle" / "seed0")
+    frame = tables.collect(own, "fake")
+    assert leaderboard.table(frame, leaderboard.measure(frame)).rows[-1].cells[0].text == run_table.display(order[0])
+    shutil.rmtree(own / "fake" / "template")
+    frame = tables.collect(own, "fake", [("clgan_rc", "bottle", 5)])
+    assert not any("template" in head for head in leaderboard.table(frame, leaderboard.measure(frame)).header)
 
 
 def test_measures_without_a_threshold_are_the_stored_ones_and_old_runs_leave_holes(own: Path) -> None:

@@ -29,7 +29,7 @@ def runs_with_maps(
     """
     root, runs = Path(results_root), select(frame)
     runs = runs[runs["model"] == model].sort_values(["category", "seed"])
-    there = [run for run in runs.to_dict("records") if _has_maps(root, run)]
+    there = [run for run in runs.to_dict("records") if has_maps(root, run)]
     if not there:
         finished = ", ".join(frame.loc[frame["finished"].astype(bool), "model"].unique()) or "none"
         raise ValueError(f"model: no finished run of {model!r} has maps.npz; models with finished runs: {finished}")
@@ -75,7 +75,7 @@ def examples(
         records = part.to_dict("records")
         for run in sorted(records, key=lambda run: run["model"] != reference):
             rows = scores[(scores["category"] == category) & (scores["model"] == run["model"])]
-            if _has_maps(root, run) and len(rows):
+            if has_maps(root, run) and len(rows):
                 names = rows[rows["postprocess"] == "dual_threshold"].sort_values(["F1", "name"])["name"]
                 median = str(names.iloc[(len(names) - 1) // 2])  # the lower one of two
                 chosen.append(_example(root, run, records, median, postprocess))
@@ -83,7 +83,7 @@ def examples(
     return chosen
 
 
-def _has_maps(root: Path, run: dict[Any, Any]) -> bool:
+def has_maps(root: Path, run: dict[Any, Any]) -> bool:
     """Whether a run is finished and has its maps here; damaged ones count as missing, with a warning."""
     folder = root / str(run["folder"])
     if not run["finished"] or not (folder / "maps.npz").is_file():
@@ -108,7 +108,7 @@ def _example(root: Path, first: dict[Any, Any], runs: list[dict[Any, Any]], name
 
 def _prediction(root: Path, run: dict[Any, Any], name: str, postprocess: str) -> tuple[NDArray | None, NDArray | None]:
     """One run's reconstruction and mask of one image; None for what this method does not give."""
-    if not _has_maps(root, run):
+    if not has_maps(root, run):
         return None, None
     there = set(map_names(root / run["folder"]))
     maps = read_maps(root / run["folder"], ["names", *there & {"images", "scores", "reconstructions", postprocess}])

@@ -18,7 +18,7 @@ from clgan_lib.exhibits.image_panels import detections, inspected, pipeline, rec
 from clgan_lib.exhibits.k_sweep import GRID, LABEL_FREE, ORACLE, OURS, PERFECT
 from clgan_lib.exhibits.run_table import credit, display, select
 from clgan_lib.exhibits.thresholds import ORACLE as ORACLE_RULE
-from clgan_lib.render.style import MARKERS, OKABE_ITO, STYLE, captioned, save
+from clgan_lib.render.style import OKABE_ITO, STYLE, captioned, look, save
 
 __all__ = ["detections", "effects", "inspected", "losses", "pipeline", "reconstructions", "run_gallery"]
 __all__ += ["samples", "save", "scores", "sweep", "thresholds"]
@@ -143,8 +143,8 @@ def _panels(
 
 def _look(i: int, model: str) -> dict[str, Any]:
     """Marker, colour and label of the i-th model; no two look alike."""
-    marker = MARKERS[(i + i // len(OKABE_ITO)) % len(MARKERS)]
-    return {"marker": marker, "linestyle": "", "color": OKABE_ITO[i % len(OKABE_ITO)], "label": display(model)}
+    colour, marker = look(model, i)
+    return {"marker": marker, "linestyle": "", "color": colour, "label": display(model)}
 
 
 def effects(frame: pd.DataFrame, differences: pd.DataFrame) -> Figure:

@@ -132,6 +132,7 @@ def _histogram(axis: Axes, values: NDArray, threshold: float, colour: str, title
         axis.annotate(f" {threshold:.3f}", (threshold, 0.9), xycoords=("data", "axes fraction"), fontsize=7)
     axis.set_title(title, fontsize=8)
     axis.tick_params(labelsize=7)
+    axis.minorticks_off()  # a logarithmic axis has dozens, and takes twice as long to draw
 
 
 def samples(category: Category, title: str) -> Figure:

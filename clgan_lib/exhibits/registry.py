@@ -20,6 +20,7 @@ from clgan_lib.exhibits import (
     crosscheck,
     figures,
     k_sweep,
+    leaderboard,
     protocols,
     rank_correlation,
     tables,
@@ -44,6 +45,7 @@ class Exhibit:
     # Of the folder that holds experiments, the frame and what the notebook chooses: the numbers that need more than
     # `metrics.json`. They are kept as <name>.csv.
     measure: Callable[..., pd.DataFrame] | None = None
+    derive: Callable[[pd.DataFrame], pd.DataFrame] | None = None  # of the frame alone; kept as <name>.csv, too
     figure: Callable[[pd.DataFrame, pd.DataFrame], Figure] | None = None  # of frame and rows
     figure_name: str = ""  # of the figure's files, where it is not the name
     # Of the folder that holds experiments, frame and rows: what rows and `metrics.json` both hold.
@@ -58,7 +60,7 @@ class Exhibit:
     def rows(self, folder: Path, frame: pd.DataFrame) -> pd.DataFrame | None:
         """What it prints of the experiment in `folder`; None where its CSV is missing."""
         if self.measure is None:
-            return frame
+            return self.derive(frame) if self.derive else frame
         path = folder / "tables" / f"{self.name}.csv"
         return read_csv(path) if path.is_file() else None
 
@@ -73,11 +75,12 @@ def write(
     Returns:
         What to show: the figure, where it has one, then the tables.
     """
-    if exhibit.measure is not None and rows is not None and len(rows):
-        write_csv(rows, folder / "tables" / f"{exhibit.name}.csv")
+    new = exhibit.derive or (exhibit.measure and rows is not None)
     rows = exhibit.rows(folder, frame) if rows is None else rows
     if rows is None or rows.empty:
         return []
+    if new:
+        write_csv(rows, folder / "tables" / f"{exhibit.name}.csv")
     drawn = [exhibit.figure(frame, rows)] if exhibit.figure else []
     for figure in drawn:
         figures.save(figure, folder / "figures" / (exhibit.figure_name or exhibit.name))
@@ -120,7 +123,12 @@ def make(
 def write_tables(frame: pd.DataFrame, folder: Path) -> list[Table]:
     """Write what the tidy rows alone give, and return the tables: ``table3.csv``, which holds the rows, and each table."""
     write_csv(frame, folder / "table3.csv")
-    printed = [table for e in EXHIBITS.values() if e.measure is None for table in e.tables(frame, frame)]
+    printed = []
+    for exhibit in (e for e in EXHIBITS.values() if e.measure is None):
+        rows = exhibit.derive(frame) if exhibit.derive else frame
+        if exhibit.derive:
+            write_csv(rows, folder / f"{exhibit.name}.csv")
+        printed += exhibit.tables(frame, rows)
     for table in printed:
         table.write(folder)
     return printed
@@ -131,6 +139,13 @@ _DIFFERENCES = (
     ("variance", bootstrap.variance, bootstrap.variance_table, None),
 )
 _EXHIBITS = (
+    Exhibit(
+        name="leaderboard",
+        title="Leaderboard",
+        prose="",
+        derive=leaderboard.measure,
+        table=leaderboard.table,
+    ),
     Exhibit(
         name="summary",
         title="Summary",

@@ -126,6 +126,8 @@ def _run(record: Record) -> dict[str, Any]:
         "inside": record.residual.inside,
         "outside": record.residual.outside,
         **{f"{name}_images": count for name, count in record.images},
+        "scored_images": sum(of["images"] for name, of in record.defects.items() if name not in record.left_out)
+        or None,
         **{name: getattr(record.time, name) for name in _COSTS},
         **{name: int(value) for name in _COUNTS if (value := getattr(record.time, name)) is not None},
         **{name: record.env.get(name) for name in _ENVIRONMENT},

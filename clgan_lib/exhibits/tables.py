@@ -106,8 +106,8 @@ def table3_by_protocol(frame: pd.DataFrame) -> list[Table]:
 
 def _block(rows: pd.DataFrame, metric: str, categories: list[str], paper: pd.DataFrame | None) -> list[list[Cell]]:
     """The rows of one metric, the model's name first."""
-    models = list(rows["model"].unique())
-    columns = []
+    models, columns = list(rows["model"].unique()), []
+    rows = rows[["model", "category", "seed", "finished", metric]]  # choosing rows of a wide frame is slow
     for part in [*(rows[rows["category"] == category] for category in categories), rows]:
         cells = [spread(part[part["model"] == model], metric, signed=metric == "gain") for model in models]
         columns.append([cell for cell, _ in cells] if metric == "gain" else _best_in_bold(cells))
@@ -232,6 +232,11 @@ def _notes(rows: pd.DataFrame, frame: pd.DataFrame, paper: pd.DataFrame | None) 
         runs = [f"{display(r['model'])} on {r['category']}, seed {r['seed']}" for r in missing.to_dict("records")]
         more = f" and {len(runs) - 6} more" if len(runs) > 6 else ""
         notes.append(f"{HOLE}: {len(runs)} of {len(rows)} runs missing: {'; '.join(runs[:6])}{more}.")
+    if "scored_images" in rows:  # in no row without any run
+        counted = rows.dropna(subset=["scored_images"]).sort_values("category")
+        scored = counted["scored_images"].where(counted["scored"].astype(bool), counted["test_defective_images"])
+        of = (counted["category"] + " " + scored.astype(int).astype(str)).unique()
+        notes.append(f"Images with a defect: {', '.join(of)}.")
     if (pd.to_numeric(rows["F1"], errors="coerce").isna() & rows["finished"].astype(bool)).any():
         notes.append(f"{NOT_APPLICABLE}: the run is there, but has no such number.")
     subsets = rows.dropna(subset=["subset"]).drop_duplicates(["category", "subset"])

@@ -175,6 +175,23 @@ def export(run: str, file: str) -> None:
     click.echo(f"{file}: " + ", ".join(f"{name} differs by at most {value:.1g}" for name, value in differences.items()))
 
 
+@commands.command()
+@click.argument("run")
+@click.argument("file", metavar="OUT.html")
+@click.option("--data-root", "--data", "data", default="", help="Data set of the examples; empty: that of the run.")
+@click.option("--runtime", default="", help="Folder with onnxruntime-web's dist; empty: npm downloads it once.")
+def page(run: str, file: str, data: str, runtime: str) -> None:
+    """Write a model as a page to paint defects on.
+
+    RUN is a run folder or its weights.safetensors. The page is one file that runs the model in a browser, without a network.
+    Needs the extra `export`: pip install -e ".[export]"
+    """
+    from clgan_lib.interop.page import write_page
+
+    count = write_page(run, file, data=data, runtime=runtime)
+    click.echo(f"{file}: {Path(file).stat().st_size / 1e6:.1f} MB, {count} examples")
+
+
 @commands.command("import")
 @click.argument("maps")
 @click.option("--method", required=True, help="Name of the method in tables, such as 'PatchCore lite'.")

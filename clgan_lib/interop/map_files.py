@@ -141,19 +141,25 @@ def _csv_scores(file: Path) -> dict[str, float]:
     """Image scores of a CSV with a column of names and one of scores.
 
     Raises:
-        ValueError: if it has no such columns, or a score is no number.
+        ValueError: if it is not in UTF-8, has no such columns, a score that is no number, or two for one image.
     """
-    frame = pd.read_csv(file, dtype=str, sep=None, engine="python")  # comma, semicolon or tab
+    try:  # comma, semicolon or tab; a spreadsheet begins UTF-8 with a mark, and some write 0,5
+        frame = pd.read_csv(file, dtype=str, sep=None, engine="python", encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError("it is not in UTF-8; save it as CSV UTF-8") from None
     columns = {str(column).strip().lower(): column for column in frame}
     name, score = (next((columns[c] for c in wanted if c in columns), None) for wanted in (_NAMES, _SCORES))
     if name is None or score is None:
         raise ValueError(f"no column of names ({', '.join(_NAMES)}) or none of scores ({', '.join(_SCORES)})")
-    values = pd.to_numeric(frame[score], errors="coerce")
+    values = pd.to_numeric(frame[score].str.replace(",", "."), errors="coerce")
     wrong = frame[values.isna() & frame[score].notna()]
     if len(wrong):
         row, value = wrong[[name, score]].iloc[0]
         raise ValueError(f"column {score}, row {row}: {value!r} is no number; correct it")
-    return {image_key(str(n))[0]: float(value) for n, value in zip(frame[name], values, strict=True)}
+    scores = values.groupby([image_key(str(n))[0] for n in frame[name]])
+    if (scores.nunique() > 1).any():
+        raise ValueError(f"two scores for {scores.nunique().idxmax()}; keep one")
+    return {str(key): float(value) for key, value in scores.first().items()}
 
 
 def score_of(index: MapIndex, key: str, used: str) -> float | None:

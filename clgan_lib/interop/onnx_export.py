@@ -72,6 +72,8 @@ def export(run: str | Path | Inspector, file: str | Path) -> dict[str, float]:
     inspector = run if isinstance(run, Inspector) else load(run, "cpu")
     graph = _Graph(inspector.model.cpu().eval(), inspector.threshold).eval()
     proto = _trace(graph, inspector.card.config.model)
+    for node in proto.graph.node:
+        del node.metadata_props[:]  # where in the code it was traced: a fifth of a small model's file
     onnx.helper.set_model_props(proto, metadata(inspector))
     file = Path(file)
     with writing(file.parent, "choose another place"), replacing(file) as part:

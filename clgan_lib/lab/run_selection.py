@@ -1,11 +1,17 @@
 """The runs that widgets show: finished ones with their maps, read as the `Evaluation` that training left."""
 
+import hashlib
+import shutil
 from pathlib import Path
 
+from clgan_lib.data import load_category
 from clgan_lib.exhibits.run_table import MODEL_NAMES
 from clgan_lib.lab.controls import LiveDrawing, dropdown
-from clgan_lib.runs.evaluation import Evaluation
-from clgan_lib.runs.maps import read_evaluation
+from clgan_lib.paths import CACHE, RESULTS
+from clgan_lib.runs.evaluation import SIZE, Evaluation, predict
+from clgan_lib.runs.execution import data_root, load_model
+from clgan_lib.runs.maps import read_evaluation, write_maps
+from clgan_lib.runs.record import read_record
 
 Runs = dict[str, dict[str, Path]]  # category -> model -> run folder
 
@@ -25,6 +31,33 @@ def finished_runs(results_root: str | Path, experiment: str) -> Runs:
         if (folder / "maps.npz").is_file():
             runs.setdefault(category, {}).setdefault(model, folder)
     return runs
+
+
+def committed_model() -> Runs:
+    """The trained model that git holds, ``results/demo``, with its predictions for the embedded test images.
+
+    Git holds its weights and ``metrics.json``. The predictions are made from the weights, once, in the cache.
+
+    Raises:
+        StopIteration: if this copy of the project lacks the model.
+    """
+    weights = next((RESULTS / "demo").glob("*/*/seed*/weights.safetensors"))
+    experiment = f"demo-{hashlib.sha256(weights.read_bytes()).hexdigest()[:8]}"
+    folder = CACHE / "lessons" / experiment / weights.parent.relative_to(RESULTS / "demo")
+    if not (folder / "metrics.json").is_file():
+        record = read_record(weights.parent)
+        config = record.run_config().model_copy(update={"embedded_train": 2})  # nothing is trained
+        category = load_category(data_root(config), config.category, SIZE)
+        predicted = predict(load_model(weights.parent), category.test)
+        masks = predicted.masks(record.thresholds.calibrated or 0.0, config.k)
+        folder.mkdir(parents=True, exist_ok=True)
+        evaluation = Evaluation(
+            predicted.images, predicted.reconstructions, predicted.scores, category.masks.numpy(), masks,
+            predicted.scores[:0], record.thresholds.calibrated, category.test_names, category.defects,
+        )  # fmt: skip
+        write_maps(folder, evaluation)
+        shutil.copy(weights.with_name("metrics.json"), folder)
+    return finished_runs(CACHE / "lessons", experiment)
 
 
 class RunChoice(LiveDrawing):

@@ -19,6 +19,7 @@ from clgan_lib.paths import replacing
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*"
+_MODELS = ("clgan", "clgan_rc", "template", "vae_ssim", "udcae", "dcgan", "blur", "clgan_r")
 STYLE: Any = {
     "figure.constrained_layout.use": True,
     "figure.dpi": 110,
@@ -43,9 +44,16 @@ STYLE: Any = {
 RENDERED: WeakKeyDictionary[Figure, dict[str, bytes]] = WeakKeyDictionary()  # what `save` wrote; rendering is slow
 
 
+def look(model: str, other: int = 0) -> tuple[str, str]:
+    """Colour and marker of a model, the same everywhere; `other` counts a reader's own models, so that no two look alike."""
+    i = _MODELS.index(model) if model in _MODELS else len(_MODELS) + other
+    return OKABE_ITO[i % len(OKABE_ITO)], MARKERS[(i + i // len(OKABE_ITO)) % len(MARKERS)]
+
+
 def save(figure: Figure, path: Path, kinds: Sequence[str] = ("svg", "pdf")) -> list[Path]:
     """Write a figure as ``path`` + ``.<kind>`` for each of `kinds` (or ``"png"``), whole or not at all; makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    figure.set_label(path.name)  # by which a page refers to it
     written = [path.with_name(f"{path.name}.{kind}") for kind in kinds]
     for kind, target in zip(kinds, written, strict=True):
         undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
@@ -63,6 +71,7 @@ def stored(path: Path, alt: str) -> Figure:
     figure.add_axes((0, 0, 1, 1), frameon=False, xticks=[], yticks=[]).imshow(pixels)
     figure.text(0, 0, alt, visible=False)
     plt.close(figure)
+    figure.set_label(path.stem)
     RENDERED[figure] = {"png": path.read_bytes()}
     return figure
 

@@ -11,7 +11,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import sigmoid_focal_loss
 
 from clgan_lib.similarity import feature_distance, gradient_similarity
 
@@ -43,6 +42,8 @@ class Comparator(nn.Module):
 
     def loss(self, differences: list[Tensor], anomaly: Tensor) -> Tensor:
         """Focal loss (Lin et al., ICCV 2017), a mean over pixels; `anomaly` is 1 where one can be seen, ``(B, 1, S, S)``."""
+        from torchvision.ops import sigmoid_focal_loss  # two seconds that inspection need not pay
+
         target = resize_maps(anomaly, anomaly.shape[-1] // 2)
         return sigmoid_focal_loss(self(differences).float(), target, alpha=0.5, reduction="mean")
 

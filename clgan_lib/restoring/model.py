@@ -32,6 +32,7 @@ from clgan_lib.layers import Norm
 from clgan_lib.losses import adversarial_loss, generator_loss, patch_nce_over_taps
 from clgan_lib.model import ReconstructionModel, blur5, calibrated
 from clgan_lib.networks import PatchDiscriminator, ProjectionHead
+from clgan_lib.optimizers import AdamW, adam
 from clgan_lib.restoring.anomaly_synthesis import corrupt
 from clgan_lib.restoring.comparator import Comparator, Compare, differences, fixed_difference, visible_anomaly
 from clgan_lib.restoring.generator import Restorer
@@ -131,11 +132,11 @@ class RestoringModel(ReconstructionModel):
     def _make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """One for G and H, one for D, one for the comparator: G learns from the losses of the first alone."""
         trained = [*self.generator.parameters(), *(self.heads.parameters() if self.heads else ())]
-        made: dict[str, torch.optim.Optimizer] = {"G": torch.optim.AdamW(trained, lr=self.learning_rate, fused=True)}
+        made: dict[str, torch.optim.Optimizer] = {"G": AdamW(trained, lr=self.learning_rate, fused=True)}
         if self.discriminator is not None:
-            made["D"] = torch.optim.Adam(self.discriminator.parameters(), betas=(0.5, 0.999), fused=True)
+            made["D"] = adam(self.discriminator.parameters(), self.learning_rate / 5)
         if self.comparator is not None:
-            made["C"] = torch.optim.AdamW(self.comparator.parameters(), lr=self.learning_rate, fused=True)
+            made["C"] = AdamW(self.comparator.parameters(), lr=self.learning_rate, fused=True)
         return made
 
     def fit(self, images: Tensor, symmetry: str) -> None:

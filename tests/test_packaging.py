@@ -98,6 +98,7 @@ def test_arrows_point_one_way() -> None:
         {
             "layers",
             "compiled",
+            "optimizers",
             "networks",
             "losses",
             "augment",

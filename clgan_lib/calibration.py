@@ -5,6 +5,8 @@ label: a quantile, a fit to the tail of all pixels, a fit to the largest score o
 it needs true masks, which `clgan_lib.restoring.validation_anomalies` makes itself, and a benchmark takes from the test set.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -93,6 +95,11 @@ def image_maxima(holdout: Maps, rate: float = IMAGE_RATE) -> float:
     from scipy.stats import gumbel_r  # as above
 
     return float(gumbel_r.isf(rate, *gumbel_r.fit(holdout.max((1, 2)))))
+
+
+def image_threshold(maxima: Sequence[float]) -> float:
+    """`image_maxima` of the largest score in each good image, ``(H,)``, H >= 1; with fewer than 3 their highest."""
+    return max(maxima) if len(maxima) < 3 else image_maxima(np.array(maxima)[:, None, None])
 
 
 def mean_and_sigma(maps: Maps, k: float) -> NDArray[np.bool_]:

@@ -13,18 +13,19 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from clgan_lib.exhibits import ledger, run_table, tables
+from clgan_lib.exhibits import beside, ledger, run_table, tables
 from clgan_lib.paths import RESULTS, ROOT
 from clgan_lib.render import table
 from clgan_lib.render.table import Cell, Row, Table
 from clgan_lib.runs.record import read_record
 
-PAGES = ("README.md", "docs/results.md", "docs/restoring.md", "docs/running.md", "docs/ledger.md")
+PAGES = ("README.md", "docs/results.md", "docs/restoring.md", "docs/running.md", "docs/ledger.md", "docs/features.md")
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
 OWN = "own"  # the method's own threshold where it learns one from good images, else the calibrated one
 DETECTORS = ("dual_threshold", "calibrated", "native")
@@ -228,6 +229,39 @@ def read_ledger(results: Path) -> pd.DataFrame:
     return run_table.read_csv(results / "ledger/ledger.csv")
 
 
+def features(results: Path) -> Table:
+    """The exhibit of experiment `features`, without the line of its provenance, which the report has."""
+    frame = run_table.collect(results, "features")
+    return replace(beside.table(frame, beside.measure(results, frame)), source="")
+
+
+def published_modern(results: Path) -> Table:
+    """The measures that papers report today, of both categories that are the same images, percent: theirs, then ours.
+
+    Published test sets hold every type of defect, so ours are those of every type.
+    """
+    theirs = run_table.read_csv(ROOT / "docs" / "published_modern.csv")
+    ours = beside.measure(results, run_table.collect(results, "features"))
+    measures = {"image_AUROC": "image AUROC", "AUROC": "pixel AUROC", "AP": "pixel AP", "AUPRO_0.3": "AUPRO"}
+    rows = []
+    for category in ("bottle", "metal_nut"):
+        lines = []
+        for row in theirs[theirs["category"] == category].to_dict("records"):
+            cells = [Cell("" if pd.isna(row[name]) else f"{row[name]:.1f}", "published") for name in measures]
+            source = f"{row['source']}, {row['table']}"
+            lines.append(
+                [Cell(row["method"]), *cells, Cell(row["training_data"]), Cell(source), Cell(row["comparable"])]
+            )
+        mine = ours[(ours["category"] == category) & (ours["subset"] == "every type")]
+        for model, runs in mine.groupby("model", sort=False):
+            cells = [Cell(f"{100 * runs[name].mean():.1f}") for name in measures]
+            data = "ImageNet" if beside.PRETRAINED in str(model) else "none"
+            lines.append([Cell(str(model)), *cells, Cell(data), Cell("this project"), Cell("")])
+        rows += tables.block(category, lines)
+    heads = ["category", "method", *measures.values(), "data beside the good images", "source", "comparable"]
+    return Table("published_modern", "Published beside ours, percent.", heads, rows, labels=2)
+
+
 TABLES: dict[str, Callable[[Path], Table]] = {
     "overview": overview,
     "mvtec_cpu": lambda results: by_category(results, "mvtec_cpu", BASELINES),
@@ -239,6 +273,8 @@ TABLES: dict[str, Callable[[Path], Table]] = {
     "ledger": ledger_counts,
     "ledger_sentences": lambda results: ledger_claims(results, cells=False),
     "ledger_cells": lambda results: ledger_claims(results, cells=True),
+    "features": features,
+    "published_modern": published_modern,
 }
 
 

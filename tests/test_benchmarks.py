@@ -97,6 +97,26 @@ def test_data(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     assert len(poses) == 1 + 6
 
 
+def test_recalibration(tiny_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks import recalibration
+
+    for path in sorted((tiny_root / "nut/train/good").iterdir())[:6]:
+        path.with_name(f"more-{path.name}").write_bytes(path.read_bytes())
+    monkeypatch.setattr(recalibration, "CASES", {"bottle": recalibration.Case("nut", 8, 1.2)})
+    line = f"--data {tiny_root} --cases bottle --budget 4 --counts 5 50"
+    (rows,) = run(recalibration, monkeypatch, capsys, line)
+    assert [row[:3] for row in rows[1:]] == [["bottle", "before", "8"], ["bottle", "5", "3"]]  # 50 are not there
+
+
+def test_readiness(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks import readiness
+
+    line = "--categories tile --budgets 4 8 --train 28 --test 4"
+    (rows,) = run(readiness, monkeypatch, capsys, line)
+    assert [row[:2] for row in rows[1:]] == [["tile", "4"], ["tile", "8"]]
+    assert all(0 <= float(row[column]) <= 100 for row in rows[1:] for column in (2, 3, 5, 6))
+
+
 def test_a_pilot_is_the_run_it_stands_for(tiny_root: Path, tmp_path: Path) -> None:
     config = RunConfig(
         model="clgan_rc", category="nut", options={"width": 2, "blocks": 1, "batch_size": 2, "lambda_x": 0.0},

@@ -22,6 +22,7 @@ Capture = pytest.CaptureFixture[str]
 NAMES = {
     "run": ["--model", "--category", "--data-root", "--options NAME=VALUE"],
     "inspect": ["RUN", "IMAGES", "OUT", "--detector"],
+    "calibrate": ["WEIGHTS", "GOOD_IMAGES"],
     "export": ["RUN", "FILE.onnx"],
     "page": ["RUN", "OUT.html", "--data-root", "--runtime"],
     "import": ["MAPS", "--method", "--source", "--category", "--data-root", "--experiment", "--leave-out", "--results"],

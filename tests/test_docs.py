@@ -13,7 +13,7 @@ import pytest
 from clgan_lib.paths import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "benchmarks/README.md", *sorted((ROOT / "docs").glob("*.md"))]
-EXPERIMENTS = ("mvtec_cpu", "paper_scale", "restore", "restore_gpu")
+EXPERIMENTS = ("mvtec_cpu", "paper_scale", "restore", "restore_gpu", "features")
 
 
 @pytest.fixture(scope="module")

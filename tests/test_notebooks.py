@@ -95,7 +95,11 @@ def test_lessons_run_top_to_bottom(notebook: str, parameters: dict, tmp_path: Pa
 def test_30_inspects_a_folder_of_ones_own(tiny_root: Path, tmp_path: Path) -> None:
     folders = {"good": str(tiny_root / "nut/train/good"), "images": str(tiny_root / "nut/test")}
     small = {"options": {"width": 4, "batch_size": 2}, "image_size": 32, "seconds": 1.0, "onnx": False}
-    execute("30_detect_your_own.ipynb", tmp_path, **folders, **small, results_root=str(tmp_path / "r"))
+    done = execute("30_detect_your_own.ipynb", tmp_path, **folders, **small, results_root=str(tmp_path / "r"))
+    shown = [str(output.get("text") or output.get("data")) for cell in done.cells for output in cell.get("outputs", [])]
+    assert "readiness: the model was judged by 1 held-out" in "".join(shown)
+    (table,) = (text for text in shown if "marked_percent" in text)
+    assert "verdict" not in table and "image_score" in table  # none from a model that is not fit for use
     out = tmp_path / "r/own/inspection"
     assert len(list((out / "overlays").rglob("*.png"))) == 7 and (out / "scores.csv").is_file()
     with pytest.raises(PapermillExecutionError, match="images: name the folder to inspect"):

@@ -1,6 +1,7 @@
 """The test images of an experiment with what every model makes of them, small, for the browser in its report."""
 
 import base64
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +41,26 @@ def collect_images(root: Path, frame: pd.DataFrame) -> dict[str, Any]:
     scores = read_scores(root, runs)
     rows = scores.groupby(["model", "category", "postprocess"]) if len(scores) else ()
     f1 = {key: part.set_index("name")["F1"].to_dict() for key, part in rows}
-    content: dict[str, Any] = {}
-    for run in records:
-        category = str(run["category"])
-        own = {post: f1.get((run["model"], category, post), {}) for post in ("dual_threshold", "calibrated", "native")}
-        images, predictions = _run(root / str(run["folder"]), run, own, max(1, _MOST // len(records)))
-        part = content.setdefault(category, {"credit": credit([str(run["data"])]), "images": {}, "models": {}})
-        part["images"] = images | part["images"]
-        part["models"][display(str(run["model"]))] = predictions
-    return content
+    most = max(1, _MOST // len(records))
+
+    def collect(category: object) -> dict[str, Any]:
+        """The part of one category; OpenCV and zlib leave other threads room."""
+        part: dict[str, Any] = {"images": {}, "models": {}}
+        for run in (run for run in records if run["category"] == category):
+            own = {
+                post: f1.get((run["model"], category, post), {}) for post in ("dual_threshold", "calibrated", "native")
+            }
+            part["credit"] = credit([str(run["data"])])
+            part["models"][display(str(run["model"]))] = _run(root / str(run["folder"]), run, own, most, part["images"])
+        return part
+
+    categories = list(dict.fromkeys(str(run["category"]) for run in records))
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(categories, pool.map(collect, categories), strict=True))
 
 
-def _run(folder: Path, run: dict[Any, Any], f1: dict[str, dict[Any, float]], most: int) -> tuple[dict, dict]:
-    """The images of one run, and its predictions of them."""
+def _run(folder: Path, run: dict[Any, Any], f1: dict[str, dict[Any, float]], most: int, images: dict) -> dict:
+    """The predictions of one run; adds what they are of to `images`, where it is not there yet."""
     names = {"names", "defects", "images", "masks", "scores"}
     maps = read_maps(folder, [*names, *{"reconstructions", "native", "dual_threshold"} & set(map_names(folder))])
     count = len(maps["names"])
@@ -62,10 +70,11 @@ def _run(folder: Path, run: dict[Any, Any], f1: dict[str, dict[Any, float]], mos
         maps["dual_threshold"] = dual_masks(maps["images"], maps["reconstructions"], run["k"])
     top = max(float(maps["scores"].max()), 0.0) or 1.0
     level = 255 * np.sqrt(max(run["threshold"], 0) / top) if pd.notna(run["threshold"]) else 127.0
-    images, predicted = {}, {}
+    predicted = {}
     for i, name in enumerate(map(str, maps["names"])):
-        truth = _mask(maps["masks"][i])
-        images[name] = {"defect": str(maps["defects"][i]), "image": _colour(maps["images"][i]), "truth": truth}
+        if name not in images:
+            truth = _mask(maps["masks"][i])
+            images[name] = {"defect": str(maps["defects"][i]), "image": _colour(maps["images"][i]), "truth": truth}
         predicted[name] = {
             "reconstruction": _colour(maps["reconstructions"][i]) if "reconstructions" in maps else "",
             "map": _uri(".jpg", 255 * np.sqrt(np.maximum(_small(maps["scores"][i]), 0) / top), _JPEG),
@@ -73,7 +82,7 @@ def _run(folder: Path, run: dict[Any, Any], f1: dict[str, dict[Any, float]], mos
             "masks": {post: _mask(maps[post][i]) for post in ("dual_threshold", "native") if post in maps},
             "F1": {post: round(values[name], 1) for post, values in f1.items() if name in values},
         }
-    return images, {"level": round(float(level), 2), "images": predicted}
+    return {"level": round(float(level), 2), "images": predicted}
 
 
 def _small(image: NDArray) -> NDArray:

@@ -201,7 +201,8 @@ def inspected(images: str | Path, out: str | Path, count: int = 8) -> Figure:
                 _show(axis, np.asarray(image))
             column[0].set_title(textwrap.shorten(Path(row["name"]).as_posix(), 24, placeholder="…"), fontsize=6)
             ratio = row["image_score"] / summary["image_threshold"]
-            column[1].set_xlabel(f"{row['verdict']}\n{ratio:.2f} × threshold", fontsize=7)
+            verdict = row["verdict"] if summary.get("fit", True) else "not fit for a verdict"
+            column[1].set_xlabel(f"{verdict}\n{ratio:.2f} × threshold", fontsize=7)
         axes[0, 0].set_ylabel("image", fontsize=8)
         axes[1, 0].set_ylabel("overlay", fontsize=8)
         order = "From the highest score to the lowest, at equal steps of rank."

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from clgan_lib.exhibits import (
     ablation,
+    beside,
     bootstrap,
     chapters,
     crosscheck,
@@ -167,6 +168,14 @@ _EXHIBITS = (
         title="Measures without a threshold",
         prose="These measures are not in the paper. AUROC, AP and AUPRO rate the anomaly maps themselves.",
         table=lambda frame, _: threshold_free.table(frame),
+    ),
+    Exhibit(
+        name="beside",
+        title="Reconstruction beside features",
+        prose="Methods on features that were pretrained on ImageNet, and models trained from scratch on these good images.",
+        measure=beside.measure,
+        table=beside.table,
+        check=beside.check,
     ),
     *(
         Exhibit(

@@ -206,12 +206,13 @@ def _is_mvtec_2(data: str) -> bool:
 
 
 def credit(data: Iterable[str]) -> str:
-    """How a figure names its images: the data roots, and for MVTec AD and MVTec AD 2 what their licence asks for."""
+    """How a figure names its images: the data roots, and what the owners of the images ask for."""
     names = list(dict.fromkeys(data))
     papers = {False: "MVTec AD, Bergmann et al., CVPR 2019", True: "MVTec AD 2, Heckler-Kram et al., arXiv:2503.21622"}
     theirs = {papers[_is_mvtec_2(name)] for name in names if "mvtec" in name.lower()}
     owner = f" ({'; '.join(sorted(theirs))}; MVTec Software GmbH, CC BY-NC-SA 4.0; at 256 x 256)" if theirs else ""
-    return f"Data: {', '.join(names)}{owner}."
+    tile = " (Huang, Qiu, Yuan, The Visual Computer 36, 2020)" if "magnetic_tile" in names else ""
+    return f"Data: {', '.join(names)}{owner}{tile}."
 
 
 def available(frame: pd.DataFrame) -> list[tuple[str, str]]:

@@ -150,14 +150,31 @@ def inspect(run: str, images: str, out: str, detector: Any) -> int:
     RUN is a run folder or its weights.safetensors, IMAGES a folder of images of any size, OUT the folder to write: masks/,
     overlays/, scores.csv and inspection.json. The exit status is 1 if an image has a problem.
     """
-    from clgan_lib.interop.inspection import inspect_folder
+    from clgan_lib.interop.inspection import inspect_folder, load
 
-    table = inspect_folder(run, images, out, detector=detector)
+    inspector = load(run)
+    if inspector.readiness:
+        click.echo(f"the model {inspector.readiness}")
+    table = inspect_folder(inspector, images, out, detector=detector)
     troubled = table.dropna(subset="problem")
     for name, problem in zip(troubled["name"], troubled["problem"], strict=True):
         click.echo(f"{name}: {problem}", err=True)
     click.echo(f"{len(table)} images, {(table['verdict'] == 'defective').sum()} defective: {Path(out) / 'scores.csv'}")
     return int(len(troubled) > 0)
+
+
+@commands.command()
+@click.argument("weights")
+@click.argument("good_images")
+def calibrate(weights: str, good_images: str) -> None:
+    """Choose thresholds from today's good images.
+
+    WEIGHTS is a run folder or its weights.safetensors, GOOD_IMAGES a folder of 5 images or more. The thresholds are written
+    to weights.calibration.json beside the weights, which stay as they are; remove it to go back.
+    """
+    from clgan_lib.interop.recalibration import recalibrate
+
+    click.echo(recalibrate(weights, good_images)[1])
 
 
 @commands.command()

@@ -12,8 +12,9 @@ fitted; then the threshold is their highest score.
 """
 
 import errno
+import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -23,12 +24,14 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import TypeAdapter
 from tqdm.auto import tqdm
 
-from clgan_lib.calibration import IMAGE_RATE, image_maxima
+from clgan_lib.calibration import IMAGE_RATE, image_threshold
 from clgan_lib.data import read_image, resize
 from clgan_lib.image_files import shown
 from clgan_lib.interop.folders import filling, find_images, free_name, say_left_out
+from clgan_lib.interop.readiness import FILE, Readiness
 from clgan_lib.model import ReconstructionModel
 from clgan_lib.runs.evaluation import SIZE, Predictions, predict
 from clgan_lib.runs.folder import first_line, write_json
@@ -53,12 +56,14 @@ class Inspector:
         card: settings, calibrated threshold and provenance, from the weights file.
         image_threshold: an image whose largest score is higher is called defective.
         rule: how `image_threshold` was chosen, in words.
+        readiness: whether the model is fit for use, where that was measured.
     """
 
     model: ReconstructionModel
     card: Card
     image_threshold: float
     rule: str
+    readiness: Readiness | None = None
 
     @property
     def threshold(self) -> float:
@@ -75,8 +80,8 @@ class Inspector:
         return predict(self.model, pixels, native=native)
 
 
-def load(run: str | Path, device: str = "auto") -> Inspector:
-    """A trained model from its run folder, or from its weights file alone.
+def load(run: str | Path, device: str = "auto", *, recalibrated: bool = True) -> Inspector:
+    """A trained model from its run folder or weights file, `recalibrated` if `clgan calibrate` left thresholds beside it.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -84,12 +89,40 @@ def load(run: str | Path, device: str = "auto") -> Inspector:
     """
     path = Path(run) / "weights.safetensors" if Path(run).is_dir() else Path(run)
     card = read_card(path) or _card_of_folder(path.parent)
-    model = read_model(path, card.config).to(pick_device(device))
-    if len(card.maxima) < 3:
-        return Inspector(model, card, max(card.maxima), f"the highest score in {len(card.maxima)} held-out good images")
-    threshold = image_maxima(np.array(card.maxima)[:, None, None])
+    model = read_model(path, card.config)
+    card, readiness = _read_beside(path, model, card, recalibrated=recalibrated)
     rule = f"exceeded by {IMAGE_RATE:.0%} of good images, by a Gumbel fit to {len(card.maxima)} held-out ones"
-    return Inspector(model, card, threshold, rule)
+    rule = rule if len(card.maxima) > 2 else f"the highest score in {len(card.maxima)} held-out good images"
+    return Inspector(model.to(pick_device(device)), card, image_threshold(card.maxima), rule, readiness)
+
+
+def calibration_file(run: str | Path) -> Path:
+    """Where `clgan calibrate` leaves its thresholds: beside the weights of a run folder, or a weights file."""
+    return (Path(run) / "weights" if Path(run).is_dir() else Path(run)).with_suffix(".calibration.json")
+
+
+def _read_beside(
+    path: Path, model: ReconstructionModel, card: Card, *, recalibrated: bool
+) -> tuple[Card, Readiness | None]:
+    """Readiness, and the card with today's thresholds, from the files beside the weights; the model's own are set in it."""
+    file, readiness = path.with_name(FILE), None
+    try:
+        if file.is_file():
+            readiness = TypeAdapter(Readiness).validate_json(file.read_bytes())
+            readiness = readiness if readiness.threshold == card.threshold else None  # of other weights
+        file = calibration_file(path)
+        if recalibrated and file.is_file():
+            content = json.loads(file.read_bytes())
+            model.load_state_dict(
+                {name: torch.tensor(value) for name, value in content["buffers"].items()}, strict=False
+            )
+            if content["trained"] != list(card.maxima):
+                raise ValueError("it belongs to other weights")
+            card = replace(card, threshold=content["threshold"], maxima=tuple(content["maxima"]))
+            readiness = TypeAdapter(Readiness).validate_python(content["readiness"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"{file} is damaged or of another version ({first_line(error)}); remove it") from None
+    return card, readiness
 
 
 def _card_of_folder(folder: Path) -> Card:
@@ -128,9 +161,7 @@ def inspect_folder(
     """
     images, out = Path(images), Path(out)
     paths, others = find_images(images)
-    if any(
-        folder.resolve() in (out.resolve(), *out.resolve().parents) for folder in {images, *(p.parent for p in paths)}
-    ):
+    if {out.resolve(), *out.resolve().parents} & {folder.resolve() for folder in {images, *(p.parent for p in paths)}}:
         raise ValueError(f"{out} lies in {images}: its masks would be taken for images; choose a folder outside")
     inspector = run if isinstance(run, Inspector) else load(run)
     if detector not in get_args(Detector) or (detector == "native" and not inspector.model.has_native):
@@ -152,11 +183,7 @@ def inspect_folder(
 
 
 def _inspect_file(inspector: Inspector, path: Path, out: Path, name: str, detector: Detector) -> dict[str, Any]:
-    """Inspect one file and write its mask and overlay.
-
-    Returns:
-        Its row of the table.
-    """
+    """Inspect one file, write its mask and overlay, and return its row of the table."""
     try:
         image = read_image(path, inspector.card.config.bit_depth)
     except Exception as error:  # a decoder may raise anything on a damaged file
@@ -165,9 +192,7 @@ def _inspect_file(inspector: Inspector, path: Path, out: Path, name: str, detect
     threshold = _threshold(inspector, detector)
     masks = prediction.masks(threshold, inspector.card.config.k)
     mask = masks["calibrated" if detector == "auto" else detector][0].astype(np.float32)
-    own = (
-        cv2.resize(mask, image.size, interpolation=cv2.INTER_LINEAR) >= 0.5
-    )  # linear: no steps at the image's own size
+    own = cv2.resize(mask, image.size, interpolation=cv2.INTER_LINEAR) >= 0.5  # linear: no steps when enlarged
     outputs = {"masks": own.astype(np.uint8) * 255, "overlays": _overlay(image, prediction.scores[0], own, threshold)}
     score = float(prediction.scores.max())
     verdict = "defective" if score > inspector.image_threshold else "good"
@@ -179,9 +204,8 @@ def _inspect_file(inspector: Inspector, path: Path, out: Path, name: str, detect
     except OSError as error:
         if error.errno not in _UNNAMEABLE:
             raise
-        written = {
-            "problem": f"its mask and overlay cannot be written ({error.strerror}); give it a shorter, plainer name"
-        }
+        why = f"its mask and overlay cannot be written ({error.strerror})"
+        written = {"problem": f"{why}; give it a shorter, plainer name"}
     return {"verdict": verdict, "image_score": score, "marked_percent": 100 * float(own.mean()), **written}
 
 
@@ -196,9 +220,7 @@ def _overlay(
     """The image, redder where scores are higher, with the contour of the mask; uint8 ``(H, W, 3)``.
 
     Args:
-        image: RGB, H x W.
         scores: its anomaly map, of any size.
-        mask: bool ``(H, W)``.
         threshold: on the map; red begins at half of it and is full at twice of it.
     """
     large = cv2.resize(scores, image.size, interpolation=cv2.INTER_LINEAR)
@@ -215,8 +237,10 @@ def _overlay(
 def _summary(inspector: Inspector, detector: Detector, table: pd.DataFrame, not_images: list[str]) -> dict[str, Any]:
     card, verdicts = inspector.card, table["verdict"].value_counts()
     counts = {verdict: int(verdicts.get(verdict, 0)) for verdict in ("good", "defective", "unreadable")}
+    judged = {"fit": judgement.fit, "readiness": str(judgement)} if (judgement := inspector.readiness) else {}
     return {
         "model": card.config.model, "category": card.config.category, "commit": card.commit, "detector": detector,
         "threshold": _threshold(inspector, detector), "quantile": card.config.quantile, "k": card.config.k,
-        "image_threshold": inspector.image_threshold, "image_rule": inspector.rule, **counts, "no_images": not_images,
+        "image_threshold": inspector.image_threshold, "image_rule": inspector.rule, **judged, **counts,
+        "no_images": not_images,
     }  # fmt: skip

@@ -1,6 +1,7 @@
 """Training on a plain folder of good images, without defects, masks or a test set."""
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,15 @@ import torch
 from clgan_lib.data import Category, read_image, resize
 from clgan_lib.image_files import require_full_scale
 from clgan_lib.interop.folders import find_images, say_left_out
+from clgan_lib.interop.readiness import FILE, assess
 from clgan_lib.runs import execution
 from clgan_lib.runs.config import RunConfig
 from clgan_lib.runs.evaluation import SIZE, calibrate
-from clgan_lib.runs.folder import claim, within_memory, writing
+from clgan_lib.runs.folder import claim, within_memory, write_json, writing
 from clgan_lib.runs.weights import write_weights
 from clgan_lib.training import Progress, set_threads
 
-DEFAULTS = {
+DEFAULTS: dict[str, Any] = {
     "experiment": "own",
     "model": "clgan_rc",
     "image_size": 128,
@@ -39,7 +41,7 @@ def learn_folder(good: str | Path, **settings: Any) -> Path:
             folder's name, or the product's in ``product/train/good``. Only you know the ``symmetry``.
 
     Returns:
-        The run folder. Its ``weights.safetensors`` is all that `clgan_lib.interop.inspection` needs.
+        The run folder. An inspection needs its ``weights.safetensors``; ``readiness.json`` says if they are fit for use.
 
     Raises:
         FileNotFoundError: if there is no image.
@@ -60,8 +62,13 @@ def learn_folder(good: str | Path, **settings: Any) -> Path:
     try:
         execution.train_run(run)
         with writing(config.folder, execution.AGAIN), within_memory(config):
+            readiness = assess(run.model, run.holdout, config.quantile)
             maps, threshold = calibrate(run.model, run.holdout, config.quantile)
             write_weights(config.folder / "weights.safetensors", run.model, execution.card(run, maps, threshold))
+            done = run.progress  # of no image, for a control
+            lacking = max(0.0, DEFAULTS["budget"] - done.images) * done.seconds / max(done.images, 1)
+            readiness = replace(readiness, lacking=lacking, threshold=threshold)
+            write_json(config.folder / FILE, {"fit": readiness.fit, "summary": str(readiness), **asdict(readiness)})
             execution.drop_checkpoint(config.folder)
     finally:
         lock.release()
@@ -87,8 +94,7 @@ def _load(folder: Path, config: RunConfig) -> tuple[Category, torch.Tensor]:
     """The good images as a category without test images, and at the size of training, uint8 ``(N, 3, S, S)``."""
     if (folder / "train" / "good").is_dir():
         folder = folder / "train" / "good"
-    product = next(folder.glob("*/train/good"), None)
-    if product:
+    if product := next(folder.glob("*/train/good"), None):
         raise ValueError(f"{folder} holds several products; name one of them, such as {product.parents[1]}")
     paths, others = find_images(folder)
     say_left_out(others)

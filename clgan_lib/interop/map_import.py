@@ -4,6 +4,7 @@ Which files are read: `clgan_lib.interop.map_files`. Each map is resized to 256x
 paper's dual threshold is applied to the map in place of ID1, and no residual is reported.
 """
 
+import json
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from clgan_lib.data import Category, load_category
 from clgan_lib.detection import detect_map
@@ -31,12 +33,12 @@ from clgan_lib.interop.map_files import (
 )
 from clgan_lib.paths import safe_name
 from clgan_lib.runs import execution
-from clgan_lib.runs.config import RunConfig
+from clgan_lib.runs.config import RunConfig, one_line
 from clgan_lib.runs.evaluation import SIZE, Evaluation
-from clgan_lib.runs.folder import claim, write_json
+from clgan_lib.runs.folder import claim, first_line, write_json
 from clgan_lib.runs.maps import read_evaluation
 from clgan_lib.runs.provenance import environment
-from clgan_lib.runs.record import Record, make_record, measure_again, read_record, write_record
+from clgan_lib.runs.record import Record, Time, make_record, measure_again, read_record, write_record
 
 _Problems = list[tuple[str, str]]  # (name, problem)
 _NO_TIME = dict.fromkeys(("train_s", "images_seen", "steps", "images_per_s", "evaluate_s", "peak_bytes"))
@@ -71,7 +73,7 @@ def import_maps(
     """Score a folder of maps and write it as a run folder.
 
     Args:
-        maps: the folder; see `clgan_lib.interop.map_files` for what it may hold.
+        maps: the folder; `clgan_lib.interop.map_files` says what it may hold; ``cost.json`` may hold fields of `Time`.
         method: its name in tables and of its folder, such as ``"PatchCore lite"``. A sign that no folder may have in
             its name, such as a slash, becomes a hyphen.
         source: where the maps come from, in words: program, version, training.
@@ -85,10 +87,11 @@ def import_maps(
     Raises:
         FileNotFoundError: if there are no maps, or no such data.
         FileExistsError: if there is an import of this name on other data.
-        ValueError: if no defective image has a usable map, or a setting is impossible.
+        ValueError: if no defective image has a usable map, a setting is impossible, or ``cost.json`` is damaged.
     """
     config = RunConfig(**_named(method), image_size=SIZE, **settings)
     refuse_other_data(config)
+    cost = _cost(Path(maps) / "cost.json")
     category = load_category(execution.data_root(config), config.category, SIZE, config.bit_depth)
     execution.check_scorable(config, category)
     evaluation, problems = _evaluate(index_maps(maps), category, config, image_scores)
@@ -100,7 +103,7 @@ def import_maps(
         train_images=None,
         env=environment(torch.device("cpu")) | {"device": "elsewhere", "device_name": source},
         imported={"method": method, "source": source, "scored": scored, "of": expected},
-        time=_NO_TIME,
+        time=cost,
     )
     lock = claim(config.folder)
     try:
@@ -113,6 +116,18 @@ def import_maps(
     finally:
         lock.release()
     return ImportSummary(config.folder, scored, expected, frame)
+
+
+def _cost(path: Path) -> dict[str, Any]:
+    """Seconds and bytes that the other program measured itself; None for each that it does not say."""
+    try:
+        given = json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
+        if unknown := sorted({*given} - {*_NO_TIME}):
+            raise ValueError(f"{unknown[0]!r} is none of {', '.join(_NO_TIME)}")
+        return _NO_TIME | Time(**given).model_dump(exclude_unset=True)
+    except (ValueError, TypeError) as error:
+        reason = one_line(error, []) if isinstance(error, ValidationError) else first_line(error)
+    raise ValueError(f"{path}: {reason}; correct or remove it")
 
 
 def _named(method: str) -> dict[str, str]:

@@ -7,6 +7,8 @@ CORES ?= all
 BIN := .venv/bin
 # 23_ablation only where the experiment lists what to compare; 20_compare last: it writes the report
 NOTEBOOKS = 21_threshold_sweep $(if $(shell grep -s '^ablation:' config/$(EXPERIMENT).yaml),23_ablation) 20_compare
+# the lessons that git holds without their pictures, half a minute each; the book runs them
+SHOWN := 04_training_step_by_step 05_detection
 READY := .venv/.ready
 # Through the environment a folder of any name stays whole. With Ctrl-C (130), or where nothing could begin (2), no report.
 export DATA
@@ -14,7 +16,7 @@ GRID = trap : INT; $(BIN)/python -m clgan_lib.runs.grid "$(EXPERIMENT)" --data "
 THEN_REPORT = status=$$?; case $$status in 2|130) exit $$status;; esac; $(MAKE) --no-print-directory report && exit $$status
 
 .DEFAULT_GOAL := help
-.PHONY: help benchmark reproduce cluster report model page docs test test-full test-oldest verify mutants lab clean
+.PHONY: help benchmark reproduce cluster report model page docs book test test-full test-oldest verify mutants lab clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +52,15 @@ page: $(READY) ## results/demo/page.html: paint a defect in a browser, and the c
 docs: $(READY) ## write the tables in README.md and docs/ from the runs
 	@$(BIN)/python docs/generate.py
 
+book: $(READY) ## build/book/: a website of notebooks, docs and an API reference, to read without a network
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[book]" -c constraints.txt
+	@rm -rf docs/api build/notebooks && mkdir -p build/notebooks
+	@for notebook in $(SHOWN); do echo "running notebooks/$$notebook.ipynb"; \
+	  $(BIN)/python -m clgan_lib.runs.notebook notebooks/$$notebook.ipynb build/notebooks/$$notebook.ipynb \
+	    --kernel python3 --execution-timeout 600 --no-progress-bar --log-level ERROR || exit 1; \
+	done
+	@$(BIN)/python -m sphinx -q -W --keep-going -d build/doctrees -c docs . build/book && echo build/book/index.html
+
 test: $(READY) ## style, types, and every test
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/pytest -n 2 --dist loadfile
 
@@ -76,7 +87,7 @@ lab: $(READY) ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks
 
 clean: ## remove caches and the results that git does not track; .venv/ stays
-	rm -rf .cache .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info results/quick results/smoke results/scratch results/start_here results/own
+	rm -rf build docs/api .cache .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info results/quick results/smoke results/scratch results/start_here results/own
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=python3.12")'

@@ -89,7 +89,7 @@ class ReconstructionModel(nn.Module):
     def anomaly_map(self, images: Tensor, reconstructions: Tensor | None = None) -> Tensor:
         """The anomaly score of each pixel: what AUROC, AP and the calibrated threshold are taken from.
 
-        By default the channel mean of ID1 (eq. 7): |blur(I) - blur(Ir)|, blurred again, with a 5x5 Gaussian.
+        By default the channel mean of ID1 (eq. 7): ``|blur(I) - blur(Ir)|``, blurred again, with a 5x5 Gaussian.
 
         Args:
             images: ``(B, 3, S, S)`` in [-1, 1].

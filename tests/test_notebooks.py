@@ -38,6 +38,7 @@ def test_notebooks_are_clean_and_thin(path: Path) -> None:
     nbformat.validate(notebook)
     assert notebook.metadata.kernelspec.name == "python3" and "widgets" not in notebook.metadata
     assert "jupyter.widget-view" not in path.read_text()  # opened again, it would show an error
+    assert path.stat().st_size <= 300_000, "python docs/refresh_notebooks.py makes its pictures smaller"
     first = notebook.cells[0]
     assert first.cell_type == "markdown" and first.source.startswith("# ")
     for cell in notebook.cells:
@@ -48,6 +49,17 @@ def test_notebooks_are_clean_and_thin(path: Path) -> None:
             assert "solution" in tags or not cell.source.startswith(("def ", "class ")), cell.source
 
 
+@pytest.mark.parametrize("name", ["00_start_here", "01_dataset", "02_losses", "03_networks", "22_paper_audit"])
+def test_notebooks_that_are_read_show_their_pictures(name: str) -> None:
+    """On a code host and in the book; ``python docs/refresh_notebooks.py`` runs them and keeps their outputs."""
+    cells = [c for c in nbformat.read(ROOT / f"notebooks/{name}.ipynb", 4).cells if c.cell_type == "code"]
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    kinds = {kind for output in outputs for kind in output.get("data", {})}
+    assert "application/javascript" not in kinds and kinds & {"image/png", "image/jpeg", "image/svg+xml"}
+    assert sum(bool(cell.outputs) for cell in cells) >= len(cells) / 2
+
+
 def test_the_parameters_of_10_train_are_the_fields_of_a_run() -> None:
     found = inspect_notebook(str(ROOT / "notebooks/10_train.ipynb"))
     assert set(found) == set(RunConfig.model_fields)
@@ -55,6 +67,12 @@ def test_the_parameters_of_10_train_are_the_fields_of_a_run() -> None:
         kind = found[name]["inferred_type_name"]
         outer = get_origin(field.annotation) or field.annotation  # dict[str, Any] -> dict
         assert kind == ("str" if outer is Literal else outer.__name__), name
+
+
+def sentences(notebook: nbformat.NotebookNode) -> list[str]:
+    """The prose among the outputs."""
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return [output.data["text/markdown"] for output in outputs if "text/markdown" in output.get("data", {})]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +87,9 @@ def test_the_parameters_of_10_train_are_the_fields_of_a_run() -> None:
 )
 def test_lessons_run_top_to_bottom(notebook: str, parameters: dict, tmp_path: Path) -> None:
     own = {"results_root": str(tmp_path)} if notebook.startswith(("00", "23")) else {}
-    execute(notebook, tmp_path, **parameters, **own)
+    executed = execute(notebook, tmp_path, **parameters, **own)
+    if not parameters and (kept := sentences(nbformat.read(ROOT / "notebooks" / notebook, 4))):
+        assert sentences(executed) == kept, f"python docs/refresh_notebooks.py {notebook.removesuffix('.ipynb')}"
 
 
 def test_30_inspects_a_folder_of_ones_own(tiny_root: Path, tmp_path: Path) -> None:

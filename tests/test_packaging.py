@@ -36,12 +36,18 @@ def name_of(requirement: str) -> str:
     return re.split(r"[<>=!~\[ ;]", requirement)[0].lower()
 
 
+def test_the_two_commands_leave_the_book_out() -> None:
+    installed = re.findall(r'pip install .*"\.\[(.*?)\]"', (ROOT / "Makefile").read_text().partition("$(READY): ")[2])
+    assert installed == ["grid,test"] and "book" not in " ".join(EXTRAS["test"])
+
+
 def test_conda_lists_what_pyproject_declares() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     (pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
     assert environment["name"] == "clgan"
     listed = [entry for entry in pip if not entry.startswith("-")]
-    assert sorted(listed) == sorted(set(DECLARED) - set(EXTRAS["cluster"]))  # that one is asked for by name
+    by_name = {*EXTRAS["cluster"], *EXTRAS["book"]}
+    assert sorted(listed) == sorted(set(DECLARED) - by_name)
     assert "-e ." in pip and "--constraint constraints.txt" in pip
 
 
@@ -92,6 +98,7 @@ def test_arrows_point_one_way() -> None:
         {
             "layers",
             "compiled",
+            "optimizers",
             "networks",
             "losses",
             "augment",
@@ -126,6 +133,7 @@ def test_what_readme_and_makefile_promise_exists() -> None:
         "lab",
         "report",
         "docs",
+        "book",
         "clean",
         "help",
     ):

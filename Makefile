@@ -6,7 +6,7 @@ VERIFY ?=
 CORES ?= all
 BIN := .venv/bin
 # 23_ablation only where the experiment lists what to compare; 20_compare last: it writes the report
-NOTEBOOKS = 21_threshold_sweep $(if $(shell grep -s '^ablation:' config/$(EXPERIMENT).yaml),23_ablation) 20_compare
+NOTEBOOKS = $(if $(filter training_length,$(EXPERIMENT)),24_training_length,21_threshold_sweep) $(if $(shell grep -s '^ablation:' config/$(EXPERIMENT).yaml),23_ablation) 20_compare
 READY := .venv/.ready
 # Through the environment a folder of any name stays whole. With Ctrl-C (130), or where nothing could begin (2), no report.
 export DATA

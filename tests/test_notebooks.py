@@ -65,10 +65,11 @@ def test_the_parameters_of_10_train_are_the_fields_of_a_run() -> None:
         ("03_networks.ipynb", {"image_size": 64, "width": 16}),
         ("22_paper_audit.ipynb", {}),
         ("23_ablation.ipynb", {}),
+        ("24_training_length.ipynb", {}),
     ],
 )
 def test_lessons_run_top_to_bottom(notebook: str, parameters: dict, tmp_path: Path) -> None:
-    own = {"results_root": str(tmp_path)} if notebook.startswith(("00", "23")) else {}
+    own = {"results_root": str(tmp_path)} if notebook.startswith(("00", "23", "24")) else {}
     execute(notebook, tmp_path, **parameters, **own)
 
 

@@ -127,6 +127,7 @@ def figure(rows: pd.DataFrame) -> Figure:
                 column[0].axhline(theirs, color=OKABE_ITO[0], linestyle="--", linewidth=1, label="CLGAN, published")
             column[0].set_title(category)
             column[-1].set(xscale="log", xlabel="images seen")
+            column[-1].xaxis.set_major_formatter("{x:,.0f}")
         for axis, (head, _) in zip(axes[:, 0], MEASURES.values(), strict=True):
             axis.set_ylabel(head, fontsize=8)
         labels = {

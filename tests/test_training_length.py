@@ -85,18 +85,18 @@ def test_the_table_has_the_published_value_the_peak_and_the_holes(made: Path) ->
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")][2:]
     assert [line[:4] for line in lines] == [
         ["bottle", "*CLGAN, published*", "", ""],
-        ["", "CLGAN", "500", "0, 1"],
-        ["", "CLGAN", "4 000", "0, 1"],
-        ["", "clgan-CUT-norms", "500", "0, 1"],
-        ["", "template", "0", "0"],
+        ["", "CLGAN", "500", "2 of 2"],
+        ["", "CLGAN", "4 000", "2 of 2"],
+        ["", "clgan-CUT-norms", "500", "2 of 2"],
+        ["", "template", "0", "1 of 2"],
         ["metal\\_nut", "*CLGAN, published*", "", ""],
-        ["", "CLGAN", "500", "0"],
+        ["", "CLGAN", "500", "1 of 1"],
     ]
     assert lines[0][4] == "*33.01*"
     means = [rows[(rows["model"] == f"clgan-{n}") & (rows["category"] == "bottle")]["F1"].mean() for n in (500, 4000)]
     peak, other = (1, 2) if means[0] > means[1] else (2, 1)
     assert lines[peak][4].startswith(f"**{max(means):.1f} ±") and lines[other][4].startswith(f"{min(means):.1f} ±")
-    assert "Not run, or without maps: clgan-CUT-norms-4000 on bottle" in page
+    assert "Not run, or without maps, on bottle: clgan-CUT-norms-4000." in page
 
 
 def test_other_images_have_no_published_value(tmp_path: Path) -> None:

@@ -76,22 +76,25 @@ def measure(results_root: str | Path, frame: pd.DataFrame) -> pd.DataFrame:
 def table(frame: pd.DataFrame, rows: pd.DataFrame) -> Table:
     """A row per series and length, a block per category; `rows` are from `measure`."""
     lines: list[Row] = []
+    wanted = frame.drop_duplicates(_KEY).groupby(["model", "category"]).size()
     for category, part in rows.groupby("category"):
         theirs = published_f1(part, str(category))
         texts = ["CLGAN, published", "", "", number(theirs), *[""] * (len(MEASURES) - 1)]
         cells = [[Cell(text, "published") for text in texts]] if pd.notna(theirs) else []
         for _, curve in part.groupby("series", sort=False):
             means = curve.groupby("images")["F1"].mean()
-            cells += [_cells(runs, images == means.idxmax()) for images, runs in curve.groupby("images")]
+            best = means.idxmax() if len(means) > 1 else None
+            for images, runs in curve.groupby("images"):
+                cells.append(_cells(runs, wanted[runs["model"].iloc[0], category], images == best))
         lines += block(str(category), cells)
-    there = set(zip(rows["model"], rows["category"], strict=True))
-    entries = frame[["model", "category"]].drop_duplicates().itertuples(index=False, name=None)
-    holes = [f"{display(model)} on {category}" for model, category in entries if (model, category) not in there]
+    both = ["category", "model"]
+    merged = frame[both].drop_duplicates().merge(rows[both].drop_duplicates(), how="left", indicator=True)
+    missing = merged[merged["_merge"] == "left_only"].groupby("category")["model"]
     notes = [
         "Images: shown in training. Residual: mean ID1 (eq. 7), percent of the range. Colour shift: the median of "
         "reconstruction minus image outside the defects, of the channel where it is largest, percent of the range. "
         "±: over seeds. Bold: the length at which a series has its highest F1.",
-        *([f"Not run, or without maps: {', '.join(holes)}."] if holes else []),
+        *(f"Not run, or without maps, on {name}: {', '.join(map(display, part))}." for name, part in missing),
     ]
     header = ["category", "series", "images", "seeds", *(head for head, _ in MEASURES.values())]
     caption = "Scores against the length of training: each row is runs of that length with their own schedule."
@@ -104,10 +107,10 @@ def published_f1(rows: pd.DataFrame, category: str) -> float:
     return float(paper.get(category, np.nan)) if rows["data"].map(is_mvtec).all() else float("nan")
 
 
-def _cells(runs: pd.DataFrame, best: bool) -> list[Cell]:
+def _cells(runs: pd.DataFrame, wanted: int, best: bool) -> list[Cell]:
     """One row of `table`, from the runs of one series and length on one category."""
     f1, *others = (spread(runs.assign(finished=True), name, decimals=n)[0] for name, (_, n) in MEASURES.items())
-    first = [display(runs["series"].iloc[0]), number(runs["images"].iloc[0], 0), ", ".join(map(str, runs["seed"]))]
+    first = [display(runs["series"].iloc[0]), number(runs["images"].iloc[0], 0), f"{len(runs)} of {wanted}"]
     return [Cell(first[0], "label"), *map(Cell, first[1:]), Cell(f1.text, "best" if best else "plain"), *others]
 
 

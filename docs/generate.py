@@ -13,18 +13,19 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from clgan_lib.exhibits import run_table, tables
+from clgan_lib.exhibits import run_table, tables, training_length
 from clgan_lib.paths import RESULTS, ROOT
 from clgan_lib.render import table
 from clgan_lib.render.table import Cell, Row, Table
 from clgan_lib.runs.record import read_record
 
-PAGES = ("README.md", "docs/results.md", "docs/restoring.md", "docs/running.md")
+PAGES = ("README.md", "docs/results.md", "docs/restoring.md", "docs/running.md", "docs/training_length.md")
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
 OWN = "own"  # the method's own threshold where it learns one from good images, else the calibrated one
 DETECTORS = ("dual_threshold", "calibrated", "native")
@@ -190,6 +191,12 @@ def costs(results: Path) -> Table:
     return Table("costs", "Time of one run, from the shortest to the longest of its experiment.", heads, rows, labels=3)
 
 
+def lengths(results: Path, experiment: str = "training_length") -> Table:
+    """Scores against the length of training, from the exhibit's CSV: the colour shift was measured on maps."""
+    rows = run_table.read_csv(results / experiment / "tables/training_length.csv")
+    return replace(training_length.table(runs_of(results, experiment), rows), source="")
+
+
 TABLES: dict[str, Callable[[Path], Table]] = {
     "overview": overview,
     "mvtec_cpu": lambda results: by_category(results, "mvtec_cpu", BASELINES),
@@ -198,6 +205,7 @@ TABLES: dict[str, Callable[[Path], Table]] = {
     "restore": lambda results: by_category(results, "restore", RESTORING),
     "defects": defects,
     "costs": costs,
+    "training_length": lengths,
 }
 
 

@@ -130,7 +130,9 @@ def figure(rows: pd.DataFrame) -> Figure:
                 column[0].axhline(theirs, color=OKABE_ITO[0], linestyle="--", linewidth=1, label="CLGAN, published")
             column[0].set_title(category)
             column[-1].set(xscale="log", xlabel="images seen")
-            column[-1].xaxis.set_major_formatter("{x:,.0f}")
+        lengths = sorted(rows.loc[rows["images"] > 0, "images"].unique())
+        axes[-1, 0].set_xticks(lengths, [f"{images:,.0f}" for images in lengths], fontsize=7)
+        axes[-1, 0].set_xticks([], minor=True)
         for axis, (head, _) in zip(axes[:, 0], MEASURES.values(), strict=True):
             axis.set_ylabel(head, fontsize=8)
         labels = {

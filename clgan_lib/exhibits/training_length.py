@@ -87,14 +87,13 @@ def table(frame: pd.DataFrame, rows: pd.DataFrame) -> Table:
             for images, runs in curve.groupby("images"):
                 cells.append(_cells(runs, wanted[runs["model"].iloc[0], category], images == best))
         lines += block(str(category), cells)
-    both = ["category", "model"]
-    merged = frame[both].drop_duplicates().merge(rows[both].drop_duplicates(), how="left", indicator=True)
-    missing = merged[merged["_merge"] == "left_only"].groupby("category")["model"]
+    there = pd.MultiIndex.from_frame(rows[["model", "category"]])
+    missing = frame[~pd.MultiIndex.from_frame(frame[["model", "category"]]).isin(there)].groupby("category")["model"]
     notes = [
         "Images: shown in training. Residual: mean ID1 (eq. 7), percent of the range. Colour shift: the median of "
         "reconstruction minus image outside the defects, of the channel where it is largest, percent of the range. "
         "±: over seeds. Bold: the length at which a series has its highest F1.",
-        *(f"Not run, or without maps, on {name}: {', '.join(map(display, part))}." for name, part in missing),
+        *(f"Not run, or without maps, on {name}: {', '.join(map(display, part.unique()))}." for name, part in missing),
     ]
     header = ["category", "series", "images", "seeds", *(head for head, _ in MEASURES.values())]
     caption = "Scores against the length of training: each row is runs of that length with their own schedule."
@@ -119,9 +118,8 @@ def figure(rows: pd.DataFrame) -> Figure:
     categories, names = sorted(rows["category"].unique()), list(dict.fromkeys(rows["series"]))
     size: Any = (3.3 * len(categories) + 0.8, 1.45 * len(MEASURES) + 1.2)
     with mpl.rc_context(STYLE):
-        drawn, axes = plt.subplots(
-            len(MEASURES), len(categories), figsize=size, squeeze=False, sharex=True, sharey="row"
-        )
+        shared: Any = {"figsize": size, "squeeze": False, "sharex": True, "sharey": "row"}
+        drawn, axes = plt.subplots(len(MEASURES), len(categories), **shared)
         for column, category in zip(axes.T, categories, strict=True):
             part = rows[rows["category"] == category]
             for axis, measured in zip(column, MEASURES, strict=True):

@@ -19,13 +19,21 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from clgan_lib.exhibits import beside, ledger, run_table, tables
+from clgan_lib.exhibits import beside, ledger, run_table, tables, training_length
 from clgan_lib.paths import RESULTS, ROOT
 from clgan_lib.render import table
 from clgan_lib.render.table import Cell, Row, Table
 from clgan_lib.runs.record import read_record
 
-PAGES = ("README.md", "docs/results.md", "docs/restoring.md", "docs/running.md", "docs/ledger.md", "docs/features.md")
+PAGES = (
+    "README.md",
+    "docs/results.md",
+    "docs/restoring.md",
+    "docs/running.md",
+    "docs/ledger.md",
+    "docs/features.md",
+    "docs/training_length.md",
+)
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
 OWN = "own"  # the method's own threshold where it learns one from good images, else the calibrated one
 DETECTORS = ("dual_threshold", "calibrated", "native")
@@ -283,6 +291,12 @@ def unseen() -> Table:
     )
 
 
+def lengths(results: Path, experiment: str = "training_length") -> Table:
+    """Scores against the length of training, from the exhibit's CSV: the colour shift was measured on maps."""
+    rows = run_table.read_csv(results / experiment / "tables/training_length.csv")
+    return replace(training_length.table(runs_of(results, experiment), rows), source="")
+
+
 TABLES: dict[str, Callable[[Path], Table]] = {
     "overview": overview,
     "mvtec_cpu": lambda results: by_category(results, "mvtec_cpu", BASELINES),
@@ -297,6 +311,7 @@ TABLES: dict[str, Callable[[Path], Table]] = {
     "features": features,
     "published_modern": published_modern,
     "unseen": lambda results: unseen(),
+    "training_length": lengths,
 }
 
 

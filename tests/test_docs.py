@@ -13,7 +13,7 @@ import pytest
 from clgan_lib.paths import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "benchmarks/README.md", *sorted((ROOT / "docs").glob("*.md"))]
-EXPERIMENTS = ("mvtec_cpu", "paper_scale", "restore", "restore_gpu", "features")
+EXPERIMENTS = ("mvtec_cpu", "paper_scale", "restore", "restore_gpu", "features", "training_length")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def committed(tmp_path: Path) -> Path:
     """A folder of results with what git holds, whatever was trained or changed in the working tree."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
-    files = [f"results/{name}/**/metrics.json" for name in EXPERIMENTS] + ["results/ledger/ledger.csv"]
+EXPERIMENTS = ("mvtec_cpu", "paper_scale", "restore", "restore_gpu", "features", "training_length")
     listed = subprocess.run(["git", "ls-files", "-z", *files], cwd=ROOT, capture_output=True, check=True).stdout
     command = ["git", "checkout-index", "-z", "--stdin", f"--prefix={tmp_path}/"]
     subprocess.run(command, cwd=ROOT, input=listed, check=True)

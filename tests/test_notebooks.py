@@ -83,10 +83,11 @@ def sentences(notebook: nbformat.NotebookNode) -> list[str]:
         ("03_networks.ipynb", {"image_size": 64, "width": 16}),
         ("22_paper_audit.ipynb", {}),
         ("23_ablation.ipynb", {}),
+        ("24_training_length.ipynb", {}),
     ],
 )
 def test_lessons_run_top_to_bottom(notebook: str, parameters: dict, tmp_path: Path) -> None:
-    own = {"results_root": str(tmp_path)} if notebook.startswith(("00", "23")) else {}
+    own = {"results_root": str(tmp_path)} if notebook.startswith(("00", "23", "24")) else {}
     executed = execute(notebook, tmp_path, **parameters, **own)
     if not parameters and (kept := sentences(nbformat.read(ROOT / "notebooks" / notebook, 4))):
         assert sentences(executed) == kept, f"python docs/refresh_notebooks.py {notebook.removesuffix('.ipynb')}"

@@ -94,6 +94,16 @@ def of_ablation(root: Path, frame: pd.DataFrame, rows: pd.DataFrame) -> Pairs:
             yield from _bounds(what, row)
 
 
+def of_training_length(root: Path, frame: pd.DataFrame, rows: pd.DataFrame) -> Pairs:
+    """All but the colour shift, which needs maps."""
+    for row in rows.rename(columns={"images": "images_seen"}).to_dict("records"):
+        what = f"{row['model']} on {row['category']}"
+        for name, unit in {"F1": 1, "AUROC": 1, "inside": 100, "outside": 100, "images_seen": 1}.items():
+            yield f"{what}, {name}", row[name], unit * _score(frame, row, name, _PAPER), EXACT
+        calibrated = _score(frame, row, "F1", ("calibrated", "image"))
+        yield f"{what}, F1 calibrated", row["F1_calibrated"], calibrated, EXACT
+
+
 def of_ranks(root: Path, frame: pd.DataFrame, rows: pd.DataFrame) -> Pairs:
     """Both sides of the ranking.
 

@@ -18,11 +18,11 @@ from clgan_lib.runs.maps import map_names, read_maps
 
 
 def runs_with_maps(
-    results_root: str | Path, frame: pd.DataFrame, model: str, *, reconstructed: bool = False
+    results_root: str | Path, frame: pd.DataFrame, model: str, *, reconstructed: bool = False, every_seed: bool = False
 ) -> list[dict[Any, Any]]:
     """Per category the finished run of `model` that kept its maps, the lowest seed's: rows of `run_table.select`.
 
-    With `reconstructed`, only runs with reconstructions, which maps of another program lack.
+    With `reconstructed`, only runs with reconstructions, which maps of another program lack. With `every_seed`, all of them.
 
     Raises:
         ValueError: if there is none.
@@ -36,7 +36,7 @@ def runs_with_maps(
     there = [run for run in there if not reconstructed or "reconstructions" in map_names(root / run["folder"])]
     if not there:
         raise ValueError(f"model: the maps of {model!r} have no reconstructions, so the paper's k cannot be varied")
-    return pd.DataFrame(there).drop_duplicates("category").to_dict("records")
+    return there if every_seed else pd.DataFrame(there).drop_duplicates("category").to_dict("records")
 
 
 @dataclass(frozen=True)

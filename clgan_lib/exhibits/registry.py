@@ -27,6 +27,7 @@ from clgan_lib.exhibits import (
     tables,
     threshold_free,
     thresholds,
+    training_length,
 )
 from clgan_lib.exhibits.committed import is_tracked
 from clgan_lib.exhibits.run_table import published, read_csv, write_csv
@@ -238,6 +239,16 @@ _EXHIBITS = (
         measure=thresholds.measure,
         table=thresholds.table,
         figure=lambda _, rows: figures.thresholds(rows),
+    ),
+    Exhibit(
+        name="training_length",
+        title="Training length",
+        prose="A score without its training length says little: F1 rises while the picture forms, and falls once the "
+        "generator copies the defect. Each point is a run of its own with its own schedule.",
+        measure=training_length.measure,
+        table=training_length.table,
+        figure=lambda _, rows: training_length.figure(rows),
+        check=crosscheck.of_training_length,
     ),
     Exhibit(
         name="networks",

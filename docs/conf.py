@@ -19,6 +19,8 @@ from fontTools import subset
 from latex2mathml.converter import convert
 from sphinx.ext import autosummary
 
+from clgan_lib.exhibits.committed import is_tracked
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -65,7 +67,7 @@ autosummary.WELL_KNOWN_ABBREVIATIONS += ("eq.", "Fig.")  # a summary does not en
 REPORTS = sorted(
     report
     for report in (ROOT / "results").glob("*/report.html")
-    if (ROOT / f"config/{report.parent.name}.yaml").exists()  # others are no experiments, such as a folder of one's own
+    if (ROOT / f"config/{report.parent.name}.yaml").exists() or is_tracked(report)  # others are of one's own
 )
 MODEL_PAGES = sorted((ROOT / "results").glob("*/page.html"))
 
@@ -74,8 +76,9 @@ def list_reports() -> str:
     """The reports that are there, each with the title of its experiment."""
     lines = []
     for name in (report.parent.name for report in REPORTS):
-        experiment = yaml.safe_load((ROOT / f"config/{name}.yaml").read_text(encoding="utf8"))
-        lines.append(f"* [{experiment['title']}](site:results/{name}/report.html) (`{name}`)")
+        config = ROOT / f"config/{name}.yaml"  # score maps from elsewhere have none
+        title = yaml.safe_load(config.read_text(encoding="utf8"))["title"] if config.exists() else name.capitalize()
+        lines.append(f"* [{title}](site:results/{name}/report.html) (`{name}`)")
     lines += [
         f"* [A model that runs in your browser](site:{page.relative_to(ROOT).as_posix()})" for page in MODEL_PAGES
     ]

@@ -1,6 +1,6 @@
 """The ledger: a verdict on each cell of the paper's Tables 3 and 4, and on each of its sentences that can be tested.
 
-    python -m clgan_lib.exhibits.ledger        write results/ledger/ledger.csv from what git holds
+    make ledger        write results/ledger/ledger.csv from what git holds
 
 The sentences are in ``docs/claims.csv``. Each names the function of this module that judges it, and its argument.
 """
@@ -187,13 +187,9 @@ def counts(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.crosstab(where.rename("claims"), kinds).reindex(columns=order, fill_value=0).reindex(where.unique())
 
 
-def main() -> None:
+def write() -> None:
     """Write the ledger of the runs that git tracks; of all runs outside a checkout."""
     with tempfile.TemporaryDirectory() as scratch:
         files = committed.tracked(RESULTS)
         frame = build(committed.view(RESULTS, files, Path(scratch)) if files else RESULTS)
     print(write_csv(frame, RESULTS / "ledger/ledger.csv"))
-
-
-if __name__ == "__main__":
-    main()

@@ -6,18 +6,15 @@ Built on click, which papermill needs anyway; typer and cyclopts would bring six
 from __future__ import annotations
 
 import io
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import Any
 
 import click
 
+from clgan_lib.interop.cli_fields import RunCommand, read_pairs
 from clgan_lib.paths import RESULTS, safe_name
-
-if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,45 +57,6 @@ _data_root = click.option("--data-root", "--data", default="", help="Data set, M
 _leave_out = click.option("--leave-out", multiple=True, help="Defect type left out of the scores; may be repeated.")
 
 
-class _RunCommand(click.Command):
-    """A command with the fields of `RunConfig` as options; that module (and torch) is imported for this command alone."""
-
-    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """The options that the function has, and one for each other field."""
-        from clgan_lib.runs.config import RunConfig
-
-        fields, given = RunConfig.model_fields, {parameter.name for parameter in self.params}
-        self.params += [_field_option(name, field) for name, field in fields.items() if name not in given]
-        return super().get_params(ctx)
-
-
-def _field_option(name: str, field: FieldInfo) -> click.Option:
-    """An option with the name, type, default and description of a field."""
-    flag = f"--{name.replace('_', '-')}"
-    choices = get_origin(field.annotation) is Literal
-    return click.Option(
-        [f"{flag}/--no-{flag[2:]}" if field.annotation is bool else flag],
-        type=click.Choice(get_args(field.annotation)) if choices else field.annotation,
-        default=field.default,
-        show_default=field.default != "",
-        help=" ".join((field.description or "").replace("`", "").split()),
-    )
-
-
-def _read_pairs(context: click.Context, parameter: click.Parameter, pairs: Sequence[str]) -> dict[str, Any]:
-    """NAME=VALUE pairs as a dict: a value is JSON (a number, true, a list), or else a text."""
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        name, sign, text = pair.partition("=")
-        if not (name and sign):
-            raise click.BadParameter(f"{pair!r} is not NAME=VALUE, such as width=16.", context, parameter)
-        try:
-            options[name] = json.loads(text)
-        except ValueError:
-            options[name] = text
-    return options
-
-
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--results", "--results-root", "results_root", default=str(RESULTS), help=_RESULTS_HELP)
 @click.pass_context
@@ -111,9 +69,9 @@ def commands(context: click.Context, results_root: str) -> None:
         click.echo(context.get_help())
 
 
-@commands.command(cls=_RunCommand)
+@commands.command(cls=RunCommand)
 @_data_root
-@click.option("--options", "-o", multiple=True, metavar="NAME=VALUE", callback=_read_pairs,
+@click.option("--options", "-o", multiple=True, metavar="NAME=VALUE", callback=read_pairs,
               help="Option of the model, such as -o width=16; may be repeated.")  # fmt: skip
 @_leave_out
 @_results

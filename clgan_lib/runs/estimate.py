@@ -10,7 +10,6 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import torch
 
 from clgan_lib.data import find_files
@@ -41,7 +40,7 @@ def announce(runs: list[RunConfig], cores: int | None, folder: Path) -> str:
     seconds: list[float | None] = [None] * len(runs)
     with suppress(OSError, subprocess.SubprocessError, ValueError, IndexError):
         request = json.dumps([run.model_dump() for run in runs])
-        command = [sys.executable, "-m", "clgan_lib.runs.estimate"]
+        command = [sys.executable, "-m", "clgan_lib.runs.estimate", str(time.monotonic())]
         timed = subprocess.run(command, input=request, capture_output=True, text=True, timeout=4 * PATIENCE)
         seconds = json.loads(timed.stdout.splitlines()[-1])
     names = [f"{model_folder(run.row)}/{run.category}/seed{run.seed}" for run in runs]
@@ -128,7 +127,9 @@ def seconds_an_image(run: RunConfig) -> float:
     return sum(fastest.values()) / len(fastest) / len(images)
 
 
-if __name__ == "__main__":  # runs as JSON from standard input, their seconds as JSON to standard output
-    start_of_python = time.time() - psutil.Process().create_time()
+if (
+    __name__ == "__main__"
+):  # started at argv[1]; runs as JSON from standard input, their seconds as JSON to standard output
+    start_of_python = time.monotonic() - float(sys.argv[1])  # the clock of the day may jump
     requested = [RunConfig(**fields) for fields in json.load(sys.stdin)]
     print(json.dumps(measure(requested, _STARTS * start_of_python)))

@@ -15,9 +15,9 @@ from clgan_lib.exhibits.run_table import credit, display, read_scores, select
 from clgan_lib.runs.evaluation import dual_masks
 from clgan_lib.runs.maps import map_names, read_maps
 
-SIDE = 112  # pixels of a thumbnail
+SIDE = 128  # pixels of a thumbnail
 _MOST = 1600  # predictions in one page; where there are more, test images are left out at equal steps
-_WEBP, _JPEG = [cv2.IMWRITE_WEBP_QUALITY, 50], [cv2.IMWRITE_JPEG_QUALITY, 75]
+_WEBP, _JPEG = [cv2.IMWRITE_WEBP_QUALITY, 45], [cv2.IMWRITE_JPEG_QUALITY, 65]
 
 
 def collect_images(root: Path, frame: pd.DataFrame) -> dict[str, Any]:

@@ -9,10 +9,11 @@ import inspect
 import numpy as np
 import pytest
 import torch
+from discs import TINY, VARIANTS, discs
 from scipy import ndimage
 
 from clgan_lib import similarity
-from clgan_lib.augment import poses, turn, with_gain
+from clgan_lib.augment import poses, turn
 from clgan_lib.calibration import best_single
 from clgan_lib.data import to_float, to_uint8
 from clgan_lib.model import build_model
@@ -23,17 +24,6 @@ from clgan_lib.restoring.generator import Restorer
 from clgan_lib.restoring.losses import reconstruction_losses
 from clgan_lib.restoring.model import RestoringModel, RestoringModelWithComparator, move_average
 from clgan_lib.restoring.validation_anomalies import add_anomalies
-
-TINY = {"image_size": 32, "width": 4, "blocks": 1, "patches": 8, "batch_size": 4}
-VARIANTS = [RestoringModel, RestoringModelWithComparator]
-
-
-def discs(count: int = 4, size: int = 32, seed: int = 0) -> torch.Tensor:
-    """A bright disc on a dark ground, ``(N, 3, S, S)`` in [-1, 1]; only its brightness varies."""
-    axis = torch.linspace(-1, 1, size)
-    disc = ((axis[:, None] ** 2 + axis[None] ** 2) < 0.5).float()
-    bright = torch.rand(count, 1, 1, 1, generator=torch.Generator().manual_seed(seed)) * 0.2 + 0.6
-    return (disc * bright * 1.6 - 0.8).expand(count, 3, size, size).contiguous()
 
 
 def test_anomalies_are_where_it_says_and_a_quarter_has_none() -> None:
@@ -279,26 +269,6 @@ def test_comparator_sees_differences_only() -> None:
     assert Comparator((4, 8))(none).shape == (2, 1, 16, 16)
 
 
-def test_context_is_the_features_of_the_image_itself() -> None:
-    taps, others = (
-        [torch.rand(2, 4, 32, 32), torch.rand(2, 8, 16, 16)],
-        [torch.rand(2, 4, 32, 32), torch.rand(2, 8, 16, 16)],
-    )
-    plain, more = (differences(discs(2), discs(2, seed=1), taps, others, context=c) for c in (False, True))
-    assert len(more) == 5 and all(torch.equal(a, b) for a, b in zip(plain, more[:3], strict=True))
-    for unit, tap in zip(more[3:], taps, strict=True):
-        torch.testing.assert_close(unit.norm(dim=1), torch.ones_like(unit[:, 0]))
-        torch.testing.assert_close(unit * tap.norm(dim=1, keepdim=True), tap)
-    torch.manual_seed(0)
-    model, old = RestoringModelWithComparator(**TINY, context=True), RestoringModelWithComparator(**TINY)
-    terms = model.training_step(discs(), 0.0)
-    assert terms["L_compare"].isfinite() and model.anomaly_map(discs()).shape == (4, 32, 32)
-    new = set(model.state_dict()) - set(old.state_dict())
-    assert set(old.state_dict()) <= set(model.state_dict()) and {key.split(".")[1] for key in new} == {"inputs"}
-    with pytest.raises(ValueError, match="context: only clgan_rc"):
-        RestoringModel(**TINY, context=True)
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize(("symmetry", "count"), [("none", 1), ("flips", 4), ("quarters", 4), ("any+flips", 8)])
 def test_predictions_turn_with_the_image_as_far_as_the_product_s_symmetry_goes(
@@ -334,49 +304,6 @@ def test_both_images_get_the_same_lighting(monkeypatch: pytest.MonkeyPatch) -> N
         model.training_step(discs(), 0.0)
         lit, target = seen[-2:]
         assert torch.equal(lit, target) and torch.equal(lit, discs()) == (light == 0)
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_matched_light_makes_predictions_independent_of_the_gain(variant: type[RestoringModel]) -> None:
-    torch.manual_seed(0)
-    matched, plain = variant(**TINY, match_light=True), variant(**TINY)
-    for model in (matched, plain):
-        model.fit(to_uint8(discs(20)), "flips")
-        model.training_step(discs(), 0.0)
-        for weight in filter(None, (model.average, model.comparator_average)):
-            for parameter in weight.parameters():
-                torch.nn.init.normal_(parameter, std=0.3)
-    assert float(matched.brightness) == pytest.approx(float((discs(20) + 1).mean() / 2), abs=2e-3)
-    images, dim = discs(seed=9), with_gain(discs(seed=9), torch.tensor(0.8))
-    torch.testing.assert_close(matched.anomaly_map(dim), matched.anomaly_map(images), atol=1e-3, rtol=1e-3)
-    assert not torch.allclose(plain.anomaly_map(dim), plain.anomaly_map(images), atol=1e-3, rtol=1e-3)
-    darker = with_gain(matched.reconstruct(images), torch.tensor(0.8))
-    torch.testing.assert_close(matched.reconstruct(dim), darker, atol=1e-3, rtol=1e-3)  # in the light of its image
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_weights_from_before_the_light_was_matched_leave_it_as_it_is(variant: type[RestoringModel]) -> None:
-    torch.manual_seed(0)
-    old = variant(**TINY)
-    old.fit(to_uint8(discs()), "none")
-    state = {key: value for key, value in old.state_dict().items() if key != "brightness"}
-    new = variant(**TINY, match_light=True)
-    new.fit(to_uint8(discs()), "none")
-    new.load_state_dict(state)
-    assert float(new.brightness) == 0 and torch.equal(new.anomaly_map(discs()), old.anomaly_map(discs()))
-    kept = variant(**TINY)  # what a weights file says counts, not the default of the day
-    kept.load_state_dict({**state, "brightness": torch.tensor(0.4)})
-    assert float(kept.brightness) == pytest.approx(0.4)
-
-
-def test_training_sees_matched_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[torch.Tensor] = []
-    monkeypatch.setattr("clgan_lib.restoring.model.corrupt", lambda images: (seen.append(images), corrupt(images))[1])
-    model = RestoringModel(**TINY, light=0.0, match_light=True)
-    model.fit(to_uint8(discs(20)), "none")
-    for gain in (1.0, 0.8):
-        model.training_step(with_gain(discs(), torch.tensor(gain)), 0.0)
-    torch.testing.assert_close(seen[0], seen[1])
 
 
 def test_the_comparator_is_the_only_comparison_of_its_model() -> None:

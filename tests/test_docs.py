@@ -1,6 +1,6 @@
 """README.md and docs/: short, with links that lead somewhere, and with the tables that the committed runs give."""
 
-import importlib.util
+import importlib
 import json
 import re
 import shutil
@@ -18,11 +18,9 @@ EXPERIMENTS = ("mvtec_cpu", "paper_scale", "restore", "restore_gpu", "features",
 
 @pytest.fixture(scope="module")
 def generate() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "docs"))
+        return importlib.import_module("generate")
 
 
 @pytest.fixture

@@ -243,8 +243,7 @@ _EXHIBITS = (
     Exhibit(
         name="training_length",
         title="Training length",
-        prose="A score without its training length says little: F1 rises while the picture forms, and falls once the "
-        "generator copies the defect. Each point is a run of its own with its own schedule.",
+        prose="A score without its training length says little. Each point is a run of its own with its own schedule.",
         measure=training_length.measure,
         table=training_length.table,
         figure=lambda _, rows: training_length.figure(rows),

@@ -39,9 +39,13 @@ def committed_model() -> Runs:
     Git holds its weights and ``metrics.json``. The predictions are made from the weights, once, in the cache.
 
     Raises:
-        StopIteration: if this copy of the project lacks the model.
+        FileNotFoundError: if this copy of the project lacks the model.
     """
-    weights = next((RESULTS / "demo").glob("*/*/seed*/weights.safetensors"))
+    weights = next((RESULTS / "demo").glob("*/*/seed*/weights.safetensors"), None)
+    if weights is None:
+        raise FileNotFoundError(
+            f"{RESULTS / 'demo'} holds no weights.safetensors; git has one, and make model trains it"
+        )
     experiment = f"demo-{hashlib.sha256(weights.read_bytes()).hexdigest()[:8]}"
     folder = CACHE / "lessons" / experiment / weights.parent.relative_to(RESULTS / "demo")
     if not (folder / "metrics.json").is_file():

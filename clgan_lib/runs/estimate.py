@@ -127,9 +127,8 @@ def seconds_an_image(run: RunConfig) -> float:
     return sum(fastest.values()) / len(fastest) / len(images)
 
 
-if (
-    __name__ == "__main__"
-):  # started at argv[1]; runs as JSON from standard input, their seconds as JSON to standard output
-    start_of_python = time.monotonic() - float(sys.argv[1])  # the clock of the day may jump
+# Started at argv[1] by the clock that does not jump; runs as JSON from standard input, their seconds to standard output.
+if __name__ == "__main__":
+    start_of_python = time.monotonic() - float(sys.argv[1])
     requested = [RunConfig(**fields) for fields in json.load(sys.stdin)]
     print(json.dumps(measure(requested, _STARTS * start_of_python)))

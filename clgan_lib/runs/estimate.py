@@ -22,7 +22,7 @@ from clgan_lib.training import pick_device, set_threads
 FILE = "estimate.json"  # in the experiment's log folder; `clgan_lib.runs.grid` draws its bar from it
 PATIENCE = 30.0  # seconds of timing; the models after that go without
 _PIXELS = 2**16  # of the batch that is timed on a CPU: one image at 256x256, sixteen at 64x64
-_STARTS = 3  # of Python, for a run's overhead: papermill's, the kernel's, and as much for evaluation and files
+_STARTS = 4  # of Python, for the rest of a run: papermill, the kernel, and as much again twice for evaluation and files
 _LONG = 1.0  # seconds: a first step that takes as long is the measure
 
 

@@ -1,6 +1,5 @@
-"""What the rivals share beside their networks: scales, patches, thresholds."""
+"""What the rivals share beside their networks: scales and patches."""
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,8 +58,3 @@ def require_positive(**options: float) -> None:
     for name, value in options.items():
         if not value > 0:
             raise ValueError(f"{name}: expected a number > 0, got {value!r}")
-
-
-def pixel_quantile(maps: Tensor, share: float) -> float:
-    """The value that a share of all pixels stays at or below; maps of any shape and number of pixels."""
-    return float(np.quantile(maps.float().cpu().numpy(), share))

@@ -33,7 +33,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.common import from_tiles, paste, pixel_quantile, random_patches, require_positive, to_tiles
+from baselines.common import from_tiles, paste, random_patches, require_positive, to_tiles
+from clgan_lib.calibration import quantile
 from clgan_lib.layers import ImageTanh
 from clgan_lib.losses import adversarial_loss
 from clgan_lib.model import ReconstructionModel, adam, calibrated
@@ -201,7 +202,7 @@ class DCGAN(ReconstructionModel):
         for i, scores in enumerate((self.anomaly_map(images), self.likelihood_map(images))):
             self.calibration[2 * i], self.calibration[2 * i + 1] = scores.mean(), scores.std() + 1e-6
         self.calibration[4] = 0.0
-        self.calibration[4] = pixel_quantile(self.native_map(images), self.quantile)
+        self.calibration[4] = quantile(self.native_map(images).cpu().numpy(), self.quantile)
 
     def detect_native(self, images: Tensor) -> Tensor:
         """Where the fused score exceeds the threshold of `calibrate`; bool ``(B, S, S)``."""

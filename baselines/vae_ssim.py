@@ -25,7 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.common import pixel_quantile, random_patches, require_positive, to_unit
+from baselines.common import random_patches, require_positive, to_unit
+from clgan_lib.calibration import quantile
 from clgan_lib.model import ReconstructionModel, adam, calibrated, constant_then_linear
 from clgan_lib.similarity import ssim_map
 
@@ -144,7 +145,7 @@ class VAESSIM(ReconstructionModel):
 
     def calibrate(self, images: Tensor) -> None:
         """Set the native threshold on held-out good images."""
-        self.threshold.fill_(pixel_quantile(self.native_map(images), self.quantile))
+        self.threshold.fill_(quantile(self.native_map(images).cpu().numpy(), self.quantile))
 
     def detect_native(self, images: Tensor) -> Tensor:
         """Where the SSIM residual exceeds the threshold of `calibrate`; bool ``(B, S, S)``."""

@@ -15,8 +15,7 @@ from clgan_lib import similarity
 from clgan_lib.restoring import anomaly_synthesis
 from clgan_lib.restoring.anomaly_synthesis import CLEAN, corrupt
 from clgan_lib.restoring.comparator import Comparator, differences, visible_anomaly
-from clgan_lib.restoring.generator import Restorer
-from clgan_lib.restoring.losses import reconstruction_losses
+from clgan_lib.restoring.generator import Restorer, reconstruction_losses
 from clgan_lib.restoring.model import move_average
 
 

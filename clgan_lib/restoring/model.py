@@ -6,7 +6,7 @@ Here Real_A is a good image with synthetic anomalies (`anomaly_synthesis`) and R
 $$ L_{total} = \lambda_{1} |w (G(A) - B)|_1 + \lambda_{s} (1 - SSIM) + \lambda_{g} (1 - GMS)
    + \lambda_x L_{PatchNCE}(G, H; G(A), B) + \lambda_{gan} L_{GAN}(G, D; A, B) $$
 
-with w = 1 outside the anomalies and more inside (`losses`). G is a cheaper one than the paper's (`generator`). D and H are
+with w = 1 outside the anomalies and more inside. G is a cheaper one than the paper's (`generator`). D and H are
 the paper's, and built only where their weight is not 0; `notebooks/23_ablation.ipynb` measures what they add. The anomaly
 map compares image and reconstruction (`comparator`). Reconstruction and map are averaged over the symmetry of the product
 (test-time augmentation). No other images and no pretrained weights are used.
@@ -41,8 +41,7 @@ from clgan_lib.model import AdamW, ReconstructionModel, adam, blur5, calibrated
 from clgan_lib.networks import PatchDiscriminator, ProjectionHead
 from clgan_lib.restoring.anomaly_synthesis import corrupt
 from clgan_lib.restoring.comparator import Comparator, Compare, differences, fixed_difference, visible_anomaly
-from clgan_lib.restoring.generator import Restorer
-from clgan_lib.restoring.losses import reconstruction_losses
+from clgan_lib.restoring.generator import Restorer, reconstruction_losses
 from clgan_lib.restoring.validation_anomalies import synthetic_anomaly_threshold
 
 TRAINING_ONLY = ("discriminator", "heads")  # networks that a weights file may hold and inference does not need

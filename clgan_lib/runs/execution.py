@@ -74,7 +74,6 @@ def start_run(config: RunConfig) -> Run:
         ValueError, OSError: naming what is wrong with the config or the data, before anything is written.
         RuntimeError: if another run holds the folder.
     """
-    pick_device(config.device)
     set_threads(config.threads)
     model = fresh_model(config)
     with writing(CACHE, "set the environment variable CLGAN_CACHE to a folder that can be written"):

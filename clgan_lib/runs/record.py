@@ -262,15 +262,13 @@ def read_record(folder: str | Path) -> Record:
         wanted = f"this version reads {FORMAT}; use the version that wrote it, or run it again"
         raise ValueError(f"{path} has format {version!r}, {wanted}")
     try:
-        return Record(**content)
-    except (ValidationError, TypeError) as error:
+        return Record.model_validate(content)
+    except ValidationError as error:
         raise ValueError(f"{path}: {_problem(error)}; evaluate the run again") from None
 
 
-def _problem(error: ValidationError | TypeError) -> str:
+def _problem(error: ValidationError) -> str:
     """The first wrong field, in one line."""
-    if isinstance(error, TypeError):
-        return first_line(error)
     first = error.errors()[0]
     name = str(first["loc"][-1])
     if first["type"] == "missing":

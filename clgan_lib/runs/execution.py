@@ -17,7 +17,7 @@ import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from clgan_lib.checkpoint import Progress, load_checkpoint
+from clgan_lib.checkpoint import Progress
 from clgan_lib.data import Category, load_category
 from clgan_lib.data_checks import refuse_odd_files
 from clgan_lib.datasets import arrange
@@ -174,9 +174,6 @@ def _train(run: Run) -> None:
     config, folder = run.config, run.config.folder
     write_json(folder / "config.json", config.model_dump())
     checkpoint = folder / "checkpoint" / "last.safetensors"
-    if checkpoint.is_file() and not _resumable(run, checkpoint):
-        checkpoint.unlink()
-        run.model = fresh_model(config)
     run.progress = train(
         run.model, run.train_images, budget=Budget(config.budget, config.budget_unit), seed=config.seed,
         symmetry=config.resolved_symmetry, crop=config.crop, checkpoint=checkpoint, fingerprint=config.fingerprint(),
@@ -185,16 +182,6 @@ def _train(run: Run) -> None:
     with replacing(folder / "history.csv") as part:
         columns = None if run.progress.history else ["step", "images", "seconds"]  # a control has no history
         pd.DataFrame(run.progress.history, columns=columns).to_csv(part, index=False)
-
-
-def _resumable(run: Run, checkpoint: Path) -> bool:
-    """Whether a checkpoint loads: an edited one with the right fingerprint may not fit the model."""
-    run.model.fit(run.train_images.to(run.model.device), run.config.resolved_symmetry)
-    try:
-        load_checkpoint(checkpoint, run.model, run.config.fingerprint())
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError):
-        return False
-    return True
 
 
 def evaluate_run(run: Run) -> Evaluation:

@@ -25,7 +25,7 @@ from clgan_lib.model import ReconstructionModel, build_model
 from clgan_lib.paths import CACHE, replacing
 from clgan_lib.runs.config import RunConfig, check_options
 from clgan_lib.runs.evaluation import SIZE, Evaluation, evaluate, image_rows, refuse_unknown_types
-from clgan_lib.runs.folder import claim, first_line, within_memory, write_json, writing
+from clgan_lib.runs.folder import claim, computing, first_line, write_json, writing
 from clgan_lib.runs.maps import write_maps
 from clgan_lib.runs.record import Record, environment, make_record, read_record, write_record
 from clgan_lib.runs.weights import Card, read_model, write_weights
@@ -159,35 +159,24 @@ def train_run(run: Run) -> Progress:
     if not run.lock.is_locked:
         run.lock = claim(folder)
     run.begun = True
-    with writing(folder, AGAIN), within_memory(config):
-        try:
-            _train(run)
-        except RuntimeError as error:
-            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                raise
-            why = f"torch.compile cannot build the networks here ({first_line(error)})"
-            raise RuntimeError(f"compiled: {why}; install a C++ compiler, or leave it false") from error
+    with writing(folder, AGAIN), computing(config):
+        write_json(folder / "config.json", config.model_dump())
+        run.progress = train(
+            run.model, run.train_images, budget=Budget(config.budget, config.budget_unit), seed=config.seed,
+            symmetry=config.resolved_symmetry, crop=config.crop, precision=config.precision,
+            checkpoint=folder / "checkpoint" / "last.safetensors", checkpoint_seconds=config.checkpoint_seconds,
+            fingerprint=config.fingerprint(),
+        )  # fmt: skip
+        with replacing(folder / "history.csv") as part:
+            columns = None if run.progress.history else ["step", "images", "seconds"]  # a control has no history
+            pd.DataFrame(run.progress.history, columns=columns).to_csv(part, index=False)
     return run.progress
-
-
-def _train(run: Run) -> None:
-    config, folder = run.config, run.config.folder
-    write_json(folder / "config.json", config.model_dump())
-    checkpoint = folder / "checkpoint" / "last.safetensors"
-    run.progress = train(
-        run.model, run.train_images, budget=Budget(config.budget, config.budget_unit), seed=config.seed,
-        symmetry=config.resolved_symmetry, crop=config.crop, checkpoint=checkpoint, fingerprint=config.fingerprint(),
-        checkpoint_seconds=config.checkpoint_seconds, precision=config.precision,
-    )  # fmt: skip
-    with replacing(folder / "history.csv") as part:
-        columns = None if run.progress.history else ["step", "images", "seconds"]  # a control has no history
-        pd.DataFrame(run.progress.history, columns=columns).to_csv(part, index=False)
 
 
 def evaluate_run(run: Run) -> Evaluation:
     """Predictions and masks for the test images at 256x256, in float32."""
     begin = time.monotonic()
-    with within_memory(run.config):
+    with computing(run.config):
         run.evaluation = evaluate(run.model, run.category, run.holdout, k=run.config.k, quantile=run.config.quantile)
     run.evaluate_s = time.monotonic() - begin
     return run.evaluation

@@ -1,6 +1,5 @@
-"""What the rivals share beside their networks: scales, the schedule, patches, thresholds."""
+"""What the rivals share beside their networks: scales and patches."""
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -8,12 +7,6 @@ from torch import Tensor
 def to_unit(images: Tensor) -> Tensor:
     """The suite's [-1, 1] to the [0, 1], in float32, that the rivals' papers compute their losses on."""
     return (images.float() + 1) / 2
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float, progress: float) -> None:
-    """Constant for the first half of training, then linear to 0, as CLGAN's."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate * min(1.0, 2 * (1 - progress))
 
 
 def random_patches(images: Tensor, size: int, count: int) -> Tensor:
@@ -65,8 +58,3 @@ def require_positive(**options: float) -> None:
     for name, value in options.items():
         if not value > 0:
             raise ValueError(f"{name}: expected a number > 0, got {value!r}")
-
-
-def pixel_quantile(maps: Tensor, share: float) -> float:
-    """The value that a share of all pixels stays at or below; maps of any shape and number of pixels."""
-    return float(np.quantile(maps.float().cpu().numpy(), share))

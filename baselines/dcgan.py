@@ -33,11 +33,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.common import from_tiles, paste, pixel_quantile, random_patches, require_positive, to_tiles
+from baselines.common import from_tiles, paste, random_patches, require_positive, to_tiles
+from clgan_lib.calibration import quantile
 from clgan_lib.layers import ImageTanh
 from clgan_lib.losses import adversarial_loss
-from clgan_lib.model import ReconstructionModel, calibrated
-from clgan_lib.optimizers import adam
+from clgan_lib.model import ReconstructionModel, adam, calibrated
 
 LARGEST_PATCH = 64  # the paper's
 
@@ -98,7 +98,7 @@ class DCGAN(ReconstructionModel):
         self.patch = choose_patch(image_size, patch)
         self.patches, self.latent, self.kappa, self.negatives = patches, latent, kappa, negatives
         self.encoder_from, self.likelihood_from = gan_share, 1 - likelihood_share
-        self.quantile, self.learning_rate, self.d_learning_rate = quantile, learning_rate, d_learning_rate
+        self.quantile, self.learning_rate = quantile, learning_rate
         self.generator, self.discriminator, self.encoder = build_networks(self.patch, latent, width)
         self.optimizers = {
             "G": adam(self.generator.parameters(), learning_rate),
@@ -126,10 +126,10 @@ class DCGAN(ReconstructionModel):
         # Two calls: one concatenated batch would share its batch norm between real and fake.
         loss_real = adversarial_loss(self.discriminator(patches), True)
         loss_fake = adversarial_loss(self.discriminator(fake.detach()), False)
-        self._update("D", loss_real + loss_fake, self.d_learning_rate)
+        self.minimise(loss_real + loss_fake, "D")
         self.discriminator.requires_grad_(False)  # its gradients would be computed for nothing
         loss_g = adversarial_loss(self.discriminator(fake), True)
-        self._update("G", loss_g, self.learning_rate)
+        self.minimise(loss_g, "G")
         self.discriminator.requires_grad_(True)
         terms = {"L_D_real": loss_real, "L_D_fake": loss_fake, "L_GAN_G": loss_g}
         return {name: term.detach() for name, term in terms.items()}
@@ -145,7 +145,7 @@ class DCGAN(ReconstructionModel):
             target = self.discriminator.features(patches)
         feature = F.mse_loss(self.discriminator.features(reconstruction).float(), target.float())
         total = image + self.kappa * feature
-        self._update("E", total, self.learning_rate)
+        self.minimise(total, "E")
         for network in (self.generator, self.discriminator):
             network.requires_grad_(True)
         return {"L_E": total.detach(), "L_image": image.detach(), "L_feature": feature.detach()}
@@ -154,7 +154,8 @@ class DCGAN(ReconstructionModel):
         """Stage 3: D's update, good patches against negatives."""
         loss_good = adversarial_loss(self.discriminator(patches), True)
         loss_negative = adversarial_loss(self.discriminator(self.draw_negatives(patches)), False)
-        self._update("D", loss_good + loss_negative, self.learning_rate)  # no opponent any more: no reason to be slow
+        self.optimizers["D"].param_groups[0]["lr"] = self.learning_rate  # no opponent any more: no reason to be slow
+        self.minimise(loss_good + loss_negative, "D")
         return {"L_good": loss_good.detach(), "L_negative": loss_negative.detach()}
 
     @torch.no_grad()
@@ -166,10 +167,6 @@ class DCGAN(ReconstructionModel):
     def draw_codes(self, count: int) -> Tensor:
         """Random z, ``(count, latent)``."""
         return 2 * torch.rand(count, self.latent, device=self.device) - 1
-
-    def _update(self, name: str, loss: Tensor, learning_rate: float) -> None:
-        self.optimizers[name].param_groups[0]["lr"] = learning_rate
-        self.minimise(loss, name)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
@@ -205,7 +202,7 @@ class DCGAN(ReconstructionModel):
         for i, scores in enumerate((self.anomaly_map(images), self.likelihood_map(images))):
             self.calibration[2 * i], self.calibration[2 * i + 1] = scores.mean(), scores.std() + 1e-6
         self.calibration[4] = 0.0
-        self.calibration[4] = pixel_quantile(self.native_map(images), self.quantile)
+        self.calibration[4] = quantile(self.native_map(images).cpu().numpy(), self.quantile)
 
     def detect_native(self, images: Tensor) -> Tensor:
         """Where the fused score exceeds the threshold of `calibrate`; bool ``(B, S, S)``."""

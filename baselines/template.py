@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clgan_lib.augment import SYMMETRIES, poses, turn
+from clgan_lib.data import to_float
 from clgan_lib.model import ReconstructionModel
 
 THUMBNAIL = 32  # side of the thumbnails that are compared; small, so that a defect weighs little
@@ -54,7 +55,7 @@ class Template(ReconstructionModel):
             raise RuntimeError("template: no good images to compare with; call fit(images, symmetry) first")
         allowed = poses(SYMMETRIES[int(self.symmetry)], self.angle_step)
         if self.thumbnails is None:
-            small = _thumbnails(self.bank.float() / 127.5 - 1)
+            small = _thumbnails(to_float(self.bank))
             self.thumbnails = torch.cat([turn(small, *pose).flatten(1) for pose in allowed])
         distances = torch.cdist(_thumbnails(images).flatten(1), self.thumbnails)
         nearest = distances.topk(min(self.neighbours, distances.shape[1]), largest=False).indices  # (B, neighbours)
@@ -63,7 +64,7 @@ class Template(ReconstructionModel):
     def _median(self, indices: list[int], allowed: list[tuple[float, bool]]) -> Tensor:
         """The median of some rotated or mirrored images of the bank, ``(3, S, S)`` in [-1, 1]."""
         chosen = [divmod(index, len(self.bank)) for index in indices]  # thumbnails are stored pose by pose
-        images = [turn(self.bank[image].float() / 127.5 - 1, *allowed[pose]) for pose, image in chosen]
+        images = [turn(to_float(self.bank[image]), *allowed[pose]) for pose, image in chosen]
         return torch.stack(images).median(0).values
 
 

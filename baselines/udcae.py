@@ -21,10 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.common import require_positive, set_learning_rate, to_unit
+from baselines.common import require_positive, to_unit
 from clgan_lib.detection import LUMA
-from clgan_lib.model import ReconstructionModel, blur5
-from clgan_lib.optimizers import adam
+from clgan_lib.model import ReconstructionModel, adam, blur5, constant_then_linear
 
 LEVELS = 4  # halvings: a multiple of 16 pixels
 
@@ -68,14 +67,14 @@ class UDCAE(ReconstructionModel):
             raise ValueError(f"noise and k: expected numbers >= 0, got {noise} and {k}")
         if closing < 1 or closing % 2 == 0:
             raise ValueError(f"closing: expected an odd number of pixels >= 1, got {closing}")
-        self.noise, self.learning_rate, self.k, self.closing = noise, learning_rate, k, closing
+        self.noise, self.k, self.closing = noise, k, closing
         self.network = UNet(width, skips)
         self.optimizers = {"optimizer": adam(self.parameters(), learning_rate, beta1=0.9)}
 
     def training_step(self, images: Tensor, progress: float) -> dict[str, Tensor]:
         """One step on B noisy images."""
         self.train()
-        set_learning_rate(self.optimizers["optimizer"], self.learning_rate, progress)
+        self.scale_learning_rates(constant_then_linear(progress))
         noisy = images + 2 * self.noise * torch.randn_like(images)  # twice: [-1, 1] is twice as wide as [0, 1]
         loss = F.mse_loss(to_unit(self.network(noisy)), to_unit(images))
         self.minimise(loss, "optimizer")

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.common import pixel_quantile, random_patches, require_positive, set_learning_rate, to_unit
-from clgan_lib.model import ReconstructionModel, calibrated
-from clgan_lib.optimizers import adam
+from baselines.common import random_patches, require_positive, to_unit
+from clgan_lib.calibration import quantile
+from clgan_lib.model import ReconstructionModel, adam, calibrated, constant_then_linear
 from clgan_lib.similarity import ssim_map
 
 LOGVAR = 10.0  # beyond exp(+-10) a variance diverges, and one overflow would end the training
@@ -87,7 +87,7 @@ class VAESSIM(ReconstructionModel):
             )
         self.patch = size
         self.mse_weight, self.ssim_weight, self.beta, self.warm_up = mse_weight, ssim_weight, beta, warm_up
-        self.learning_rate, self.quantile = learning_rate, quantile
+        self.quantile = quantile
         self.encoder, self.decoder = build_trunk(size, latent, width)
         self.optimizers = {"optimizer": adam(self.parameters(), learning_rate, beta1=0.9)}
         self.register_buffer("threshold", torch.tensor(torch.nan))
@@ -95,7 +95,7 @@ class VAESSIM(ReconstructionModel):
     def training_step(self, images: Tensor, progress: float) -> dict[str, Tensor]:
         """One step on B whole images, or on as many random patches as cover the area of B images."""
         self.train()
-        set_learning_rate(self.optimizers["optimizer"], self.learning_rate, progress)
+        self.scale_learning_rates(constant_then_linear(progress))
         if self.patch < self.image_size:
             images = random_patches(images, self.patch, (self.image_size // self.patch) ** 2)
         terms = self.losses(images, progress)
@@ -145,7 +145,7 @@ class VAESSIM(ReconstructionModel):
 
     def calibrate(self, images: Tensor) -> None:
         """Set the native threshold on held-out good images."""
-        self.threshold.fill_(pixel_quantile(self.native_map(images), self.quantile))
+        self.threshold.fill_(quantile(self.native_map(images).cpu().numpy(), self.quantile))
 
     def detect_native(self, images: Tensor) -> Tensor:
         """Where the SSIM residual exceeds the threshold of `calibrate`; bool ``(B, S, S)``."""

@@ -32,7 +32,7 @@ from clgan_lib.restoring.comparator import Comparator, differences
 from clgan_lib.restoring.model import RestoringModelWithComparator
 from clgan_lib.restoring.validation_anomalies import add_anomalies
 from clgan_lib.runs.config import RunConfig
-from clgan_lib.runs.evaluation import anomaly_maps, enlarge, reduce
+from clgan_lib.runs.evaluation import anomaly_maps, resize
 from clgan_lib.runs.execution import Run, start_run, train_run
 
 MARGIN = 0.05  # of the range, as the jitter of training has it
@@ -171,12 +171,12 @@ def maps_of(model: ReconstructionModel, images: Tensor) -> dict[str, NDArray[np.
         return {"none": anomaly_maps(model, images)}
     maps: dict[str, list[NDArray[np.float32]]] = {name: [] for name in model.names}
     for batch in images.split(16):
-        small = match_brightness(reduce(to_float(batch), model.image_size), model.brightness)[0]
+        small = match_brightness(resize(to_float(batch), model.image_size, antialias=True), model.brightness)[0]
         restored, taps = model.average.forward_with_taps(small)
         inputs = everything(small, restored, taps, model.average.encode(restored))
         for name, part in model.comparator_average.parts.items():  # type: ignore[union-attr,operator]
             scores = blur5(part.probability(inputs)[:, None]).clamp(0, 1 - 1e-6)
-            maps[name].append(enlarge(-torch.log1p(-scores))[:, 0].numpy())
+            maps[name].append(resize(-torch.log1p(-scores))[:, 0].numpy())
     return {name: np.concatenate(parts) for name, parts in maps.items()}
 
 

@@ -90,22 +90,19 @@ def augment(images: Tensor, symmetry: str, *, crop: bool = False) -> Tensor:
         symmetry: one of `SYMMETRIES`.
         crop: enlarge by 286/256 and cut a random S x S, as CUT does.
     """
-    return torch.stack([_augment_one(image, symmetry, crop) for image in images])
+    augmented, allowed, size = [], poses(symmetry, 90.0), images.shape[-1]
+    for image in images:
+        if symmetry != "none":
+            angle, mirrored = allowed[int(torch.randint(len(allowed), ()))]
+            image = turn(image, 360 * float(torch.rand(())) if symmetry.startswith("any") else angle, mirrored)
+        if crop:
+            from torchvision.transforms.v2 import functional as transforms  # as above
 
-
-def _augment_one(image: Tensor, symmetry: str, crop: bool) -> Tensor:
-    if symmetry != "none":
-        allowed = poses(symmetry, 90.0)
-        angle, mirrored = allowed[int(torch.randint(len(allowed), ()))]
-        image = turn(image, 360 * float(torch.rand(())) if symmetry.startswith("any") else angle, mirrored)
-    if crop:
-        from torchvision.transforms.v2 import functional as transforms  # as above
-
-        size = image.shape[-1]
-        large = round(size * 286 / 256)
-        top, left = torch.randint(large - size + 1, (2,)).tolist()
-        image = transforms.resize(image, [large, large], antialias=True)[:, top : top + size, left : left + size]
-    return image
+            large = round(size * 286 / 256)
+            top, left = torch.randint(large - size + 1, (2,)).tolist()
+            image = transforms.resize(image, [large, large], antialias=True)[:, top : top + size, left : left + size]
+        augmented.append(image)
+    return torch.stack(augmented)
 
 
 def jitter_brightness_contrast(images: Tensor, share: float) -> Tensor:

@@ -58,7 +58,7 @@ def load_checkpoint(path: Path, model: ReconstructionModel, fingerprint: str) ->
         fingerprint: of settings and code.
 
     Returns:
-        How far it is; None (and nothing changed) where the file is missing, damaged or of another fingerprint.
+        How far it is; None (and nothing changed) where the file is missing, damaged, edited or of another fingerprint.
     """
     try:
         with safe_open(path, framework="pt") as opened:
@@ -68,12 +68,19 @@ def load_checkpoint(path: Path, model: ReconstructionModel, fingerprint: str) ->
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}
     except (SafetensorError, OSError, KeyError, ValueError):
         return None
-    model.load_state_dict(_under("weights/", tensors))
-    model.load_training_state(_unflatten(_under("training/", tensors) | head["notes"]))
-    torch.set_rng_state(tensors["random/cpu"])
-    if "random/cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random/cuda"])
-    return Progress(**head["progress"])
+    weights, state = {name: value.clone() for name, value in model.state_dict().items()}, model.training_state()
+    try:
+        model.load_state_dict(_under("weights/", tensors))
+        model.load_training_state(_unflatten(_under("training/", tensors) | head["notes"]))
+        done = Progress(**head["progress"])
+        torch.set_rng_state(tensors["random/cpu"])
+        if "random/cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["random/cuda"])
+        return done
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError):  # the right fingerprint, but edited
+        model.load_state_dict(weights)
+        model.load_training_state(state)
+        return None
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

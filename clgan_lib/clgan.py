@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from clgan_lib import compiled
 from clgan_lib.layers import Norm
 from clgan_lib.losses import GanLoss, adversarial_loss, generator_loss, patch_nce_over_taps
-from clgan_lib.model import ReconstructionModel
+from clgan_lib.model import ReconstructionModel, adam, constant_then_linear
 from clgan_lib.networks import Generator, PatchDiscriminator, ProjectionHead
-from clgan_lib.optimizers import adam
 
 
 class CLGAN(ReconstructionModel):
@@ -75,7 +74,6 @@ class CLGAN(ReconstructionModel):
         self.draws = 2 if pairs == "two_draws" else 1
         self.gan, self.patches, self.temperature = gan, patches, temperature
         self.lambda_x, self.lambda_y, self.lambda_gan = lambda_x, lambda_y, lambda_gan
-        self.learning_rate = learning_rate
         self.generator = Generator(width, blocks, norm=norm, downs=downs)
         self.discriminator = PatchDiscriminator(width, norm=d_norm, first_norm=d_first_norm)
         layers, relu = (4, last_relu) if head == "fc4" else (2, False)
@@ -98,16 +96,10 @@ class CLGAN(ReconstructionModel):
     def training_step(self, images: Tensor, progress: float) -> dict[str, Tensor]:
         """D's update, then G's and H's (Fig. 1), on ``(draws * B, 3, S, S)``; see `ReconstructionModel`."""
         self.train()
-        self.set_learning_rate(progress)
+        self.scale_learning_rates(constant_then_linear(progress))
         fake, taps = self.generator.forward_with_taps(images)
         terms = self.update_discriminator(images, fake.detach())
         return terms | self.update_generator(fake, taps)
-
-    def set_learning_rate(self, progress: float) -> None:
-        """CUT's schedule: constant for the first half of training, then linear to 0."""
-        for optimizer in self.optimizers.values():
-            for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate * min(1.0, 2 * (1 - progress))
 
     def update_discriminator(self, images: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """One step of D on eq. 1.

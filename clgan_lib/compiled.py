@@ -46,39 +46,34 @@ class ConvolutionWithoutBias(nn.Conv2d):
 class _Fused(nn.Module):
     """A layer that, compiled, is `_fused` of ``(B, H, W, C)``; both changes of order are views."""
 
+    _fused: Callable[[Tensor], Tensor]
+
     def forward(self, x: Tensor) -> Tensor:
         if not torch.compiler.is_dynamo_compiling():
             return super().forward(x)
         return self._fused(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
-    def _fused(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
-
 
 class FusedInstanceNorm(_Fused, nn.InstanceNorm2d):
-    """`nn.InstanceNorm2d`; compiled, it passes over its input twice each way."""
+    """Compiled, it passes over its input twice each way."""
 
     def _fused(self, x: Tensor) -> Tensor:
         return _Normalise.apply(x, self.eps)
 
 
 class FusedReflectionPad(_Fused, nn.ReflectionPad2d):
-    """`nn.ReflectionPad2d`, as wide on all sides."""
+    """Compiled, as wide on all sides."""
 
     def _fused(self, x: Tensor) -> Tensor:
         return _Resample.apply(x, _reflecting, self.padding[0])
 
 
 class FusedBlurDown(_Fused, BlurDown):
-    """`clgan_lib.layers.BlurDown`."""
-
     def _fused(self, x: Tensor) -> Tensor:
         return _Resample.apply(x, _halving, 0)
 
 
 class FusedBlurUp(_Fused, BlurUp):
-    """`clgan_lib.layers.BlurUp`."""
-
     def _fused(self, x: Tensor) -> Tensor:
         return _Resample.apply(x, _doubling, 0)
 

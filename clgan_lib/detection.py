@@ -128,7 +128,10 @@ def threshold(
     channels = (residual >= thresholds.astype(np.float32)).view(np.uint8)  # ID2, eq. 8
     gray = channels.astype(np.float32) @ np.asarray(weights, np.float32)  # ID3, eq. 9
     binary = (gray >= gray.mean(dtype=np.float64) + k2 * gray.std(dtype=np.float64)) & (gray > 0)  # ID4, eq. 8 again
-    return Detection(residual, mean, std, thresholds, channels, gray, binary, _close(binary, closing))
+    padded = np.pad(binary.astype(np.uint8), closing)  # outside the image there is no defect
+    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, np.ones((closing, closing), np.uint8))
+    mask = closed[closing:-closing, closing:-closing].astype(bool)  # ID5, eq. 10
+    return Detection(residual, mean, std, thresholds, channels, gray, binary, mask)
 
 
 def channel_statistics(residual: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -155,12 +158,6 @@ def detect_map(scores: NDArray[np.floating], k: float = 3.0) -> NDArray[np.bool_
     span = float(np.ptp(scores)) or 1.0
     stretched = ((scores - scores.min()) / span).astype(np.float32)
     return threshold(np.repeat(stretched[..., None], 3, 2), k).mask
-
-
-def _close(binary: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
-    """ID5, eq. 10: dilation, then erosion, with zeros outside the image."""
-    element, padded = np.ones((size, size), np.uint8), np.pad(binary.astype(np.uint8), size)
-    return cv2.erode(cv2.dilate(padded, element), element)[size:-size, size:-size].astype(bool)
 
 
 def _as_float(image: NDArray, name: str) -> NDArray[np.float32]:

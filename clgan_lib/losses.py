@@ -1,9 +1,7 @@
-r"""The losses of the paper, eq. 1 to 6, as pure functions.
+"""The losses of the paper, eq. 1 to 5, as pure functions; `clgan_lib.clgan` adds them up to eq. 6.
 
-$$ L_{total} = \lambda_x L_{PatchNCE}(G, H, X) + \lambda_y L_{PatchNCE}(G, H, Y) + L_{GAN}(G, D, X, Y) \quad (6) $$
-
-The sum of eq. 6 is taken in `clgan_lib.clgan`, where the networks are. Where the paper is silent the losses are those of
-its model, CUT (Park, Efros, Zhang, Zhu, "Contrastive learning for unpaired image-to-image translation", ECCV 2020).
+Where the paper is silent the losses are those of its model, CUT (Park, Efros, Zhang, Zhu, "Contrastive learning for unpaired
+image-to-image translation", ECCV 2020).
 """
 
 from collections.abc import Iterable

@@ -5,6 +5,8 @@ metrics, tables) belongs to the suite, so that methods differ in nothing but the
 """
 
 import importlib
+import inspect
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -126,6 +128,12 @@ class ReconstructionModel(nn.Module):
         """
         return None
 
+    def scale_learning_rates(self, share: float) -> None:
+        """Set the rate of every optimiser to this share of the one that it was made with."""
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = optimizer.defaults["lr"] * share
+
     def minimise(self, loss: Tensor, optimizer: str) -> None:
         """One step of one of the `optimizers` on a scalar loss."""
         self.optimizers[optimizer].zero_grad(set_to_none=True)
@@ -133,16 +141,58 @@ class ReconstructionModel(nn.Module):
         self.optimizers[optimizer].step()
 
     def training_state(self) -> dict[str, Any]:
-        """What a checkpoint needs beside the weights, as nested dicts of tensors and plain numbers: the moments."""
-        return {name: _moments(optimizer) for name, optimizer in self.optimizers.items()}
+        """What a checkpoint needs beside the weights, as nested dicts of tensors and plain numbers.
+
+        By default each optimiser's moments, ``"<parameter>.<moment>"``; rates follow from the schedule.
+        """
+        state = {name: optimizer.state_dict()["state"] for name, optimizer in self.optimizers.items()}
+        return {
+            name: {f"{i}.{moment}": torch.as_tensor(v) for i, slots in moments.items() for moment, v in slots.items()}
+            for name, moments in state.items()
+        }
 
     def load_training_state(self, state: dict[str, Any]) -> None:
         """Restore what `training_state` returned, into a model built with the same arguments.
 
-        A checkpoint holds nothing of an optimiser that has not stepped.
+        A checkpoint holds nothing of an optimiser that has not stepped. A file keeps the order of contiguous tensors, and a
+        fused optimiser goes through weights and moments side by side: each moment gets its parameter's order of memory.
         """
         for name, optimizer in self.optimizers.items():
-            _load_moments(optimizer, state.get(name, {}))
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            moments: dict[int, dict[str, Tensor]] = {}
+            for key, value in state.get(name, {}).items():
+                number, _, moment = key.partition(".")
+                like = parameters[int(number)]
+                ordered = torch.empty_like(like, dtype=value.dtype).copy_(value) if value.shape == like.shape else value
+                moments.setdefault(int(number), {})[moment] = ordered.detach()
+            optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+class Adam(torch.optim.Adam):
+    """`torch.optim.Adam`, the same updates, without its decorators for torch.compile.
+
+    At an optimiser's first step these import the compiler, 1.5 s of every process. No optimiser is compiled here.
+    """
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
+    add_param_group = inspect.unwrap(torch.optim.Adam.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Adam.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.Adam.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Adam.load_state_dict)
+
+
+class AdamW(Adam, torch.optim.AdamW):
+    """`torch.optim.AdamW`, the same updates; its arguments."""
+
+
+def adam(parameters: Iterable[nn.Parameter], learning_rate: float, beta1: float = 0.5) -> Adam:
+    """Adam with betas (`beta1`, 0.999), as CUT sets it; ``fused`` updates all tensors in one pass over memory."""
+    return Adam(parameters, lr=learning_rate, betas=(beta1, 0.999), fused=True)
+
+
+def constant_then_linear(progress: float) -> float:
+    """CUT's schedule: the share of a learning rate at `progress` in [0, 1]; 1 for half of the training, then down to 0."""
+    return min(1.0, 2 * (1 - progress))
 
 
 def blur5(images: Tensor) -> Tensor:
@@ -208,25 +258,3 @@ def build_model(name: str, *, image_size: int, options: dict[str, Any]) -> Recon
         return method(image_size=image_size, **options)
     except TypeError as error:
         raise ValueError(f"options of model {name!r}: {error}") from error
-
-
-def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimiser's moments as flat tensors, ``"<parameter>.<moment>"``; rates follow from the schedule."""
-    state = optimizer.state_dict()["state"]
-    return {f"{i}.{name}": torch.as_tensor(value) for i, slots in state.items() for name, value in slots.items()}
-
-
-def _load_moments(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
-    """Restore what `_moments` returned, each moment in its parameter's order of memory.
-
-    A file keeps the order of contiguous tensors, and a fused optimiser goes through weights and moments side by side: for
-    channels-last weights it would take the moments of others.
-    """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in flat.items():
-        number, _, name = key.partition(".")
-        like = parameters[int(number)]
-        ordered = torch.empty_like(like, dtype=value.dtype).copy_(value) if value.shape == like.shape else value
-        state.setdefault(int(number), {})[name] = ordered.detach()
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -62,7 +62,7 @@ def train(
         budget: how much.
         seed: of the order of the images.
         symmetry, crop: see `clgan_lib.augment.augment`; crops are taken during the first half.
-        precision: ``"float32"`` or ``"bf16"`` (autocast).
+        precision: see `autocast`.
         checkpoint: file to resume from and to write to; None keeps none. One of other settings or code is not used.
         checkpoint_seconds: time between checkpoints; 0 writes one at each logging step.
         fingerprint: of settings and code, kept in the checkpoint.
@@ -85,7 +85,7 @@ def train(
     with tqdm(total=100, desc="training", unit="%", initial=round(100 * share), file=sys.stdout) as bar:
         while share < 1:
             batch = _next_batch(model, images, done.steps, seed, symmetry, crop and share < 0.5)
-            with torch.autocast(batch.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            with autocast(precision, batch.device):
                 terms = model.training_step(batch, share)
             _add(terms, sums)
             done.steps += 1
@@ -107,6 +107,12 @@ def train(
                 saved = time.monotonic()
             next_row, clock = _next_row(share), time.monotonic() - done.seconds
     return done
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """``"bf16"``, ``"float32"``, or ``"auto"``: bf16 on CUDA, where it is fast, and float32 elsewhere."""
+    bf16 = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
 
 def _next_row(share: float) -> float:

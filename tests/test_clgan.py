@@ -11,7 +11,7 @@ import torch
 from clgan_lib.clgan import CLGAN
 from clgan_lib.data import to_float
 from clgan_lib.losses import adversarial_loss, patch_nce_loss, take_locations
-from clgan_lib.model import ReconstructionModel, build_model, find_model
+from clgan_lib.model import ReconstructionModel, build_model, constant_then_linear, find_model
 
 TINY = {"image_size": 32, "width": 4, "blocks": 2, "patches": 16}
 
@@ -92,7 +92,7 @@ def test_d_s_two_sides_do_not_share_a_batch_norm() -> None:
 def test_the_learning_rate_is_constant_then_falls_to_zero() -> None:
     model, rates = CLGAN(**TINY), []
     for progress in (0.0, 0.5, 0.75, 1.0):
-        model.set_learning_rate(progress)
+        model.scale_learning_rates(constant_then_linear(progress))
         rates.append(model.optimizers["G"].param_groups[0]["lr"])
     assert rates == pytest.approx([2e-4, 2e-4, 1e-4, 0.0])
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from faults import in_child
-from test_interruption import essence
+from smallest_run import essence
 
 from clgan_lib.model import MODELS
 from clgan_lib.runs import execution

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from clgan_lib.optimizers import Adam, AdamW
+from clgan_lib.model import Adam, AdamW
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(Adam, torch.optim.Adam), (AdamW, torch.optim.AdamW)])

@@ -98,7 +98,6 @@ def test_arrows_point_one_way() -> None:
         {
             "layers",
             "compiled",
-            "optimizers",
             "networks",
             "losses",
             "augment",

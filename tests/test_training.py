@@ -198,6 +198,22 @@ def test_a_checkpoint_of_other_settings_or_half_written_is_not_used(tmp_path: Pa
     assert load_checkpoint(file, model, "mine") is None
 
 
+@pytest.mark.parametrize("lost", ["random/cpu", "steps", "weights/discriminator"])
+def test_a_checkpoint_that_does_not_fit_leaves_everything_as_it_was(lost: str, tmp_path: Path) -> None:
+    file = tmp_path / "c.safetensors"
+    torch.manual_seed(0)
+    other = CLGAN(**OPTIONS)  # type: ignore[arg-type]
+    other.training_step(torch.rand(other.batch_size, 3, 32, 32), 0.0)
+    save_checkpoint(file, other, Progress(steps=1), "f")
+    file.write_bytes(file.read_bytes().replace(lost.encode(), lost[::-1].encode()))
+    torch.manual_seed(1)
+    model = CLGAN(**OPTIONS)  # type: ignore[arg-type]
+    before, random = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
+    assert load_checkpoint(file, model, "f") is None
+    assert equal(before, model.state_dict()) and torch.equal(torch.get_rng_state(), random)
+    assert model.training_state() == {"G": {}, "D": {}}
+
+
 def test_a_file_takes_its_place_whole_or_not_at_all(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_text("old")

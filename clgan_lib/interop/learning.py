@@ -15,7 +15,7 @@ from clgan_lib.interop.readiness import FILE, assess
 from clgan_lib.runs import execution
 from clgan_lib.runs.config import RunConfig
 from clgan_lib.runs.evaluation import SIZE, calibrate
-from clgan_lib.runs.folder import claim, within_memory, write_json, writing
+from clgan_lib.runs.folder import claim, computing, write_json, writing
 from clgan_lib.runs.weights import write_weights
 from clgan_lib.training import Progress, set_threads
 
@@ -61,7 +61,7 @@ def learn_folder(good: str | Path, **settings: Any) -> Path:
     run = execution.Run(config, category, small[~held_out], category.train[held_out], model, Progress(), lock)
     try:
         execution.train_run(run)
-        with writing(config.folder, execution.AGAIN), within_memory(config):
+        with writing(config.folder, execution.AGAIN), computing(config):
             readiness = assess(run.model, run.holdout, config.quantile)
             maps, threshold = calibrate(run.model, run.holdout, config.quantile)
             write_weights(config.folder / "weights.safetensors", run.model, execution.card(run, maps, threshold))

@@ -37,8 +37,7 @@ from clgan_lib.runs.config import RunConfig, one_line
 from clgan_lib.runs.evaluation import SIZE, Evaluation
 from clgan_lib.runs.folder import claim, first_line, write_json
 from clgan_lib.runs.maps import read_evaluation
-from clgan_lib.runs.provenance import environment
-from clgan_lib.runs.record import Record, Time, make_record, measure_again, read_record, write_record
+from clgan_lib.runs.record import Record, Time, environment, make_record, measure_again, read_record, write_record
 
 _Problems = list[tuple[str, str]]  # (name, problem)
 _NO_TIME = dict.fromkeys(("train_s", "images_seen", "steps", "images_per_s", "evaluate_s", "peak_bytes"))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from clgan_lib.interop.inspection import Inspector, load
 from clgan_lib.model import ReconstructionModel
 from clgan_lib.paths import replacing
-from clgan_lib.runs.evaluation import SIZE, enlarge, reduce
+from clgan_lib.runs.evaluation import SIZE, resize
 from clgan_lib.runs.folder import first_line, writing
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ class _Graph(nn.Module):
         self.model, self.threshold = model, threshold
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        small = reduce(images, self.model.image_size)
+        small = resize(images, self.model.image_size, antialias=True)
         reconstruction = self.model.reconstruct(small)
-        scores = enlarge(self.model.anomaly_map(small, reconstruction).float()[:, None])[:, 0]
-        return enlarge(reconstruction), scores, scores > self.threshold
+        scores = resize(self.model.anomaly_map(small, reconstruction).float()[:, None])[:, 0]
+        return resize(reconstruction), scores, scores > self.threshold
 
 
 def export(run: str | Path | Inspector, file: str | Path) -> dict[str, float]:

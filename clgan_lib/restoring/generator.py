@@ -1,15 +1,17 @@
-"""G of the restoring variant: the paper's encoder, residual blocks and decoder, made to restore on little compute.
+"""G of the restoring variant, made to restore on little compute, and the losses of its reconstruction.
 
-It differs from `clgan_lib.networks.Generator` in four ways. Strided convolutions halve the resolution, and three times, so
-that a block sees further at a fraction of the cost. The decoder convolves before it enlarges. Batch norm is the default:
-instance norm discards an image's brightness, and with it some defects, though without a comparator and early in training it
-does better under the calibrated threshold (notebook 23). There are no skips, which would carry a defect past the bottleneck.
+It has an encoder, residual blocks and a decoder, as the paper's `clgan_lib.networks.Generator`, and differs in four ways.
+Strided convolutions halve the resolution, and three times, so that a block sees further at a fraction of the cost. The
+decoder convolves before it enlarges. Batch norm is the default: instance norm discards an image's brightness, and with it
+some defects, though without a comparator and early in training it does better under the calibrated threshold (notebook 23).
+There are no skips, which would carry a defect past the bottleneck.
 """
 
 import torch
 from torch import Tensor, nn
 
 from clgan_lib.layers import BlurUp, ImageTanh, Norm, norm_layer
+from clgan_lib.similarity import gradient_similarity, ssim_map
 
 
 class Restorer(nn.Module):
@@ -75,3 +77,23 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
+
+
+def reconstruction_losses(images: Tensor, reconstruction: Tensor, anomaly: Tensor, inside: float) -> dict[str, Tensor]:
+    r"""L1, structure and gradients of a reconstruction, each a mean >= 0, by name.
+
+    $$ L_1 = \sum w |\hat{x} - x| / \sum w, \quad L_{SSIM} = 1 - \overline{SSIM}, \quad L_{gradient} = 1 - \overline{GMS} $$
+
+    Args:
+        images: x, the good images, ``(B, 3, S, S)`` in [-1, 1]; losses are on the scale of [0, 1].
+        reconstruction: G's output for the images with anomalies, of the same shape and range.
+        anomaly: 1 where there is one, ``(B, 1, S, S)``.
+        inside: w is 1 outside anomalies and 1 + `inside` in them.
+    """
+    target, output = (images.float() + 1) / 2, (reconstruction.float() + 1) / 2
+    weight = (1 + inside * anomaly).expand_as(output)
+    return {
+        "L_1": (weight * (output - target).abs()).sum() / weight.sum(),
+        "L_SSIM": 1 - ssim_map(target, output).mean(),
+        "L_gradient": 1 - torch.stack([scale.mean() for scale in gradient_similarity(target, output)]).mean(),
+    }

@@ -6,7 +6,7 @@ Here Real_A is a good image with synthetic anomalies (`anomaly_synthesis`) and R
 $$ L_{total} = \lambda_{1} |w (G(A) - B)|_1 + \lambda_{s} (1 - SSIM) + \lambda_{g} (1 - GMS)
    + \lambda_x L_{PatchNCE}(G, H; G(A), B) + \lambda_{gan} L_{GAN}(G, D; A, B) $$
 
-with w = 1 outside the anomalies and more inside (`losses`). G is a cheaper one than the paper's (`generator`). D and H are
+with w = 1 outside the anomalies and more inside. G is a cheaper one than the paper's (`generator`). D and H are
 the paper's, and built only where their weight is not 0; `notebooks/23_ablation.ipynb` measures what they add. The anomaly
 map compares image and reconstruction (`comparator`). Reconstruction and map are averaged over the symmetry of the product
 (test-time augmentation). No other images and no pretrained weights are used.
@@ -37,13 +37,11 @@ from clgan_lib.calibration import quantile
 from clgan_lib.data import to_float, to_uint8
 from clgan_lib.layers import Norm
 from clgan_lib.losses import adversarial_loss, generator_loss, patch_nce_over_taps
-from clgan_lib.model import ReconstructionModel, blur5, calibrated
+from clgan_lib.model import AdamW, ReconstructionModel, adam, blur5, calibrated
 from clgan_lib.networks import PatchDiscriminator, ProjectionHead
-from clgan_lib.optimizers import AdamW, adam
 from clgan_lib.restoring.anomaly_synthesis import corrupt
 from clgan_lib.restoring.comparator import Comparator, Compare, differences, fixed_difference, visible_anomaly
-from clgan_lib.restoring.generator import Restorer
-from clgan_lib.restoring.losses import reconstruction_losses
+from clgan_lib.restoring.generator import Restorer, reconstruction_losses
 from clgan_lib.restoring.validation_anomalies import synthetic_anomaly_threshold
 
 TRAINING_ONLY = ("discriminator", "heads")  # networks that a weights file may hold and inference does not need
@@ -93,10 +91,10 @@ class RestoringModel(ReconstructionModel):
         self.lambda_1, self.lambda_s, self.lambda_g, self.lambda_x = lambda_1, lambda_s, lambda_g, lambda_x
         self.lambda_gan, self.gan_from, self.patches, self.temperature = lambda_gan, gan_from, patches, temperature
         self.compare, self.context, self.average_poses = compare, context, average_poses
-        self.learning_rate, self.ema = learning_rate, ema
+        self.ema = ema
         self._check()
         self._build_networks(width, blocks, norm)
-        self.optimizers = self._make_optimizers()
+        self.optimizers = self._make_optimizers(learning_rate)
         self.register_buffer("threshold", torch.tensor(float("nan")))
         self.register_buffer("updates", torch.tensor(0))
         self.register_buffer("brightness", torch.tensor(0.0))  # 0 where the light is left as it is
@@ -128,14 +126,14 @@ class RestoringModel(ReconstructionModel):
         self.comparator = Comparator(seen) if self.has_comparator else None
         self.comparator_average = copy.deepcopy(self.comparator).requires_grad_(False) if self.comparator else None
 
-    def _make_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+    def _make_optimizers(self, learning_rate: float) -> dict[str, torch.optim.Optimizer]:
         """One for G and H, one for D, one for the comparator: G learns from the losses of the first alone."""
         trained = [*self.generator.parameters(), *(self.heads.parameters() if self.heads else ())]
-        made: dict[str, torch.optim.Optimizer] = {"G": AdamW(trained, lr=self.learning_rate, fused=True)}
+        made: dict[str, torch.optim.Optimizer] = {"G": AdamW(trained, lr=learning_rate, fused=True)}
         if self.discriminator is not None:
-            made["D"] = adam(self.discriminator.parameters(), self.learning_rate / 5)
+            made["D"] = adam(self.discriminator.parameters(), learning_rate / 5)
         if self.comparator is not None:
-            made["C"] = AdamW(self.comparator.parameters(), lr=self.learning_rate, fused=True)
+            made["C"] = AdamW(self.comparator.parameters(), lr=learning_rate, fused=True)
         return made
 
     def fit(self, images: Tensor, symmetry: str) -> None:
@@ -152,7 +150,7 @@ class RestoringModel(ReconstructionModel):
     def training_step(self, images: Tensor, progress: float) -> dict[str, Tensor]:
         """D's update, then G's and H's, then the comparator's, on good images ``(B, 3, S, S)``."""
         self.train()
-        self.set_learning_rates(progress)
+        self.scale_learning_rates(constant_then_cosine(progress))
         images = match_brightness(images, self.brightness)[0]
         images = jitter_brightness_contrast(images, self.light) if self.light else images
         corrupted, anomaly = corrupt(images) if self.restore else (images, torch.zeros_like(images[:, :1]))
@@ -179,13 +177,6 @@ class RestoringModel(ReconstructionModel):
         if self.comparator is not None and self.comparator_average is not None:
             move_average(self.comparator_average, self.comparator, decay)
         return terms
-
-    def set_learning_rates(self, progress: float) -> None:
-        """Constant for the first half of training, then a cosine to 0."""
-        share = 0.5 * (1 + math.cos(math.pi * max(0.0, 2 * progress - 1)))
-        for name, optimizer in self.optimizers.items():
-            for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate / (5 if name == "D" else 1) * share
 
     def _update_generator(
         self, images: Tensor, output: Tensor, anomaly: Tensor, *, adversarial: bool
@@ -276,6 +267,11 @@ class RestoringModelWithComparator(RestoringModel):
     """CLGAN-RC: CLGAN-R whose anomaly map is a comparator's; the same arguments, `compare` aside."""
 
     has_comparator = True
+
+
+def constant_then_cosine(progress: float) -> float:
+    """The share of a learning rate at `progress` in [0, 1]: 1 for half of the training, then a cosine to 0."""
+    return 0.5 * (1 + math.cos(math.pi * max(0.0, 2 * progress - 1)))
 
 
 @torch.no_grad()

@@ -67,13 +67,12 @@ def _dots(size: int, centre: NDArray[np.float64], radius: float, rng: np.random.
     return canvas
 
 
-def synthetic_anomaly_threshold(images: NDArray[np.uint8], score: Scorer, *, seed: int = 0, repeats: int = 2) -> float:
+def synthetic_anomaly_threshold(images: NDArray[np.uint8], score: Scorer, *, repeats: int = 2) -> float:
     """The threshold of the highest mean F1 on held-out good images with synthetic anomalies.
 
     Args:
         images: uint8 ``(H, S, S, 3)`` RGB.
         score: from such images to their maps, ``(H, S, S)``.
-        seed: of the anomalies.
         repeats: how often each image is used, each time with another anomaly.
 
     Raises:
@@ -81,7 +80,7 @@ def synthetic_anomaly_threshold(images: NDArray[np.uint8], score: Scorer, *, see
     """
     if not len(images):
         raise ValueError("images: none were held out; lower `holdout`")
-    corrupted, masks = zip(*(add_anomalies(images, seed + i) for i in range(repeats)), strict=True)
+    corrupted, masks = zip(*(add_anomalies(images, seed) for seed in range(repeats)), strict=True)
     maps, truths = np.concatenate([score(part) for part in corrupted]), np.concatenate(masks)
     kept = truths.any((1, 2))
     return best_single(maps[kept], truths[kept])[0]

@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import NoneType
 from typing import Any, Literal, Self, get_type_hints
 
 from pydantic import (
@@ -35,6 +35,7 @@ from clgan_lib.runs.fingerprint import training_code
 EMBEDDED = "embedded"
 _LONGEST = 100  # bytes of a name: model, category and seed together name a log file, and a file's name has 255 at most
 _LARGEST = 2**16  # of a whole number among the options: more layers, channels or patches than fit any machine
+_YAML = (str, int, float, list, tuple, dict, NoneType)
 _RESERVED = ("tables", "figures", "log")  # folders of an experiment beside its runs
 _MODEL_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*)?")  # a name, or package.module:Class
 
@@ -105,11 +106,6 @@ class RunConfig(BaseModel):
         except ValidationError as error:
             raise ValueError(one_line(error, list(type(self).model_fields))) from None
 
-    @field_validator("budget", "quantile", "k", "checkpoint_seconds", mode="before")
-    @classmethod
-    def _whole_numbers_are_numbers(cls, value: Any) -> Any:
-        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
     @field_validator("data_root")
     @classmethod
     def _has_a_name(cls, value: str) -> str:
@@ -155,21 +151,16 @@ class RunConfig(BaseModel):
         """The config of a notebook whose first cells define its parameters and nothing else.
 
         Args:
-            names: the notebook's `globals()`. Every plain value counts as a parameter. So a misspelt one is refused, which
-                papermill would inject with a warning.
+            names: the notebook's `globals()`. Every value that YAML has counts as a parameter. So a misspelt one is refused,
+                which papermill would inject with a warning.
 
         Raises:
             ValueError: naming the unknown or impossible parameter.
         """
-        ipython = {"In", "Out", "exit", "quit", "open", "get_ipython"}
-        plain = {
-            name: value
-            for name, value in names.items()
-            if not name.startswith("_") and name not in ipython
-            if not isinstance(value, ModuleType | type) and not callable(value)
-            if not hasattr(value, "__future__") and type(value).__module__ != "__future__"
-        }
-        return cls(**plain)
+        own = {
+            name: value for name, value in names.items() if name[0] != "_" and name not in ("In", "Out")
+        }  # IPython's
+        return cls(**{name: value for name, value in own.items() if isinstance(value, _YAML)})
 
     @property
     def resolved_symmetry(self) -> str:

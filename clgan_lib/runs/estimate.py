@@ -17,7 +17,7 @@ from clgan_lib.datasets import arrange
 from clgan_lib.runs.config import RunConfig, model_folder
 from clgan_lib.runs.execution import fresh_model
 from clgan_lib.runs.folder import write_json
-from clgan_lib.training import pick_device, set_threads
+from clgan_lib.training import autocast, pick_device, set_threads
 
 FILE = "estimate.json"  # in the experiment's log folder; `clgan_lib.runs.grid` draws its bar from it
 PATIENCE = 30.0  # seconds of timing; the models after that go without
@@ -113,11 +113,10 @@ def seconds_an_image(run: RunConfig) -> float:
     batch = model.batch_size if device.type == "cuda" else min(model.batch_size, max(1, _PIXELS // size**2))
     images = torch.rand(model.draws * batch, 3, size, size, device=device) * 2 - 1
     model.fit(((images + 1) * 127).byte(), run.resolved_symmetry)
-    bf16 = run.precision == "bf16" or (run.precision == "auto" and device.type == "cuda")
     fastest: dict[float, float] = {}
     for progress in (0.3, 0.3, 0.3, 0.8, 0.8):  # a model may train in stages, and the first step of a stage sets up
         start = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with autocast(run.precision, device):
             terms = model.training_step(images, progress)
         [float(term) for term in terms.values()]  # waits for the device
         spent = time.perf_counter() - start

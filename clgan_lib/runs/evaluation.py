@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from clgan_lib.data import Category, to_float, to_uint8
 from clgan_lib.detection import detect, residual
-from clgan_lib.metrics import AVERAGES, counts, metrics_from_counts, metrics_of_counts
+from clgan_lib.metrics import AVERAGES, NAMES, counts, metrics_from_counts, metrics_of_counts
 from clgan_lib.model import ReconstructionModel
 from clgan_lib.ranking import false_alarms, ranking_metrics
 
@@ -56,6 +56,15 @@ class Evaluation:
     names: tuple[str, ...] = ()
     defects: tuple[str, ...] = ()
     image_scores: NDArray[np.float64] | None = None
+
+    @property
+    def scores_of_images(self) -> NDArray[np.floating]:
+        """``(M,)``: the method's own scores of images, or the maximum of each map."""
+        return self.scores.max((1, 2)) if self.image_scores is None else self.image_scores
+
+    def counts(self) -> dict[str, NDArray[np.int64]]:
+        """TP, FP, FN and TN of each image by post-processing, ``(M, 4)`` each."""
+        return {name: counts(masks, self.truths) for name, masks in self.masks.items()}
 
 
 def evaluate(
@@ -124,21 +133,14 @@ def calibrate(model: ReconstructionModel, holdout: Tensor, quantile: float) -> t
 
 def _model_input(images: Tensor, model: ReconstructionModel) -> Tensor:
     """uint8 ``(B, 3, 256, 256)`` as a model takes them: ``(B, 3, S, S)`` at its size, float in [-1, 1], on its device."""
-    return reduce(to_float(images.to(model.device)), model.image_size)
+    return resize(to_float(images.to(model.device)), model.image_size, antialias=True)
 
 
-def reduce(images: Tensor, size: int) -> Tensor:
-    """Float ``(B, C, 256, 256)`` at a model's own size."""
+def resize(images: Tensor, size: int = SIZE, *, antialias: bool = False) -> Tensor:
+    """Float ``(B, C, S, S)`` at another size, bilinear; `antialias` averages over what a smaller pixel covers."""
     if images.shape[-1] == size:
         return images
-    return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
-
-
-def enlarge(images: Tensor) -> Tensor:
-    """Float ``(B, C, S, S)`` at 256."""
-    if images.shape[-1] == SIZE:
-        return images
-    return F.interpolate(images, (SIZE, SIZE), mode="bilinear", align_corners=False)
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=antialias, align_corners=False)
 
 
 class Predictions(NamedTuple):
@@ -172,11 +174,11 @@ def predict(model: ReconstructionModel, images: Tensor, *, native: bool = True) 
     for batch in images.split(_BATCH):
         small = _model_input(batch, model)
         restored = model.reconstruct(small)
-        scores.append(enlarge(model.anomaly_map(small, restored).float()[:, None])[:, 0].cpu().numpy())
+        scores.append(resize(model.anomaly_map(small, restored).float()[:, None])[:, 0].cpu().numpy())
         shown.append(_to_pixels(small))
         reconstructions.append(_to_pixels(restored))
         if native and model.has_native:
-            own.append(enlarge(model.detect_native(small).float()[:, None])[:, 0].cpu().numpy() >= 0.5)
+            own.append(resize(model.detect_native(small).float()[:, None])[:, 0].cpu().numpy() >= 0.5)
     maps = np.concatenate(scores)
     if not np.isfinite(maps).all():
         raise ValueError(f"{type(model).__name__}: the anomaly map holds NaN or infinite values; was training stable?")
@@ -191,20 +193,18 @@ def anomaly_maps(model: ReconstructionModel, images: Tensor) -> NDArray[np.float
 
 def _to_pixels(images: Tensor) -> NDArray[np.uint8]:
     """Float ``(B, 3, S, S)`` in [-1, 1] as uint8 ``(B, 256, 256, 3)``."""
-    return np.ascontiguousarray(to_uint8(enlarge(images)).permute(0, 2, 3, 1).cpu().numpy())
+    return np.ascontiguousarray(to_uint8(resize(images)).permute(0, 2, 3, 1).cpu().numpy())
 
 
 def image_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     """The rows of ``scores.csv``: each image under each post-processing, with counts, percent and its score."""
-    largest = evaluation.scores.max((1, 2)) if evaluation.image_scores is None else evaluation.image_scores
-    for postprocess, masks in evaluation.masks.items():
-        table = counts(masks, evaluation.truths)
-        percent = metrics_of_counts(table)
+    largest = evaluation.scores_of_images
+    for postprocess, table in evaluation.counts().items():
+        percent = metrics_of_counts(table).round(4)
         for i, name in enumerate(evaluation.names):
-            numbers = dict(zip(("TP", "FP", "FN", "TN"), table[i].tolist(), strict=True))
-            numbers |= dict(zip(("P", "R", "F1", "IoU", "ACC"), percent[i].round(4).tolist(), strict=True))
             row = {"name": name, "defect": evaluation.defects[i], "postprocess": postprocess}
-            yield {**row, **numbers, "image_score": float(largest[i])}
+            numbers = [*table[i].tolist(), *percent[i].tolist(), float(largest[i])]
+            yield row | dict(zip(("TP", "FP", "FN", "TN", *NAMES, "image_score"), numbers, strict=True))
 
 
 def refuse_unknown_types(left_out: Iterable[str], defects: Iterable[str], category: str) -> None:
@@ -219,57 +219,51 @@ def refuse_unknown_types(left_out: Iterable[str], defects: Iterable[str], catego
         raise ValueError(f"leave_out: category {category!r} has no type {unknown}; it has {there}")
 
 
-def _scores(evaluation: Evaluation, left_out: list[str]) -> dict[str, Any]:
-    """``scores`` and ``ranking`` of ``metrics.json`` without the defect types left out.
+def measure(evaluation: Evaluation, left_out: list[str]) -> dict[str, Any]:
+    """Every number of ``metrics.json`` that comes from masks and maps; see `clgan_lib.runs.record.Record`.
 
     Raises:
         ValueError: if nothing defective is left.
     """
-    kept = np.array([defect not in left_out for defect in evaluation.defects])
-    table = {name: counts(masks[kept], evaluation.truths[kept]) for name, masks in evaluation.masks.items()}
-    scores = {name: {average: metrics_from_counts(c, average) for average in AVERAGES} for name, c in table.items()}
-    defective = [defect != "good" for defect in np.array(evaluation.defects)[kept]]
-    own = None if evaluation.image_scores is None else evaluation.image_scores[kept]
-    every = slice(None) if kept.all() else kept  # a slice copies nothing
-    ranking = ranking_metrics(evaluation.scores[every], evaluation.truths[every], defective, own)
-    return {"scores": scores, "ranking": ranking}
-
-
-def measure(evaluation: Evaluation, left_out: list[str]) -> dict[str, Any]:
-    """Every number of ``metrics.json`` that comes from masks and maps; see `clgan_lib.runs.record.Record`."""
-    types, truths = np.array(evaluation.defects), evaluation.truths
+    types, table = np.array(evaluation.defects), evaluation.counts()
     per_type = {}
     for name in sorted({*evaluation.defects} - {"good"}):
         chosen = types == name
-        table = {post: counts(masks[chosen], truths[chosen]) for post, masks in evaluation.masks.items()}
-        per_type[name] = {"images": int(chosen.sum()), **{post: metrics_from_counts(c) for post, c in table.items()}}
+        scores = {post: metrics_from_counts(rows[chosen]) for post, rows in table.items()}
+        per_type[name] = {"images": int(chosen.sum()), **scores}
     good = types == "good"
     marked = {post: false_alarms(masks[good]) for post, masks in evaluation.masks.items()} if good.any() else {}
-    inside, outside = _mean_residuals(evaluation)
     return {
-        **_scores(evaluation, left_out),
+        **_scores(evaluation, table, left_out),
         "false_alarms": marked,
-        "residual": {"inside": inside, "outside": outside},
+        "residual": _mean_residuals(evaluation),
         "left_out": left_out,
-        "subsets": {"every type": _scores(evaluation, [])} if left_out else {},
+        "subsets": {"every type": _scores(evaluation, table, [])} if left_out else {},
         "defects": per_type,
     }
 
 
-def _mean_residuals(evaluation: Evaluation) -> tuple[float | None, float | None]:
+def _scores(evaluation: Evaluation, table: dict[str, NDArray[np.int64]], left_out: list[str]) -> dict[str, Any]:
+    """``scores`` and ``ranking`` of ``metrics.json`` without the defect types left out; `table` as `Evaluation.counts`."""
+    kept = np.array([defect not in left_out for defect in evaluation.defects])
+    scores = {post: {how: metrics_from_counts(rows[kept], how) for how in AVERAGES} for post, rows in table.items()}
+    defective = [defect != "good" for defect in np.array(evaluation.defects)[kept]]
+    every = slice(None) if kept.all() else kept  # a slice copies nothing
+    of_images = evaluation.scores_of_images[kept]
+    ranking = ranking_metrics(evaluation.scores[every], evaluation.truths[every], defective, of_images)
+    return {"scores": scores, "ranking": ranking}
+
+
+def _mean_residuals(evaluation: Evaluation) -> dict[str, float | None]:
     """Mean ID1 (eq. 7, channel mean, in [0, 1]) inside and outside the defect, averaged over the defective images.
 
     A generator that removes defects has a large residual inside; one that copies its input has two small ones. None
     without reconstructions, or without an image that has both defective and good pixels.
     """
-    if not len(evaluation.reconstructions):
-        return None, None
     pairs = []
-    for image, restored, truth in zip(evaluation.images, evaluation.reconstructions, evaluation.truths, strict=True):
+    for image, restored, truth in zip(evaluation.images, evaluation.reconstructions, evaluation.truths, strict=False):
         if truth.any() and not truth.all():
             difference = cv2.transform(residual(image, restored), np.full((1, 3), 1 / 3, np.float32))
-            pairs.append((float(difference[truth].mean()), float(difference[~truth].mean())))
-    if not pairs:
-        return None, None
-    inside, outside = np.mean(pairs, 0)
-    return float(inside), float(outside)
+            pairs.append((difference[truth].mean(), difference[~truth].mean()))
+    means = np.mean(np.array(pairs, np.float64), 0).tolist() if pairs else (None, None)
+    return dict(zip(("inside", "outside"), means, strict=True))

@@ -17,7 +17,7 @@ import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from clgan_lib.checkpoint import Progress, load_checkpoint
+from clgan_lib.checkpoint import Progress
 from clgan_lib.data import Category, load_category
 from clgan_lib.data_checks import refuse_odd_files
 from clgan_lib.datasets import arrange
@@ -25,46 +25,32 @@ from clgan_lib.model import ReconstructionModel, build_model
 from clgan_lib.paths import CACHE, replacing
 from clgan_lib.runs.config import RunConfig, check_options
 from clgan_lib.runs.evaluation import SIZE, Evaluation, evaluate, image_rows, refuse_unknown_types
-from clgan_lib.runs.folder import claim, first_line, within_memory, write_json, writing
+from clgan_lib.runs.folder import claim, computing, first_line, write_json, writing
 from clgan_lib.runs.maps import write_maps
-from clgan_lib.runs.provenance import environment
-from clgan_lib.runs.record import Record, make_record, read_record, write_record
+from clgan_lib.runs.record import Record, environment, make_record, read_record, write_record
 from clgan_lib.runs.weights import Card, read_model, write_weights
 from clgan_lib.training import Budget, peak_bytes, pick_device, set_threads, train
 
-_EMBEDDED_SIZE = 256
 AGAIN = "free space or make it writable, then run again: it goes on from its checkpoint"
 
 
 @dataclass
 class Run:
-    """A run in memory.
-
-    Attributes:
-        config: its settings.
-        category: the images at 256x256.
-        train_images: good images for training, uint8 ``(N, 3, S, S)``.
-        holdout: held-out good images, uint8 ``(H, 3, 256, 256)``.
-        model: on its device.
-        progress: steps, images and seconds of training so far, and the losses.
-        lock: on the run folder, until `finish_run` or the end of the process.
-        evaluation: of the trained model, once made.
-        origin: environment and fingerprint when the run began; the code on the disk may change meanwhile.
-        evaluate_s: seconds of the evaluation.
-        begun: whether training has begun.
-    """
+    """A run in memory: its settings, data and model, and what became of them so far."""
 
     config: RunConfig
-    category: Category
-    train_images: torch.Tensor
-    holdout: torch.Tensor
-    model: ReconstructionModel
-    progress: Progress
-    lock: FileLock
-    evaluation: Evaluation | None = None
-    origin: dict[str, Any] = field(init=False)
-    evaluate_s: float = 0.0
-    begun: bool = False
+    category: Category  # the images at 256x256
+    train_images: torch.Tensor  # good images for training, uint8 (N, 3, S, S)
+    holdout: torch.Tensor  # held-out good images, uint8 (H, 3, 256, 256)
+    model: ReconstructionModel  # on its device
+    progress: Progress  # steps, images and seconds of training so far, and the losses
+    lock: FileLock  # on the run folder, until `finish_run` or the end of the process
+    evaluation: Evaluation | None = None  # of the trained model, once made
+    origin: dict[str, Any] = field(
+        init=False
+    )  # environment and fingerprint at the start; the code may change meanwhile
+    evaluate_s: float = 0.0  # seconds of the evaluation
+    begun: bool = False  # whether training has begun
 
     def __post_init__(self) -> None:
         self.origin = {"env": environment(self.model.device), "fingerprint": self.config.fingerprint()}
@@ -77,8 +63,8 @@ def data_root(config: RunConfig) -> Path:
     from clgan_lib.synthetic import VERSION, write_dataset  # slow to import
 
     counts = {"train": config.embedded_train, "test": config.embedded_test}
-    root = CACHE / "embedded" / f"{_EMBEDDED_SIZE}px-{counts['train']}-{counts['test']}-v{VERSION}"
-    return write_dataset(root, categories=[config.category], image_size=_EMBEDDED_SIZE, **counts, seed=0)
+    root = CACHE / "embedded" / f"{SIZE}px-{config.embedded_train}-{config.embedded_test}-v{VERSION}"
+    return write_dataset(root, categories=[config.category], image_size=SIZE, **counts, seed=0)
 
 
 def start_run(config: RunConfig) -> Run:
@@ -88,7 +74,6 @@ def start_run(config: RunConfig) -> Run:
         ValueError, OSError: naming what is wrong with the config or the data, before anything is written.
         RuntimeError: if another run holds the folder.
     """
-    pick_device(config.device)
     set_threads(config.threads)
     model = fresh_model(config)
     with writing(CACHE, "set the environment variable CLGAN_CACHE to a folder that can be written"):
@@ -174,50 +159,24 @@ def train_run(run: Run) -> Progress:
     if not run.lock.is_locked:
         run.lock = claim(folder)
     run.begun = True
-    with writing(folder, AGAIN), within_memory(config):
-        try:
-            _train(run)
-        except RuntimeError as error:
-            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                raise
-            why = f"torch.compile cannot build the networks here ({first_line(error)})"
-            raise RuntimeError(f"compiled: {why}; install a C++ compiler, or leave it false") from error
+    with writing(folder, AGAIN), computing(config):
+        write_json(folder / "config.json", config.model_dump())
+        run.progress = train(
+            run.model, run.train_images, budget=Budget(config.budget, config.budget_unit), seed=config.seed,
+            symmetry=config.resolved_symmetry, crop=config.crop, precision=config.precision,
+            checkpoint=folder / "checkpoint" / "last.safetensors", checkpoint_seconds=config.checkpoint_seconds,
+            fingerprint=config.fingerprint(),
+        )  # fmt: skip
+        with replacing(folder / "history.csv") as part:
+            columns = None if run.progress.history else ["step", "images", "seconds"]  # a control has no history
+            pd.DataFrame(run.progress.history, columns=columns).to_csv(part, index=False)
     return run.progress
-
-
-def _train(run: Run) -> None:
-    config, folder = run.config, run.config.folder
-    fastest = "bf16" if run.model.device.type == "cuda" else "float32"
-    write_json(folder / "config.json", config.model_dump())
-    checkpoint = folder / "checkpoint" / "last.safetensors"
-    if checkpoint.is_file() and not _resumable(run, checkpoint):
-        checkpoint.unlink()
-        run.model = fresh_model(config)
-    run.progress = train(
-        run.model, run.train_images, budget=Budget(config.budget, config.budget_unit), seed=config.seed,
-        symmetry=config.resolved_symmetry, crop=config.crop, checkpoint=checkpoint, fingerprint=config.fingerprint(),
-        checkpoint_seconds=config.checkpoint_seconds,
-        precision=fastest if config.precision == "auto" else config.precision,
-    )  # fmt: skip
-    with replacing(folder / "history.csv") as part:
-        columns = None if run.progress.history else ["step", "images", "seconds"]  # a control has no history
-        pd.DataFrame(run.progress.history, columns=columns).to_csv(part, index=False)
-
-
-def _resumable(run: Run, checkpoint: Path) -> bool:
-    """Whether a checkpoint loads: an edited one with the right fingerprint may not fit the model."""
-    run.model.fit(run.train_images.to(run.model.device), run.config.resolved_symmetry)
-    try:
-        load_checkpoint(checkpoint, run.model, run.config.fingerprint())
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError):
-        return False
-    return True
 
 
 def evaluate_run(run: Run) -> Evaluation:
     """Predictions and masks for the test images at 256x256, in float32."""
     begin = time.monotonic()
-    with within_memory(run.config):
+    with computing(run.config):
         run.evaluation = evaluate(run.model, run.category, run.holdout, k=run.config.k, quantile=run.config.quantile)
     run.evaluate_s = time.monotonic() - begin
     return run.evaluation

@@ -1,4 +1,4 @@
-"""Run folders: the lock against two runs at once, and errors of disk and memory.
+"""Run folders: the lock against two runs at once, and errors of disk, memory and compiler.
 
 Each error is one line that names the folder or the file and says what to do.
 """
@@ -58,26 +58,27 @@ def writing(folder: Path, remedy: str) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        if isinstance(error, OSError) and (error.errno is None or not _related(error.filename, folder)):
-            raise
+        if isinstance(error, OSError):
+            name = str(folder if error.filename is None else error.filename)
+            if error.errno is None or not (Path(name).is_relative_to(folder) or folder.is_relative_to(name)):
+                raise
         raise OSError(f"{folder} cannot be written ({first_line(error)}); {remedy}") from error
 
 
-def _related(name: object, folder: Path) -> bool:
-    """Whether an error about the file `name`, or about none, can concern `folder`."""
-    return name is None or Path(str(name)).is_relative_to(folder) or folder.is_relative_to(str(name))
-
-
 @contextmanager
-def within_memory(config: RunConfig) -> Iterator[None]:
-    """Turn a failed allocation, on the CPU or a GPU, into one line with a remedy.
+def computing(config: RunConfig) -> Iterator[None]:
+    """Turn a failed allocation, on the CPU or a GPU, or a failed compilation into one line with a remedy.
 
     Raises:
         MemoryError: naming the run.
+        RuntimeError: if the networks cannot be compiled.
     """
     try:
         yield
     except (MemoryError, RuntimeError, cv2.error) as error:
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            why = f"torch.compile cannot build the networks here ({first_line(error)})"
+            raise RuntimeError(f"compiled: {why}; install a C++ compiler, or leave it false") from error
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise
         what = f"model {config.model!r} on {config.category!r} at {config.image_size} px"

@@ -24,7 +24,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from clgan_lib.paths import experiment_file
-from clgan_lib.runs.surroundings import prepare
+from clgan_lib.runs.notebook import prepare_environment
 
 # Lines in the log of Snakemake 8 and 9, and of the Snakefile
 _STARTED = re.compile(r"Job (\d+): (.+) on (.+), seed (\d+)$")
@@ -39,25 +39,15 @@ _TAIL = 25  # last lines of the log, shown where the grid could not begin
 
 @dataclass
 class Watch:
-    """The state of a grid, read from the log. A run is named by its folder below the experiment's.
+    """The state of a grid, read from the log. A run is named by its folder below the experiment's."""
 
-    Attributes:
-        folder: of the experiment.
-        bar: a tqdm bar from 0 to 1, or None.
-        begun: moment of the plan, seconds.
-        expected: estimated seconds of each run; 1 where unknown.
-        running: run and moment of its start, by job number.
-        took: seconds of each finished run.
-        failed: runs that ended with an error.
-    """
-
-    folder: Path
-    bar: Any = None
-    begun: float = 0.0
-    expected: dict[str, float] = field(default_factory=dict)
-    running: dict[str, tuple[str, float]] = field(default_factory=dict)
-    took: dict[str, float] = field(default_factory=dict)
-    failed: set[str] = field(default_factory=set)
+    folder: Path  # of the experiment
+    bar: Any = None  # a tqdm bar from 0 to 1
+    begun: float = 0.0  # moment of the plan, seconds
+    expected: dict[str, float] = field(default_factory=dict)  # estimated seconds of each run; 1 where unknown
+    running: dict[str, tuple[str, float]] = field(default_factory=dict)  # run and moment of its start, by job number
+    took: dict[str, float] = field(default_factory=dict)  # seconds of each finished run
+    failed: set[str] = field(default_factory=set)  # runs that ended with an error
 
     def read(self, line: str) -> None:
         """Follow one line of the log, and print what it means."""
@@ -172,7 +162,7 @@ def main(argv: list[str] | None = None) -> int:
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return NOTHING_RAN
-    prepare()
+    prepare_environment()
     folder = Path("results") / name
     log = folder / "log" / "snakemake.log"
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -5,13 +5,19 @@ figures also need ``maps.npz`` (`clgan_lib.runs.maps`).
 """
 
 import json
+import platform
+import subprocess
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import cv2
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from clgan_lib.metrics import Average
+from clgan_lib.paths import ROOT
 from clgan_lib.ranking import ORACLE, RANKING
 from clgan_lib.runs.config import RunConfig
 from clgan_lib.runs.evaluation import Evaluation, dual_masks, measure
@@ -19,6 +25,7 @@ from clgan_lib.runs.folder import first_line, write_json
 
 FORMAT = 1  # of metrics.json
 _EVERY_TYPE = "every type"
+_PACKAGES = ("torch", "torchvision", "numpy", "pandas", "safetensors")
 
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Percent = Annotated[float, Field(ge=0, le=100)]
@@ -202,6 +209,35 @@ def measure_again(record: Record, evaluation: Evaluation) -> dict[str, Any]:
     return measures
 
 
+def environment(device: torch.device) -> dict[str, Any]:
+    """Where a result comes from: versions, device, threads, platform and commit."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "python": platform.python_version(),
+        **{package: version(package) for package in _PACKAGES},
+        "opencv": cv2.__version__,  # its package has several names
+        "device": device.type,
+        "device_name": name,
+        "threads": torch.get_num_threads(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        **_commit(),
+    }
+
+
+def _commit() -> dict[str, Any]:
+    """The commit of the code and whether tracked files differ from it; ``"unknown"`` outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changes = git("status", "--porcelain", "-uno", "--", ":!results")
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changes)}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": "unknown", "dirty": False}
+
+
 def write_record(folder: Path, record: Record) -> None:
     """Write ``metrics.json`` atomically: the sign of a run's success."""
     write_json(folder / "metrics.json", record.content())
@@ -226,15 +262,13 @@ def read_record(folder: str | Path) -> Record:
         wanted = f"this version reads {FORMAT}; use the version that wrote it, or run it again"
         raise ValueError(f"{path} has format {version!r}, {wanted}")
     try:
-        return Record(**content)
-    except (ValidationError, TypeError) as error:
+        return Record.model_validate(content)
+    except ValidationError as error:
         raise ValueError(f"{path}: {_problem(error)}; evaluate the run again") from None
 
 
-def _problem(error: ValidationError | TypeError) -> str:
+def _problem(error: ValidationError) -> str:
     """The first wrong field, in one line."""
-    if isinstance(error, TypeError):
-        return first_line(error)
     first = error.errors()[0]
     name = str(first["loc"][-1])
     if first["type"] == "missing":

@@ -4,7 +4,6 @@ It serves tests, lessons and the quick experiment, none of which can download an
 and the library uses only what stands here, so that no training code shares its defects with the test images.
 """
 
-from clgan_lib.synthetic.dataset import VERSION, write_dataset
-from clgan_lib.synthetic.drawing import CATEGORIES, DEFECTS, draw
+from clgan_lib.synthetic.dataset import CATEGORIES, DEFECTS, VERSION, draw, write_dataset
 
 __all__ = ["CATEGORIES", "DEFECTS", "VERSION", "draw", "write_dataset"]

@@ -108,7 +108,9 @@ def _visa(root: Path, category: str) -> dict[str, Path]:
                     f"{split}, line {number}: expected object,split,label,image,mask, got {list(row.values())}"
                 )
             image = _inside(root, str(row["image"]), f"{split}, line {number}")
-            files[f"{row['split']}/{defect}/{image.name}"] = image
+            place = f"{row['split']}/{defect}/{image.name}"
+            if files.setdefault(place, image) != image:
+                raise ValueError(f"{split}, line {number}: {image} is called as {files[place]}; rename one of them")
             if row.get("mask"):
                 mask = _inside(root, str(row["mask"]), f"{split}, line {number}")
                 files[f"ground_truth/{defect}/{image.stem}_mask{mask.suffix}"] = mask

@@ -5,32 +5,47 @@ cut at half its maximum. What is transparent is no defect; where all that is opa
 """
 
 import os
+import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
-LITTER = {"@eadir", "__macosx", "#recycle", "$recycle.bin", "lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini"}
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+_LITTER = {"@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "~snapshot", "$recycle.bin", "__macosx",
+           "system volume information", "lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini"}  # fmt: skip
 _LEVELS = 16  # a mask of labels has no more, a soft one has
 _ORIENTATION = 0x0112  # tags of EXIF and TIFF
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 256, 257, 258, 262, 339
+_TURN = Image.Transpose
+_TURNS = {2: _TURN.FLIP_LEFT_RIGHT, 3: _TURN.ROTATE_180, 4: _TURN.FLIP_TOP_BOTTOM, 5: _TURN.TRANSPOSE,
+          6: _TURN.ROTATE_270, 7: _TURN.TRANSVERSE, 8: _TURN.ROTATE_90}  # fmt: skip
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # line breaks, tabs and what moves a terminal's cursor
 
 
 def name_key(name: str) -> str:
-    """A name as it is compared: without regard to case and to how its accents are stored (Unicode NFC or NFD)."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    """A name as it is compared: without regard to case, blanks at its ends and how accents are stored (NFC or NFD)."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).strip(" .")
 
 
 def shown(path: object) -> str:
-    r"""A name that any file and terminal can hold: bytes that are not UTF-8 are escaped, as in ``\xbb``."""
-    return os.fsencode(str(path)).decode("utf8", "backslashreplace")
+    r"""A name in one line that any file and terminal can hold: what is not UTF-8, and control characters, are escaped.
+
+    As in ``\xbb`` and ``\n``.
+    """
+    text = os.fsencode(str(path)).decode("utf8", "backslashreplace")
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def usual(name: str) -> bool:
+    """Whether a file is a user's own: neither hidden nor left behind by file servers and desktops."""
+    return name[0] != "." and name.lower() not in _LITTER
 
 
 def named(folder: Path, name: str) -> Path:
@@ -46,15 +61,16 @@ def entries(folder: Path) -> list[Path]:
     """What a folder holds, by name, without hidden files and what file servers and desktops leave behind.
 
     Raises:
-        ValueError: naming the entry whose name is not UTF-8: no table could hold it.
+        ValueError: naming the entry whose name no table could hold: it is not UTF-8, or has a line break or tab.
     """
-    found = [path for path in folder.iterdir() if path.name[0] != "."] if folder.is_dir() else []
+    found = sorted(path for path in folder.iterdir() if usual(path.name)) if folder.is_dir() else []
     for path in found:
-        if any("\ud800" <= letter <= "\udfff" for letter in path.name):
-            raise ValueError(
-                f"{shown(path)}: its name is not UTF-8; rename it (convmv -f gbk -t utf8, or as it was made)"
-            )
-    return sorted(path for path in found if path.name.lower() not in LITTER)
+        if shown(path.name) != path.name:
+            control = bool(_CONTROL.search(path.name))
+            why = "holds a line break, a tab or the like" if control else "is not UTF-8"
+            hint = "" if control else " (convmv -f gbk -t utf8, or as it was made)"
+            raise ValueError(f"{shown(path)}: its name {why}; rename it{hint}")
+    return found
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -83,21 +99,38 @@ def _is_deep(opened: Image.Image) -> bool:
 
 
 def _read(path: Path) -> _Raw:
-    with Image.open(path) as opened:
-        deep, tags = _is_deep(opened), getattr(opened, "tag_v2", {})
-        opened.load()
-        image, lossy = ImageOps.exif_transpose(opened), opened.format == "JPEG"
+    with path.open("rb") as file, Image.open(file) as opened:  # by name, PIL maps a turned TIFF in the wrong shape
+        deep, tags, turned = _is_deep(opened), getattr(opened, "tag_v2", {}), opened.getexif().get(_ORIENTATION, 1) != 1
+        opened.load()  # a TIFF is upright then, and has no such tag any more
+        turn = _TURNS.get(opened.getexif().get(_ORIENTATION))
+        image, lossy = opened if turn is None else opened.transpose(turn), opened.format == "JPEG"
         if not deep:
             return _Raw(image, lossy)
         if not image.mode.startswith("I"):  # colour, of which PIL keeps the upper 8 bits
             values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-            if values is None or values.ndim != 3 or opened.getexif().get(_ORIENTATION, 1) != 1:
+            if values is None or values.ndim != 3 or turned:
                 return _Raw(image, lossy)
             return _Raw(image, lossy, values[..., [2, 1, 0, *range(3, values.shape[2])]].astype(np.int64), 16)
         bits, signed = int((tags.get(_BITS) or (16,))[0]), (tags.get(_SAMPLE_FORMAT) or (1,))[0] == 2
         whole = np.asarray(image).astype(np.int64)
         values = whole if signed else whole & (2**bits - 1)  # PIL opens uint32 as int32
         return _Raw(image, lossy, values, bits - signed, tags.get(_PHOTOMETRIC) == 0)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what a decoder raises into one line.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # a decoder may raise anything on a damaged file
+        why = "it holds none of a known format" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise ValueError(f"{shown(path)} cannot be read as an image ({why}); replace or remove it") from error
 
 
 def read_image(path: Path, bit_depth: int = 0) -> Image.Image:
@@ -110,7 +143,7 @@ def read_image(path: Path, bit_depth: int = 0) -> Image.Image:
     Raises:
         ValueError: naming the file that cannot be read.
     """
-    try:
+    with _reading(path):
         raw = _read(path)
         if raw.image.mode == "F":  # which PIL would cut to whole numbers: values in [0, 1] to black
             raise ValueError("it holds floating-point numbers; save it with 8 or 16 bits a channel")
@@ -121,8 +154,6 @@ def read_image(path: Path, bit_depth: int = 0) -> Image.Image:
             raise ValueError(f"its values are {values.min()} to {values.max()}, not 0 to {top}; see bit_depth")
         scaled = (top - values if raw.min_is_white else values) * 255 / top
         return Image.fromarray(scaled.round().astype(np.uint8)).convert("RGB")
-    except UNREADABLE as error:
-        raise ValueError(f"{path} cannot be read as an image ({error}); replace or remove it") from error
 
 
 def require_full_scale(paths: Iterable[Path]) -> None:
@@ -134,13 +165,11 @@ def require_full_scale(paths: Iterable[Path]) -> None:
     first, peak = None, 0
     for path in paths:
         try:
-            with Image.open(path) as opened:
-                if not _is_deep(opened):
-                    continue
-            raw = _read(path)
-        except UNREADABLE:
+            with _reading(path), Image.open(path) as opened:
+                raw = _read(path) if _is_deep(opened) else None
+        except ValueError:
             continue  # decoding says more
-        if raw.deep is None:
+        if raw is None or raw.deep is None:
             continue
         first, peak = first or (path, raw.bits), max(peak, int(raw.deep.max()))
         if peak >= 2**raw.bits // 4:
@@ -190,8 +219,11 @@ def mark(path: Path) -> tuple[NDArray[np.bool_], bool]:
     try:
         raw = _read(path)
         values = _mask_values(raw)
-    except UNREADABLE as error:
-        raise ValueError(f"{path} cannot be read as an image ({error}); replace or remove it") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # a decoder may raise anything on a damaged file
+        why = "it holds none of a known format" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise ValueError(f"{shown(path)} cannot be read as an image ({why}); replace or remove it") from error
     small = values.dtype == np.uint8
     levels = np.count_nonzero(np.bincount(values.ravel())) if small else len(np.unique(values))
     soft = bool(levels > (2 if raw.lossy else _LEVELS))
@@ -242,8 +274,12 @@ def shrink_mask(mask: Image.Image, image_size: int) -> tuple[NDArray[np.bool_], 
 
 
 def upright_size(path: Path) -> tuple[tuple[int, int], int]:
-    """Width and height of an image once it is upright, and its EXIF tag Orientation; 1 where it is not turned."""
-    with Image.open(path) as opened:
-        orientation = opened.getexif().get(_ORIENTATION, 1)
-        width, height = opened.size
+    """Width and height of an image once it is upright, and its EXIF tag Orientation; 1 where it is not turned.
+
+    Raises:
+        ValueError: naming the file that cannot be read.
+    """
+    with _reading(path), Image.open(path) as opened:
+        orientation, tags = opened.getexif().get(_ORIENTATION, 1), getattr(opened, "tag_v2", {})
+        width, height = tags.get(_WIDTH, opened.width), tags.get(_HEIGHT, opened.height)  # PIL turns a TIFF's own size
         return ((height, width) if orientation in (5, 6, 7, 8) else (width, height)), orientation

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from PIL import Image, ImageSequence
 
@@ -137,8 +138,10 @@ def _check_masks(files: Files, root: Path, unreadable: set[Path]) -> tuple[list[
             return "", {}
         try:
             size, orientation = upright_size(image)
-            erased = shrink_mask(read_mask(mask, size), _SIZE)[1]
+            whole = read_mask(mask, size)
+            erased = shrink_mask(whole, _SIZE)[1]
             return "", {
+                "masks mark more than half of their image (is the defect black in them?)": np.mean(whole) > 255 / 2,
                 "soft masks, cut at half their maximum": any(mark(file)[1] for file in mask_files(mask)),
                 f"masks with regions that vanish at {_SIZE}x{_SIZE} but for their central pixel": erased > 0,
                 "images turned by their EXIF tag Orientation (are their masks drawn on the turned image?)": orientation
@@ -161,23 +164,28 @@ def _check_images(files: Files, unreadable: set[Path]) -> list[str]:
     """What is worth knowing about images side by side: their shapes, and test images that are training images, too."""
     remarks = []
     images = [path for path in (*files.train, *(image for image, _, _ in files.test)) if path not in unreadable]
+    pages = {path: _pages(path) for path in images}
+    grey = sum(is_grey for _, is_grey in pages.values())
+    if 0 < grey < len(images):
+        remarks.append(f"{grey} images are grey and {len(images) - grey} in colour, are they of one camera?")
     shapes = [width / height for width, height in (upright_size(path)[0] for path in images)]
     if shapes and max(shapes) > _STRETCHED * min(shapes):
         remarks.append(f"images are {min(shapes):.2g} to {max(shapes):.2g} times as wide as high, all are made square")
     of_size = Counter(path.stat().st_size for path in images)
     contents = {p: hashlib.sha256(p.read_bytes()).digest() for p in images if of_size[p.stat().st_size] > 1}
-    if several := [f"{path.parent.name}/{path.name}" for path in images if _pages(path) > 1]:
+    if several := [f"{path.parent.name}/{path.name}" for path in images if pages[path][0] > 1]:
         remarks.append(f"{len(several)} files hold several images, of which the first counts: {_some(several)}")
     trained = {contents[path] for path in files.train if path in contents}
     both = [f"{image.parent.name}/{image.name}" for image, _, _ in files.test if contents.get(image) in trained]
     return remarks + ([f"{len(both)} test images are training images, too: {_some(both)}"] if both else [])
 
 
-def _pages(path: Path) -> int:
-    """Images in a TIFF of the size of its first; smaller ones are previews, and those in other formats views of one."""
+def _pages(path: Path) -> tuple[int, bool]:
+    """Images in a TIFF of the size of its first, and whether it is grey; smaller ones are previews, of other files views."""
     with Image.open(path) as image:
+        grey = image.mode[0] in "1LI"
         sizes = [page.size for page in ImageSequence.Iterator(image)] if image.format == "TIFF" else [image.size]
-        return sizes.count(sizes[0])
+        return sizes.count(sizes[0]), grey
 
 
 def _left_over(folder: Path, files: Files) -> list[str]:

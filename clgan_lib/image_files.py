@@ -8,21 +8,23 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+Image.MAX_IMAGE_PIXELS = 2**29  # PIL refuses twice as many; its own limit is below a line-scan camera's 16384 x 16384
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 _LITTER = {"@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "~snapshot", "$recycle.bin", "__macosx",
            "system volume information", "lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini"}  # fmt: skip
 _LEVELS = 16  # a mask of labels has no more, a soft one has
 _ORIENTATION = 0x0112  # tags of EXIF and TIFF
-_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 256, 257, 258, 262, 339
+_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _PLANAR, _SAMPLE_FORMAT = 256, 257, 258, 262, 284, 339
 _TURN = Image.Transpose
 _TURNS = {2: _TURN.FLIP_LEFT_RIGHT, 3: _TURN.ROTATE_180, 4: _TURN.FLIP_TOP_BOTTOM, 5: _TURN.TRANSPOSE,
           6: _TURN.ROTATE_270, 7: _TURN.TRANSVERSE, 8: _TURN.ROTATE_90}  # fmt: skip
@@ -95,7 +97,8 @@ class _Raw:
 
 def _is_deep(opened: Image.Image) -> bool:
     """Whether PIL would cut the channels to 8 bits, or keeps them as numbers of more."""
-    return opened.mode.startswith("I") or any(";16" in str(tile[3]) for tile in getattr(opened, "tile", ()))
+    bits = max(getattr(opened, "tag_v2", {}).get(_BITS, (8,)))
+    return opened.mode != "F" and (bits > 8 or opened.mode[0] == "I" or ";16" in str(getattr(opened, "tile", "")))
 
 
 def _read(path: Path) -> _Raw:
@@ -107,6 +110,8 @@ def _read(path: Path) -> _Raw:
         if not deep:
             return _Raw(image, lossy)
         if not image.mode.startswith("I"):  # colour, of which PIL keeps the upper 8 bits
+            if tags.get(_PLANAR) == 2:  # OpenCV would mix up the channels
+                return _Raw(image, lossy, np.moveaxis(tifffile.imread(path, key=0), 0, 2).astype(np.int64), 16)
             values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
             if values is None or values.ndim != 3 or turned:
                 return _Raw(image, lossy)
@@ -129,7 +134,14 @@ def _reading(path: Path) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:  # a decoder may raise anything on a damaged file
-        why = "it holds none of a known format" if isinstance(error, UnidentifiedImageError) else str(error)
+        why = str(error)
+        if isinstance(error, Image.DecompressionBombError):
+            why = "it has more than a billion pixels; cut it into tiles"
+        elif isinstance(error, UnidentifiedImageError):
+            why = "it holds none of a known format"
+            with suppress(OSError, ValueError), tifffile.TiffFile(path) as file:
+                page = file.pages.first
+                why = f"it holds {page.samplesperpixel} channels of {page.dtype}; save it in grey or RGB, 8 or 16 bits each"
         raise ValueError(f"{shown(path)} cannot be read as an image ({why}); replace or remove it") from error
 
 
@@ -222,7 +234,14 @@ def mark(path: Path) -> tuple[NDArray[np.bool_], bool]:
     except MemoryError:
         raise
     except Exception as error:  # a decoder may raise anything on a damaged file
-        why = "it holds none of a known format" if isinstance(error, UnidentifiedImageError) else str(error)
+        why = str(error)
+        if isinstance(error, Image.DecompressionBombError):
+            why = "it has more than a billion pixels; cut it into tiles"
+        elif isinstance(error, UnidentifiedImageError):
+            why = "it holds none of a known format"
+            with suppress(OSError, ValueError), tifffile.TiffFile(path) as file:
+                page = file.pages.first
+                why = f"it holds {page.samplesperpixel} channels of {page.dtype}; save it in grey or RGB, 8 or 16 bits each"
         raise ValueError(f"{shown(path)} cannot be read as an image ({why}); replace or remove it") from error
     small = values.dtype == np.uint8
     levels = np.count_nonzero(np.bincount(values.ravel())) if small else len(np.unique(values))

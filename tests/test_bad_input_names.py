@@ -15,6 +15,7 @@ from test_bad_input import config, one_line
 from clgan_lib import data
 from clgan_lib.data import load_category
 from clgan_lib.exhibits import registry, run_table, tables
+from clgan_lib.interop.folders import find_images
 from clgan_lib.paths import safe_name
 from clgan_lib.runs import execution
 from clgan_lib.runs.config import RunConfig
@@ -91,11 +92,32 @@ def as_nobody(work: Callable[[], object]) -> Callable[[], object]:
     return unprivileged
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="drops root's rights in a forked process")
-def test_folders_that_cannot_be_written_are_named(tiny_root: Path) -> None:
-    for folder in [tiny_root, *tiny_root.parents]:  # pytest's own folders are the user's alone
+def open_to_all(root: Path) -> None:
+    for folder in [root, *root.parents]:  # pytest's own folders are the user's alone
         if folder.stat().st_uid == os.getuid() and folder != Path("/"):
             folder.chmod(folder.stat().st_mode | stat.S_IROTH | stat.S_IXOTH)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="drops root's rights in a forked process")
+def test_folders_that_cannot_be_read(tiny_root: Path) -> None:
+    """Beside the categories they do not matter, below an inspected folder they do: their images would be missing.
+
+    github.com/lightly-ai/lightly/pull/660, and ``lost+found`` of any mounted disk.
+    """
+    open_to_all(tiny_root)
+    for place in ("lost+found", "somebody", "nut/test/dent/private"):
+        (tiny_root / place).mkdir(mode=0o700)
+    assert in_child(as_nobody(lambda: data.find_files(tiny_root, "nut"))).code == 0
+    assert "there are: nut\n" in in_child(as_nobody(lambda: data.find_folder(tiny_root, "bolt"))).error + "\n"
+    ended = in_child(as_nobody(lambda: find_images(tiny_root / "nut")))
+    assert ended.error == f"OSError: {tiny_root}/nut/test/dent/private cannot be read (Permission denied); " + (
+        "make it readable, or move it away"
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="drops root's rights in a forked process")
+def test_folders_that_cannot_be_written_are_named(tiny_root: Path) -> None:
+    open_to_all(tiny_root)
     results = tiny_root / "results"
     results.mkdir(mode=0o555)
     execution.start_run(

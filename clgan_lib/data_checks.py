@@ -5,8 +5,8 @@ The official counts are those of MVTec AD's Table 1 (Bergmann et al., CVPR 2019)
 
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -56,6 +56,9 @@ MPDD = {
     "connector": (128, 30, 14), "metal_plate": (54, 26, 71), "tubes": (122, 32, 69),
 }  # fmt: skip
 EXPECTED = OFFICIAL | VISA | MPDD
+_ELSEWHERE = "not read, move to train/good or test/<type> or ignore:"
+_UNKNOWN = f"not read, convert to one of {', '.join(sorted(SUFFIXES))} or ignore:"
+_OTHER = dict.fromkeys((".json", ".xml"), "annotations are not read, export them as PNG masks or ignore:")
 _SIZE = 256  # of every evaluation
 _STRETCHED = 1.2  # the largest ratio of width to height over the smallest that nobody minds
 
@@ -190,21 +193,13 @@ def _pages(path: Path) -> tuple[int, bool]:
 
 def _left_over(folder: Path, files: Files) -> list[str]:
     """Advice on files that nothing reads: masks without an image, images elsewhere, annotations, and other formats."""
-    used, kinds = set(files.all()), {"masks": list[str](), "images": list[str](), "annotations": list[str](), "": []}
-    for part in ("train", "test", "ground_truth"):
+    used, left = set(files.all()), defaultdict[str, list[str]](list)
+    for part, image in {"train": _ELSEWHERE, "test": _ELSEWHERE, "ground_truth": "no image has the mask"}.items():
         for path in sorted(named(folder, part).rglob("*")):
-            name = path.relative_to(folder.parent).as_posix()
             if path not in used and path.is_file() and all(map(usual, path.relative_to(folder).parts)):
-                suffix = path.suffix.lower()
-                kind = ("masks" if part == "ground_truth" else "images") if suffix in SUFFIXES else ""
-                kinds["annotations" if suffix in (".json", ".xml") else kind].append(shown(name))
-    said = {
-        "masks": "no image has the mask {}",
-        "images": "not read, move to train/good or test/<type> or ignore: {}",
-        "annotations": "annotations are not read, export them as PNG masks or ignore: {}",
-        "": f"not read, convert to one of {', '.join(sorted(SUFFIXES))} or ignore: {{}}",
-    }
-    return [said[kind].format(_some(names)) for kind, names in kinds.items() if names]
+                words = image if path.suffix.lower() in SUFFIXES else _OTHER.get(path.suffix.lower(), _UNKNOWN)
+                left[words].append(shown(path.relative_to(folder.parent).as_posix()))
+    return [f"{words} {_some(names)}" for words, names in left.items()]
 
 
 def _readable(path: Path) -> bool:
@@ -218,8 +213,7 @@ def _readable(path: Path) -> bool:
         return False
 
 
-def _some(names: Iterable[str]) -> str:
+def _some(names: Sequence[str]) -> str:
     """The first three names, and how many more."""
-    names = list(names)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more

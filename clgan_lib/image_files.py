@@ -25,9 +25,9 @@ _LITTER = {"@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", 
 _LEVELS = 16  # a mask of labels has no more, a soft one has
 _ORIENTATION = 0x0112  # tags of EXIF and TIFF
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _PLANAR, _SAMPLE_FORMAT = 256, 257, 258, 262, 284, 339
-_TURN = Image.Transpose
-_TURNS = {2: _TURN.FLIP_LEFT_RIGHT, 3: _TURN.ROTATE_180, 4: _TURN.FLIP_TOP_BOTTOM, 5: _TURN.TRANSPOSE,
-          6: _TURN.ROTATE_270, 7: _TURN.TRANSVERSE, 8: _TURN.ROTATE_90}  # fmt: skip
+_TURNS = dict(
+    enumerate("FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90".split(), 2)
+)
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # line breaks, tabs and what moves a terminal's cursor
 
 
@@ -37,10 +37,7 @@ def name_key(name: str) -> str:
 
 
 def shown(path: object) -> str:
-    r"""A name in one line that any file and terminal can hold: what is not UTF-8, and control characters, are escaped.
-
-    As in ``\xbb`` and ``\n``.
-    """
+    r"""A name in one line that any file and terminal can hold, with escapes as ``\xbb`` (not UTF-8) and ``\n``."""
     text = os.fsencode(str(path)).decode("utf8", "backslashreplace")
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
@@ -68,10 +65,9 @@ def entries(folder: Path) -> list[Path]:
     found = sorted(path for path in folder.iterdir() if usual(path.name)) if folder.is_dir() else []
     for path in found:
         if shown(path.name) != path.name:
-            control = bool(_CONTROL.search(path.name))
-            why = "holds a line break, a tab or the like" if control else "is not UTF-8"
-            hint = "" if control else " (convmv -f gbk -t utf8, or as it was made)"
-            raise ValueError(f"{shown(path)}: its name {why}; rename it{hint}")
+            control, convert = "holds a line break, a tab or the like", " (convmv -f gbk -t utf8, or as it was made)"
+            why, how = (control, "") if _CONTROL.search(path.name) else ("is not UTF-8", convert)
+            raise ValueError(f"{shown(path)}: its name {why}; rename it{how}")
     return found
 
 
@@ -106,7 +102,7 @@ def _read(path: Path) -> _Raw:
         deep, tags, turned = _is_deep(opened), getattr(opened, "tag_v2", {}), opened.getexif().get(_ORIENTATION, 1) != 1
         opened.load()  # a TIFF is upright then, and has no such tag any more
         turn = _TURNS.get(opened.getexif().get(_ORIENTATION))
-        image, lossy = opened if turn is None else opened.transpose(turn), opened.format == "JPEG"
+        image, lossy = opened.transpose(Image.Transpose[turn]) if turn else opened, opened.format == "JPEG"
         if not deep:
             return _Raw(image, lossy)
         if not image.mode.startswith("I"):  # colour, of which PIL keeps the upper 8 bits
@@ -124,11 +120,7 @@ def _read(path: Path) -> _Raw:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn what a decoder raises into one line.
-
-    Raises:
-        ValueError: naming the file.
-    """
+    """Turn what a decoder raises into a ValueError in one line that names the file."""
     try:
         yield
     except MemoryError:
@@ -176,16 +168,11 @@ def require_full_scale(paths: Iterable[Path]) -> None:
     """
     first, peak = None, 0
     for path in paths:
-        try:
-            with _reading(path), Image.open(path) as opened:
-                raw = _read(path) if _is_deep(opened) else None
-        except ValueError:
-            continue  # decoding says more
-        if raw is None or raw.deep is None:
-            continue
-        first, peak = first or (path, raw.bits), max(peak, int(raw.deep.max()))
-        if peak >= 2**raw.bits // 4:
-            return
+        with suppress(ValueError), _reading(path), Image.open(path) as opened:  # of others, decoding says more
+            if _is_deep(opened) and (raw := _read(path)).deep is not None:
+                first, peak = first or (path, raw.bits), max(peak, int(raw.deep.max()))
+                if peak >= 2**raw.bits // 4:
+                    return
     if first:
         enough = next(depth for depth in (8, 10, 12, 14, 16, 24, 32) if peak < 2**depth)
         raise ValueError(

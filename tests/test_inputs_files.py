@@ -83,7 +83,8 @@ def test_sixteen_bits_of_colour_in_planes(planes: str, compression: str | None, 
 def test_multispectral_images_are_named_with_what_they_hold(bands: int, kind: type, tiny_root: Path) -> None:
     """Five bands of a near-infrared camera: github.com/python-pillow/Pillow/issues/1885."""
     path = tiny_root / "nut/train/good/a.tif"
-    tifffile.imwrite(path, np.zeros((32, 32, bands), kind), photometric="minisblack", planarconfig="contig")
+    values, planes = (np.zeros((32, 32, bands), kind), "contig") if bands > 1 else (np.zeros((32, 32), kind), None)
+    tifffile.imwrite(path, values, photometric="minisblack", planarconfig=planes)
     words = rf"a\.tif cannot be read .*holds {bands} channels of {np.dtype(kind)}; save it in grey or RGB"
     with pytest.raises(ValueError, match=words):
         load_category(tiny_root, "nut", 32)

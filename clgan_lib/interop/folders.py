@@ -93,12 +93,20 @@ def filling(out: Path) -> Iterator[Path]:
         wrong = sorted(there - ours or ours)[0]
         raise FileExistsError(f"{out} holds {wrong!r}, which no inspection wrote; choose another folder")
     part, new = out / f"{_HIDDEN}{os.getpid()}.part", not out.exists()
+    moved: list[tuple[Path, Path]] = []  # (from, to)
     with writing(out, "free space, or choose another folder"):
         try:
             _remove(part)  # of a killed inspection: in a container every process has the same number
             part.mkdir(parents=True)
             yield part
-            _swap(part, out)
+            for name in _WRITTEN:
+                _replace(part / name, out / name, moved)
+        except BaseException:
+            for source, target in reversed(moved):
+                with suppress(OSError):  # what cannot come back now stays aside, for its owner to find
+                    target.rename(source)
+            raise
+        else:
             for left in [*out.rglob(f"{_HIDDEN}*")]:  # what was there, and what killed inspections left
                 _remove(left)
         finally:
@@ -106,23 +114,6 @@ def filling(out: Path) -> Iterator[Path]:
                 _remove(left)
             if new and not any(out.iterdir()):
                 out.rmdir()
-
-
-def _swap(part: Path, out: Path) -> None:
-    """Put what is in `part` in its place in `out`; if something cannot be, all that was there comes back.
-
-    Raises:
-        OSError: then.
-    """
-    moved: list[tuple[Path, Path]] = []  # (from, to)
-    try:
-        for name in _WRITTEN:
-            _replace(part / name, out / name, moved)
-    except OSError:
-        for source, target in reversed(moved):
-            with suppress(OSError):  # what cannot come back now stays aside, for its owner to find
-                target.rename(source)
-        raise
 
 
 def _replace(new: Path, old: Path, moved: list[tuple[Path, Path]]) -> None:

@@ -227,12 +227,9 @@ class MapReader:
         bad = int((~np.isfinite(values)).sum())
         if bad:
             raise ValueError(f"{bad} NaN or infinite values")
-        low, high = given.min(), given.max()
-        if (
-            given.dtype.itemsize > 2
-            and 0 < float(high) - float(low) < _LEVELS * _step(low, high)
-            and (given != values).any()
-        ):
+        low, high = float(given.min()), float(given.max())
+        step = float(np.spacing(np.float32(max(abs(low), abs(high)))))  # of neighbouring float32 numbers
+        if given.dtype.itemsize > 2 and 0 < high - low < _LEVELS * step and (given != values).any():
             raise ValueError(
                 f"float32 cannot tell its values apart ({low} to {high}); subtract a common offset from all maps"
             )
@@ -248,11 +245,6 @@ class MapReader:
                 self._last = (location.file, location.array), arrays[location.array]
         array = self._last[1]
         return array if location.row is None else array[location.row]
-
-
-def _step(low: float, high: float) -> float:
-    """The distance of neighbouring float32 numbers at the larger of two."""
-    return float(np.spacing(np.float32(max(abs(float(low)), abs(float(high))))))
 
 
 def resize_map(values: NDArray[np.float32], size: int) -> NDArray[np.float32]:

@@ -137,7 +137,9 @@ def _evaluate(index: MapIndex, category: Category, config: RunConfig, own_scores
     problems += unmatched
     good = _read(reader, {f"holdout/{i}": at for i, at in enumerate(index.holdout)}, {}, problems)
     locations = {name: index.maps[key] for name, key in keys.items()}
-    usable = _read(reader, locations, _image_sizes(category, numbers), problems)
+    folder = named(category.root / category.name, "test")
+    sizes = {name: upright_size(folder / category.test_names[i])[0] for name, i in numbers.items()}
+    usable = _read(reader, locations, sizes, problems)
     names = list(usable)
     chosen = [numbers[name] for name in names]
     defects = tuple(category.defects[i] for i in chosen)
@@ -192,13 +194,6 @@ def _read(
             del maps[name]
             problems.append((name, f"the map is {width}x{height}; the others are {usual[1]}x{usual[0]}"))
     return maps
-
-
-def _image_sizes(category: Category, numbers: dict[str, int]) -> dict[str, tuple[int, int]]:
-    """Width and height of each image file, upright; a map may have this size, too."""
-    folder = named(category.root / category.name, "test")
-    paths = {name: folder / category.test_names[i] for name, i in numbers.items()}
-    return {name: upright_size(path)[0] for name, path in paths.items() if path.is_file()}
 
 
 def measure(folder: Path) -> Record:

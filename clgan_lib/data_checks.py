@@ -144,7 +144,8 @@ def _check_masks(files: Files, root: Path, unreadable: set[Path]) -> tuple[list[
             whole = read_mask(mask, size)
             erased = shrink_mask(whole, _SIZE)[1]
             return "", {
-                "masks mark more than half of their image (is the defect black in them?)": np.mean(whole) > 255 / 2,
+                "masks mark more than half of their image (is the defect black in them?)": np.asarray(whole).mean()
+                > 255 / 2,
                 "soft masks, cut at half their maximum": any(mark(file)[1] for file in mask_files(mask)),
                 f"masks with regions that vanish at {_SIZE}x{_SIZE} but for their central pixel": erased > 0,
                 "images turned by their EXIF tag Orientation (are their masks drawn on the turned image?)": orientation

@@ -101,7 +101,7 @@ def _read(path: Path) -> _Raw:
     with path.open("rb") as file, Image.open(file) as opened:  # by name, PIL maps a turned TIFF in the wrong shape
         deep, tags, turned = _is_deep(opened), getattr(opened, "tag_v2", {}), opened.getexif().get(_ORIENTATION, 1) != 1
         opened.load()  # a TIFF is upright then, and has no such tag any more
-        turn = _TURNS.get(opened.getexif().get(_ORIENTATION))
+        turn = _TURNS.get(opened.getexif().get(_ORIENTATION, 1))
         image, lossy = opened.transpose(Image.Transpose[turn]) if turn else opened, opened.format == "JPEG"
         if not deep:
             return _Raw(image, lossy)

@@ -260,3 +260,25 @@ def test_16_out_may_not_lie_in_a_linked_folder(run: inspection.Inspector, album:
     (album / "link").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match="choose a folder outside"):
         inspection.inspect_folder(run, album, tmp_path / "elsewhere/out")
+
+
+def test_files_that_come_and_go_during_an_inspection_cost_no_other_row(
+    run: inspection.Inspector, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A camera writes on: one file is removed, one half written, one new: github.com/cbenning/fussel/issues/21."""
+
+    def find(folder: Path) -> tuple[list[Path], list[Path]]:
+        found = folders.find_images(folder)
+        (album / "sub/0.png").unlink()
+        (album / "half.png").write_bytes(b"")
+        save(album / "new.png", np.zeros((9, 9), np.uint8))
+        return found
+
+    save(album / "half.png", np.zeros((9, 9), np.uint8))
+    monkeypatch.setattr(inspection, "find_images", find)
+    table = inspection.inspect_folder(run, album, tmp_path / "out").set_index("name")
+    assert list(table.index) == ["half.png", "sub/0.png", "sub/1.png"]
+    assert list(table["problem"].notna()) == [True, True, False]
+    assert (
+        "half.png cannot be read" in table.loc["half.png", "problem"] and "0.png" in table.loc["sub/0.png", "problem"]
+    )

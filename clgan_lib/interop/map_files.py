@@ -99,12 +99,10 @@ def image_key(path: str) -> tuple[str, bool]:
     """The name of an image, ``type/stem``, from any path to it, and whether it was held out from training."""
     parts = PurePosixPath(_SUFFIX.sub("", path.strip().replace("\\", "/"))).parts
     folders = parts[:-1]
-    tests = [
-        i for i, part in enumerate(folders) if part == "test" or part.startswith("test_")
-    ]  # MVTec AD 2: test_public
+    tests = [i for i, part in enumerate(folders) if part == "test" or part.startswith("test_")]  # AD 2: test_public
     if tests:  # a data root may itself lie in a folder called train
         folders = folders[tests[-1] :]
-    elif parts[0] == "/" or parts[0].endswith(":"):
+    elif parts and (parts[0] == "/" or parts[0].endswith(":")):
         folders = folders[-2:]
     key = unicodedata.normalize("NFC", "/".join(parts[-2:]))
     return shown(key), any(part in _HELD_OUT for part in folders)

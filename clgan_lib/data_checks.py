@@ -121,14 +121,14 @@ def _check_category(root: Path, name: str) -> dict[str, object]:
         advice.append(str(error))
     if expected and counts != expected:
         advice.append("other counts than published: not comparable with published numbers")
-    columns = {
+    columns: dict[str, object] = {
         column: f"{count} / {wanted}" if expected else str(count)
         for column, count, wanted in zip(
             ("train good", "test good", "defective"), counts, expected or counts, strict=True
         )
     }
-    words = "; ".join([*(advice or ["ready"]), *remarks])
-    return {"category": name, **columns, "missing masks": len(missing), "unreadable": len(unreadable), "advice": words}
+    columns |= {"missing masks": len(missing), "unreadable": len(unreadable)}
+    return {"category": shown(name), **columns, "advice": "; ".join([*(advice or ["ready"]), *remarks])}
 
 
 def _check_masks(files: Files, root: Path, unreadable: set[Path]) -> tuple[list[str], list[str]]:

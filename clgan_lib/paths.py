@@ -22,7 +22,7 @@ def safe_name(value: str, what: str) -> str:
         ValueError: if the name is empty or hidden, could lead out of its parent folder, or holds what a shell, Snakemake or
             Windows reads as more than a name. Letters of any script, spaces and dots inside are fine.
     """
-    odd = any(c in '/\\:*?"<>|{}$`;&\u2028\u2029' or unicodedata.category(c)[0] == "C" for c in value)
+    odd = any(c in '/\\:*?"<>|{}$`;&' or unicodedata.category(c)[0] == "C" for c in value)
     if not value or odd or value != value.strip(" .") or value[0] in "-~":
         raise ValueError(f"{what}: {value!r} cannot name a folder; use letters, digits, '.', '_' and '-'")
     return value

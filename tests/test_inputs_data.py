@@ -283,6 +283,7 @@ def test_20_what_file_servers_and_desktops_leave_is_passed_over(tiny_root: Path)
         folder = tiny_root / "nut" / place
         for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._000.png"):
             (folder / name).write_bytes(b"")
-        save(folder / "@eaDir/000.png", np.zeros((9, 9), np.uint8))
+        for name in ("@eaDir", "@Recycle", "#snapshot", "System Volume Information", "lost+found"):
+            save(folder / name / "000.png", np.zeros((9, 9), np.uint8))
     assert advice(tiny_root) == "ready"
     assert len(load(tiny_root).test) == 7

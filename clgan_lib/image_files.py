@@ -106,6 +106,8 @@ def _read(path: Path) -> _Raw:
         if not deep:
             return _Raw(image, lossy)
         if not image.mode.startswith("I"):  # colour, of which PIL keeps the upper 8 bits
+            if tags.get(_PLANAR) == 2 and turned:
+                raise ValueError("it is turned by a tag and holds its channels in planes; save it upright")
             if tags.get(_PLANAR) == 2:  # OpenCV would mix up the channels
                 return _Raw(image, lossy, np.moveaxis(tifffile.imread(path, key=0), 0, 2).astype(np.int64), 16)
             values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)

@@ -75,8 +75,15 @@ def test_a_damaged_tag_beside_the_orientation_does_not_matter(tmp_path: Path) ->
 def test_sixteen_bits_of_colour_in_planes(planes: str, compression: str | None, tmp_path: Path) -> None:
     """A line-scan camera keeps its channels apart; OpenCV and PIL mix them up: github.com/opencv/opencv/pull/29567."""
     values = RGB16 if planes == "contig" else np.ascontiguousarray(RGB16.transpose(2, 0, 1))
-    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", planarconfig=planes, compression=compression)
+    how = {"photometric": "rgb", "planarconfig": planes, "compression": compression}
+    tifffile.imwrite(tmp_path / "a.tif", values, **how)
     assert np.abs(np.asarray(read_image(tmp_path / "a.tif")) - RGB16 / 257).max() <= 0.51
+    tifffile.imwrite(tmp_path / "b.tif", values, extratags=[(274, 3, 1, 6, True)], **how)
+    if planes == "separate":
+        with pytest.raises(ValueError, match=r"b\.tif cannot be read .*turned by a tag.*; save it upright"):
+            read_image(tmp_path / "b.tif")
+    else:  # of eight bits
+        assert np.abs(np.asarray(read_image(tmp_path / "b.tif")) - np.rot90(RGB16, -1) / 257).max() <= 1.01
 
 
 @pytest.mark.parametrize(("bands", "kind"), [(5, np.uint8), (6, np.uint16), (1, np.float64)])

@@ -42,11 +42,13 @@ from clgan_lib.image_files import (
     read_image,
     read_mask,
     require_full_scale,
+    shown,
     shrink_mask,
+    usual,
 )
 from clgan_lib.paths import CACHE, replacing, safe_name
 
-_CACHE_FORMAT = 2  # raise when the decoding changes
+_CACHE_FORMAT = 3  # raise when the decoding changes
 _GOOD = ("good", "ok", "normal")
 
 
@@ -99,7 +101,8 @@ def list_categories(root: str | Path) -> list[str]:
         raise FileNotFoundError(
             f"data root {root} is not a folder; point data_root at the folder that holds the categories"
         )
-    return sorted(p.name for p in root.iterdir() if _good(named(p, "train")).is_dir())
+    readable = [p for p in root.iterdir() if usual(p.name) and os.access(p, os.R_OK | os.X_OK)]
+    return sorted(p.name for p in readable if _good(named(p, "train")).is_dir())
 
 
 def find_folder(root: str | Path, category: str) -> Path:
@@ -112,7 +115,7 @@ def find_folder(root: str | Path, category: str) -> Path:
     folder = named(Path(root), safe_name(category, "category"))
     known = list_categories(root)
     if not folder.is_dir():
-        there = ", ".join(known) or f"none{meant_root(root)}"
+        there = ", ".join(map(shown, known)) or f"none{meant_root(root)}"
         raise FileNotFoundError(f"category {category!r} is not in {root}; there are: {there}")
     return folder
 
@@ -196,8 +199,8 @@ def load_category(root: str | Path, category: str, image_size: int, bit_depth: i
         bit_depth: of images with more than 8 bits a channel: one scale for the whole set. 0 for all bits that a file has.
 
     Raises:
-        ValueError: naming the file that is unreadable, the mask that is missing, empty or of another size than its image, or
-            the deep images that stay far below full scale, until `bit_depth` is given.
+        ValueError: naming the file that is unreadable or a link to nowhere, the mask that is missing, empty or of another
+            size than its image, or the deep images that stay far below full scale, until `bit_depth` is given.
         FileNotFoundError: naming the folder that is missing or empty.
     """
     if not isinstance(image_size, int) or not 8 <= image_size <= 4096:
@@ -212,7 +215,7 @@ def load_category(root: str | Path, category: str, image_size: int, bit_depth: i
             near = difflib.get_close_matches(wanted.name, unused, 1)
             hint = f"; or is it {near[0]}?" if near else ""
             raise ValueError(f"category {category!r}: {image} has no mask; add {wanted} or remove the image{hint}")
-    stamps = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files.all()]
+    stamps = [_stamp(path) for path in files.all()]
     key = hashlib.sha256(json.dumps([_CACHE_FORMAT, image_size, bit_depth, stamps]).encode()).hexdigest()[:24]
     cached = CACHE / "decoded" / f"{category}-{image_size}-{key}.safetensors"
     cached.parent.mkdir(parents=True, exist_ok=True)
@@ -231,6 +234,14 @@ def load_category(root: str | Path, category: str, image_size: int, bit_depth: i
         train_names=tuple(f"{path.parent.name}/{path.name}" for path in files.train),
         test_names=tuple(f"{path.parent.name}/{path.name}" for path, _, _ in files.test),
     )
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    """What changes when a file does."""
+    try:
+        return str(path), path.stat().st_size, path.stat().st_mtime_ns
+    except OSError as error:
+        raise ValueError(f"{path} is a link that leads nowhere ({error.strerror}); replace or remove it") from None
 
 
 def resize(image: Image.Image, image_size: int) -> NDArray[np.uint8]:

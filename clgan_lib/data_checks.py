@@ -3,12 +3,14 @@
 The official counts are those of MVTec AD's Table 1 (Bergmann et al., CVPR 2019), of VisA's split and of MPDD.
 """
 
+import hashlib
 import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from PIL import Image, ImageSequence
 
@@ -16,7 +18,6 @@ from clgan_lib.data import SUFFIXES, Files, find_files, find_folder, meant_root
 from clgan_lib.datasets import arrange
 from clgan_lib.datasets import categories as list_categories
 from clgan_lib.image_files import (
-    entries,
     mark,
     mask_files,
     named,
@@ -25,6 +26,7 @@ from clgan_lib.image_files import (
     shown,
     shrink_mask,
     upright_size,
+    usual,
 )
 
 _WHERE = (
@@ -54,6 +56,9 @@ MPDD = {
     "connector": (128, 30, 14), "metal_plate": (54, 26, 71), "tubes": (122, 32, 69),
 }  # fmt: skip
 EXPECTED = OFFICIAL | VISA | MPDD
+_ELSEWHERE = "not read, move to train/good or test/<type> or ignore:"
+_UNKNOWN = f"not read, convert to one of {', '.join(sorted(SUFFIXES))} or ignore:"
+_OTHER = dict.fromkeys((".json", ".xml"), "annotations are not read, export them as PNG masks or ignore:")
 _SIZE = 256  # of every evaluation
 _STRETCHED = 1.2  # the largest ratio of width to height over the smallest that nobody minds
 
@@ -92,16 +97,20 @@ def _check_category(root: Path, name: str) -> dict[str, object]:
         return {"category": shown(name), "advice": str(error)}
     good = sum(defect == "good" for _, defect, _ in files.test)
     counts = (len(files.train), good, len(files.test) - good)
-    expected = EXPECTED.get(name)
+    expected = (
+        None if (root / "clgan_synthetic.json").is_file() else EXPECTED.get(name)
+    )  # the embedded data has no norm
     folder = find_folder(root, name)
     missing = [str(image.relative_to(root)) for image, defect, mask in files.test if defect != "good" and mask is None]
-    unreadable = {path for path in files.all() if not _readable(path)}
+    paths = list(files.all())
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        unreadable = {path for path, whole in zip(paths, pool.map(_readable, paths), strict=True) if not whole}
     advice = []
     if missing:
         advice.append(f"add masks for {_some(missing)}")
     if unreadable:
         advice.append(f"replace {_some(sorted(str(path.relative_to(root)) for path in unreadable))}")
-    faults, remarks = _check_masks(files, root)
+    faults, remarks = _check_masks(files, root, unreadable)
     remarks += _check_images(files, unreadable)
     advice += faults + _left_over(folder, files)
     if len(files.train) == 1:
@@ -110,30 +119,33 @@ def _check_category(root: Path, name: str) -> dict[str, object]:
         require_full_scale(files.train)
     except ValueError as error:
         advice.append(str(error))
-    if expected and counts != expected and not _embedded(root):
+    if expected and counts != expected:
         advice.append("other counts than published: not comparable with published numbers")
-    columns = {
-        column: f"{count} / {wanted}" if expected and not _embedded(root) else str(count)
+    columns: dict[str, object] = {
+        column: f"{count} / {wanted}" if expected else str(count)
         for column, count, wanted in zip(
             ("train good", "test good", "defective"), counts, expected or counts, strict=True
         )
     }
-    words = "; ".join([*(advice or ["ready"]), *remarks])
-    return {"category": name, **columns, "missing masks": len(missing), "unreadable": len(unreadable), "advice": words}
+    columns |= {"missing masks": len(missing), "unreadable": len(unreadable)}
+    return {"category": shown(name), **columns, "advice": "; ".join([*(advice or ["ready"]), *remarks])}
 
 
-def _check_masks(files: Files, root: Path) -> tuple[list[str], list[str]]:
+def _check_masks(files: Files, root: Path, unreadable: set[Path]) -> tuple[list[str], list[str]]:
     """What is wrong with masks that can be opened, and what is worth knowing about the others."""
 
     def look(entry: tuple[Path, str, Path | None]) -> tuple[str, dict[str, bool]]:
         """What is wrong with one mask, and remarks on it."""
         image, defect, mask = entry
-        if defect == "good" or mask is None or not all(map(_readable, (image, *mask_files(mask)))):
+        if defect == "good" or mask is None or unreadable.intersection((image, *mask_files(mask))):
             return "", {}
         try:
             size, orientation = upright_size(image)
-            erased = shrink_mask(read_mask(mask, size), _SIZE)[1]
+            whole = read_mask(mask, size)
+            erased = shrink_mask(whole, _SIZE)[1]
             return "", {
+                "masks mark more than half of their image (is the defect black in them?)": np.asarray(whole).mean()
+                > 255 / 2,
                 "soft masks, cut at half their maximum": any(mark(file)[1] for file in mask_files(mask)),
                 f"masks with regions that vanish at {_SIZE}x{_SIZE} but for their central pixel": erased > 0,
                 "images turned by their EXIF tag Orientation (are their masks drawn on the turned image?)": orientation
@@ -156,70 +168,53 @@ def _check_images(files: Files, unreadable: set[Path]) -> list[str]:
     """What is worth knowing about images side by side: their shapes, and test images that are training images, too."""
     remarks = []
     images = [path for path in (*files.train, *(image for image, _, _ in files.test)) if path not in unreadable]
+    pages = {path: _pages(path) for path in images}
+    grey = sum(is_grey for _, is_grey in pages.values())
+    if 0 < grey < len(images):
+        remarks.append(f"{grey} images are grey and {len(images) - grey} in colour, are they of one camera?")
     shapes = [width / height for width, height in (upright_size(path)[0] for path in images)]
     if shapes and max(shapes) > _STRETCHED * min(shapes):
         remarks.append(f"images are {min(shapes):.2g} to {max(shapes):.2g} times as wide as high, all are made square")
     of_size = Counter(path.stat().st_size for path in images)
-    contents = {path: path.read_bytes() for path in images if of_size[path.stat().st_size] > 1}
-    if several := [f"{path.parent.name}/{path.name}" for path in images if _pages(path) > 1]:
+    contents = {p: hashlib.sha256(p.read_bytes()).digest() for p in images if of_size[p.stat().st_size] > 1}
+    if several := [f"{path.parent.name}/{path.name}" for path in images if pages[path][0] > 1]:
         remarks.append(f"{len(several)} files hold several images, of which the first counts: {_some(several)}")
     trained = {contents[path] for path in files.train if path in contents}
     both = [f"{image.parent.name}/{image.name}" for image, _, _ in files.test if contents.get(image) in trained]
     return remarks + ([f"{len(both)} test images are training images, too: {_some(both)}"] if both else [])
 
 
-def _pages(path: Path) -> int:
-    """Images in a TIFF of the size of its first; smaller ones are previews, and those in other formats views of one."""
+def _pages(path: Path) -> tuple[int, bool]:
+    """Images in a TIFF of the size of its first, and whether it is grey; smaller ones are previews, of other files views."""
     with Image.open(path) as image:
+        grey = image.mode[0] in "1LI"
         sizes = [page.size for page in ImageSequence.Iterator(image)] if image.format == "TIFF" else [image.size]
-        return sizes.count(sizes[0])
-
-
-def refuse_odd_files(root: str | Path, category: str) -> None:
-    """Refuse what decoding would not name well: links to nowhere.
-
-    Raises:
-        ValueError: naming the file and what to do with it.
-        FileNotFoundError: from `find_files`.
-    """
-    files = find_files(root, category)
-    for path in files.all():
-        try:
-            path.stat()
-        except OSError as error:
-            raise ValueError(f"{path} is a link that leads nowhere ({error.strerror}); replace or remove it") from None
+        return sizes.count(sizes[0]), grey
 
 
 def _left_over(folder: Path, files: Files) -> list[str]:
-    """Advice on files that nothing reads: masks without an image, and images in a format that is not read."""
-    used = set(files.all())
-    types = [place for part in ("test", "ground_truth") for place in entries(named(folder, part)) if place.is_dir()]
-    present = {path for place in (files.train[0].parent, *types) for path in entries(place)}
-    unused = sorted(path.relative_to(folder.parent).as_posix() for path in present - used if path.is_file())
-    masks = [name for name in unused if "/ground_truth/" in name]
-    other = [name for name in unused if name not in masks]
-    advice = [f"no image has the mask {_some(masks)}"] if masks else []
-    formats = ", ".join(sorted(SUFFIXES))
-    return advice + ([f"not read, convert to one of {formats} or ignore: {_some(other)}"] if other else [])
-
-
-def _embedded(root: Path) -> bool:
-    """Whether this is the embedded data; its counts are a choice."""
-    return any(root.glob("clgan_synthetic.json"))
+    """Advice on files that nothing reads: masks without an image, images elsewhere, annotations, and other formats."""
+    used, left = set(files.all()), defaultdict[str, list[str]](list)
+    for part, image in {"train": _ELSEWHERE, "test": _ELSEWHERE, "ground_truth": "no image has the mask"}.items():
+        for path in sorted(named(folder, part).rglob("*")):
+            if path not in used and path.is_file() and all(map(usual, path.relative_to(folder).parts)):
+                words = image if path.suffix.lower() in SUFFIXES else _OTHER.get(path.suffix.lower(), _UNKNOWN)
+                left[words].append(shown(path.relative_to(folder.parent).as_posix()))
+    return [f"{words} {_some(names)}" for words, names in left.items()]
 
 
 def _readable(path: Path) -> bool:
-    """Whether a file is a whole image; checks its structure without decoding the pixels where the format allows."""
+    """Whether a file is a whole image. Its pixels are decoded, coarsely, only where its format has no checksums."""
     try:
         with Image.open(path) as image:
-            image.verify()
+            image.draft(None, (1, 1))  # a JPEG, at an eighth of its size
+            image.verify() if image.format == "PNG" else image.load()
             return image.mode != "F" or "ground_truth" in path.parts  # see `clgan_lib.image_files.read_image`
     except Exception:  # whatever a damaged file provokes in a decoder
         return False
 
 
-def _some(names: Iterable[str]) -> str:
+def _some(names: Sequence[str]) -> str:
     """The first three names, and how many more."""
-    names = list(names)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more

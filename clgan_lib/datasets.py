@@ -17,6 +17,7 @@ import csv
 import hashlib
 import os
 import shutil
+from contextlib import suppress
 from functools import reduce
 from pathlib import Path, PurePosixPath
 
@@ -63,12 +64,13 @@ def arrange(root: str | Path, category: str) -> Path:
         part = made.with_name(f"{made.name}.{os.getpid()}.part")
         for place, file in files.items():
             (part / category / place).parent.mkdir(parents=True, exist_ok=True)
-            _link(file, part / category / place)
+            try:
+                (part / category / place).symlink_to(file)
+            except OSError:  # the system allows no links
+                shutil.copyfile(file, part / category / place)
         made.mkdir(parents=True, exist_ok=True)
-        try:
+        with suppress(OSError):  # another run was faster
             (part / category).rename(made / category)
-        except OSError:  # another run was faster
-            shutil.rmtree(part / category, ignore_errors=True)
         shutil.rmtree(part, ignore_errors=True)
     return made
 
@@ -108,7 +110,9 @@ def _visa(root: Path, category: str) -> dict[str, Path]:
                     f"{split}, line {number}: expected object,split,label,image,mask, got {list(row.values())}"
                 )
             image = _inside(root, str(row["image"]), f"{split}, line {number}")
-            files[f"{row['split']}/{defect}/{image.name}"] = image
+            place = f"{row['split']}/{defect}/{image.name}"
+            if files.setdefault(place, image) != image:
+                raise ValueError(f"{split}, line {number}: {image} is called as {files[place]}; rename one of them")
             if row.get("mask"):
                 mask = _inside(root, str(row["mask"]), f"{split}, line {number}")
                 files[f"ground_truth/{defect}/{image.stem}_mask{mask.suffix}"] = mask
@@ -124,11 +128,3 @@ def _inside(root: Path, name: str, where: str) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"{where}: {path} does not exist; unpack the data set whole")
     return path
-
-
-def _link(file: Path, place: Path) -> None:
-    """A link, or where the system allows none, a copy."""
-    try:
-        place.symlink_to(file)
-    except OSError:
-        shutil.copyfile(file, place)

@@ -5,32 +5,46 @@ cut at half its maximum. What is transparent is no defect; where all that is opa
 """
 
 import os
+import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 
+Image.MAX_IMAGE_PIXELS = 2**29  # PIL refuses twice as many; its own limit is below a line-scan camera's 16384 x 16384
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
-LITTER = {"@eadir", "__macosx", "#recycle", "$recycle.bin", "lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini"}
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+_LITTER = {"@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "~snapshot", "$recycle.bin", "__macosx",
+           "system volume information", "lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini"}  # fmt: skip
 _LEVELS = 16  # a mask of labels has no more, a soft one has
 _ORIENTATION = 0x0112  # tags of EXIF and TIFF
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _PLANAR, _SAMPLE_FORMAT = 256, 257, 258, 262, 284, 339
+_TURNS = dict(
+    enumerate("FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90".split(), 2)
+)
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # line breaks, tabs and what moves a terminal's cursor
 
 
 def name_key(name: str) -> str:
-    """A name as it is compared: without regard to case and to how its accents are stored (Unicode NFC or NFD)."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    """A name as it is compared: without regard to case, blanks at its ends and how accents are stored (NFC or NFD)."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).strip(" .")
 
 
 def shown(path: object) -> str:
-    r"""A name that any file and terminal can hold: bytes that are not UTF-8 are escaped, as in ``\xbb``."""
-    return os.fsencode(str(path)).decode("utf8", "backslashreplace")
+    r"""A name in one line that any file and terminal can hold, with escapes as ``\xbb`` (not UTF-8) and ``\n``."""
+    text = os.fsencode(str(path)).decode("utf8", "backslashreplace")
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def usual(name: str) -> bool:
+    """Whether a file is a user's own: neither hidden nor left behind by file servers and desktops."""
+    return name[0] != "." and name.lower() not in _LITTER
 
 
 def named(folder: Path, name: str) -> Path:
@@ -46,15 +60,15 @@ def entries(folder: Path) -> list[Path]:
     """What a folder holds, by name, without hidden files and what file servers and desktops leave behind.
 
     Raises:
-        ValueError: naming the entry whose name is not UTF-8: no table could hold it.
+        ValueError: naming the entry whose name no table could hold: it is not UTF-8, or has a line break or tab.
     """
-    found = [path for path in folder.iterdir() if path.name[0] != "."] if folder.is_dir() else []
+    found = sorted(path for path in folder.iterdir() if usual(path.name)) if folder.is_dir() else []
     for path in found:
-        if any("\ud800" <= letter <= "\udfff" for letter in path.name):
-            raise ValueError(
-                f"{shown(path)}: its name is not UTF-8; rename it (convmv -f gbk -t utf8, or as it was made)"
-            )
-    return sorted(path for path in found if path.name.lower() not in LITTER)
+        if shown(path.name) != path.name:
+            control, convert = "holds a line break, a tab or the like", " (convmv -f gbk -t utf8, or as it was made)"
+            why, how = (control, "") if _CONTROL.search(path.name) else ("is not UTF-8", convert)
+            raise ValueError(f"{shown(path)}: its name {why}; rename it{how}")
+    return found
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -79,25 +93,50 @@ class _Raw:
 
 def _is_deep(opened: Image.Image) -> bool:
     """Whether PIL would cut the channels to 8 bits, or keeps them as numbers of more."""
-    return opened.mode.startswith("I") or any(";16" in str(tile[3]) for tile in getattr(opened, "tile", ()))
+    bits = max(getattr(opened, "tag_v2", {}).get(_BITS, (8,)))
+    return opened.mode != "F" and (bits > 8 or opened.mode[0] == "I" or ";16" in str(getattr(opened, "tile", "")))
 
 
 def _read(path: Path) -> _Raw:
-    with Image.open(path) as opened:
-        deep, tags = _is_deep(opened), getattr(opened, "tag_v2", {})
-        opened.load()
-        image, lossy = ImageOps.exif_transpose(opened), opened.format == "JPEG"
+    with path.open("rb") as file, Image.open(file) as opened:  # by name, PIL maps a turned TIFF in the wrong shape
+        deep, tags, turned = _is_deep(opened), getattr(opened, "tag_v2", {}), opened.getexif().get(_ORIENTATION, 1) != 1
+        opened.load()  # a TIFF is upright then, and has no such tag any more
+        turn = _TURNS.get(opened.getexif().get(_ORIENTATION, 1))
+        image, lossy = opened.transpose(Image.Transpose[turn]) if turn else opened, opened.format == "JPEG"
         if not deep:
             return _Raw(image, lossy)
         if not image.mode.startswith("I"):  # colour, of which PIL keeps the upper 8 bits
+            if tags.get(_PLANAR) == 2 and turned:
+                raise ValueError("it is turned by a tag and holds its channels in planes; save it upright")
+            if tags.get(_PLANAR) == 2:  # OpenCV would mix up the channels
+                return _Raw(image, lossy, np.moveaxis(tifffile.imread(path, key=0), 0, 2).astype(np.int64), 16)
             values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-            if values is None or values.ndim != 3 or opened.getexif().get(_ORIENTATION, 1) != 1:
+            if values is None or values.ndim != 3 or turned:
                 return _Raw(image, lossy)
             return _Raw(image, lossy, values[..., [2, 1, 0, *range(3, values.shape[2])]].astype(np.int64), 16)
         bits, signed = int((tags.get(_BITS) or (16,))[0]), (tags.get(_SAMPLE_FORMAT) or (1,))[0] == 2
         whole = np.asarray(image).astype(np.int64)
         values = whole if signed else whole & (2**bits - 1)  # PIL opens uint32 as int32
         return _Raw(image, lossy, values, bits - signed, tags.get(_PHOTOMETRIC) == 0)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what a decoder raises into a ValueError in one line that names the file."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # a decoder may raise anything on a damaged file
+        why = str(error)
+        if isinstance(error, Image.DecompressionBombError):
+            why = "it has more than a billion pixels; cut it into tiles"
+        elif isinstance(error, UnidentifiedImageError):
+            why = "it holds none of a known format"
+            with suppress(OSError, ValueError), tifffile.TiffFile(path) as file:
+                page = file.pages.first
+                why = f"it holds {page.samplesperpixel} channels of {page.dtype}; save it in grey or RGB, 8 or 16 bits each"
+        raise ValueError(f"{shown(path)} cannot be read as an image ({why}); replace or remove it") from error
 
 
 def read_image(path: Path, bit_depth: int = 0) -> Image.Image:
@@ -110,7 +149,7 @@ def read_image(path: Path, bit_depth: int = 0) -> Image.Image:
     Raises:
         ValueError: naming the file that cannot be read.
     """
-    try:
+    with _reading(path):
         raw = _read(path)
         if raw.image.mode == "F":  # which PIL would cut to whole numbers: values in [0, 1] to black
             raise ValueError("it holds floating-point numbers; save it with 8 or 16 bits a channel")
@@ -121,8 +160,6 @@ def read_image(path: Path, bit_depth: int = 0) -> Image.Image:
             raise ValueError(f"its values are {values.min()} to {values.max()}, not 0 to {top}; see bit_depth")
         scaled = (top - values if raw.min_is_white else values) * 255 / top
         return Image.fromarray(scaled.round().astype(np.uint8)).convert("RGB")
-    except UNREADABLE as error:
-        raise ValueError(f"{path} cannot be read as an image ({error}); replace or remove it") from error
 
 
 def require_full_scale(paths: Iterable[Path]) -> None:
@@ -133,18 +170,11 @@ def require_full_scale(paths: Iterable[Path]) -> None:
     """
     first, peak = None, 0
     for path in paths:
-        try:
-            with Image.open(path) as opened:
-                if not _is_deep(opened):
-                    continue
-            raw = _read(path)
-        except UNREADABLE:
-            continue  # decoding says more
-        if raw.deep is None:
-            continue
-        first, peak = first or (path, raw.bits), max(peak, int(raw.deep.max()))
-        if peak >= 2**raw.bits // 4:
-            return
+        with suppress(ValueError), _reading(path), Image.open(path) as opened:  # of others, decoding says more
+            if _is_deep(opened) and (raw := _read(path)).deep is not None:
+                first, peak = first or (path, raw.bits), max(peak, int(raw.deep.max()))
+                if peak >= 2**raw.bits // 4:
+                    return
     if first:
         enough = next(depth for depth in (8, 10, 12, 14, 16, 24, 32) if peak < 2**depth)
         raise ValueError(
@@ -190,8 +220,18 @@ def mark(path: Path) -> tuple[NDArray[np.bool_], bool]:
     try:
         raw = _read(path)
         values = _mask_values(raw)
-    except UNREADABLE as error:
-        raise ValueError(f"{path} cannot be read as an image ({error}); replace or remove it") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # a decoder may raise anything on a damaged file
+        why = str(error)
+        if isinstance(error, Image.DecompressionBombError):
+            why = "it has more than a billion pixels; cut it into tiles"
+        elif isinstance(error, UnidentifiedImageError):
+            why = "it holds none of a known format"
+            with suppress(OSError, ValueError), tifffile.TiffFile(path) as file:
+                page = file.pages.first
+                why = f"it holds {page.samplesperpixel} channels of {page.dtype}; save it in grey or RGB, 8 or 16 bits each"
+        raise ValueError(f"{shown(path)} cannot be read as an image ({why}); replace or remove it") from error
     small = values.dtype == np.uint8
     levels = np.count_nonzero(np.bincount(values.ravel())) if small else len(np.unique(values))
     soft = bool(levels > (2 if raw.lossy else _LEVELS))
@@ -242,8 +282,12 @@ def shrink_mask(mask: Image.Image, image_size: int) -> tuple[NDArray[np.bool_], 
 
 
 def upright_size(path: Path) -> tuple[tuple[int, int], int]:
-    """Width and height of an image once it is upright, and its EXIF tag Orientation; 1 where it is not turned."""
-    with Image.open(path) as opened:
-        orientation = opened.getexif().get(_ORIENTATION, 1)
-        width, height = opened.size
+    """Width and height of an image once it is upright, and its EXIF tag Orientation; 1 where it is not turned.
+
+    Raises:
+        ValueError: naming the file that cannot be read.
+    """
+    with _reading(path), Image.open(path) as opened:
+        orientation, tags = opened.getexif().get(_ORIENTATION, 1), getattr(opened, "tag_v2", {})
+        width, height = tags.get(_WIDTH, opened.width), tags.get(_HEIGHT, opened.height)  # PIL turns a TIFF's own size
         return ((height, width) if orientation in (5, 6, 7, 8) else (width, height)), orientation

@@ -12,12 +12,13 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from conftest import save
+from conftest import draw_nuts, save
 from PIL import Image
 
 from clgan_lib.data import Category, find_files, list_categories, load_category, read_image
 from clgan_lib.data_checks import check_dataset
 from clgan_lib.datasets import arrange
+from clgan_lib.interop import cli
 from clgan_lib.interop.learning import learn_folder
 from clgan_lib.interop.native_resolution import native_measures
 from clgan_lib.runs import execution
@@ -34,6 +35,40 @@ def load(root: Path, **settings: object) -> Category:
     run = execution.start_run(RunConfig(**{"category": "nut", "data_root": str(root), **own, **settings}))
     run.lock.release()
     return run.category
+
+
+# --- 2: a run of the same name on other data --------------------------------------------------------------------------
+
+
+def test_2_a_finished_run_on_other_data_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = draw_nuts(tmp_path / "first"), draw_nuts(tmp_path / "second")
+    own = {"model": "blur", "category": "nut", "image_size": 32, "threads": 1, "results_root": str(tmp_path / "r")}
+    folder = RunConfig(data_root=str(first), **own).folder
+    for root in (second, first):  # a run that was begun and not finished holds nothing to keep
+        execution.train_run(run := execution.start_run(RunConfig(data_root=str(root), **own)))
+        run.lock.release()
+    execution.execute(RunConfig(data_root=str(first), **own))
+    kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for root in (str(second), ""):
+        with pytest.raises(FileExistsError) as caught:
+            execution.start_run(RunConfig(data_root=root, **own))
+        text = str(caught.value)
+        assert f"{folder} holds a finished run on {first}" in text and "another category or experiment" in text
+        assert (root or "the embedded data") in text and "\n" not in text
+    (folder / "config.json").unlink()  # as in git, which holds metrics.json alone
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in own.items()]
+    assert cli.main(["run", *options, f"--data-root={second}"]) == 2
+    error = capsys.readouterr().err
+    assert str(first) in error and str(second) in error and len(error.splitlines()) == 1
+    kept.pop("config.json")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == kept
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(first)
+    for root in ("first", "link"):  # the same folder by another name
+        execution.start_run(RunConfig(data_root=root, **own)).lock.release()
+        (folder / "metrics.json").write_bytes(kept["metrics.json"])
 
 
 # --- 3: names that are not UTF-8 --------------------------------------------------------------------------------------
@@ -248,6 +283,7 @@ def test_20_what_file_servers_and_desktops_leave_is_passed_over(tiny_root: Path)
         folder = tiny_root / "nut" / place
         for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._000.png"):
             (folder / name).write_bytes(b"")
-        save(folder / "@eaDir/000.png", np.zeros((9, 9), np.uint8))
+        for name in ("@eaDir", "@Recycle", "#snapshot", "System Volume Information", "lost+found"):
+            save(folder / name / "000.png", np.zeros((9, 9), np.uint8))
     assert advice(tiny_root) == "ready"
     assert len(load(tiny_root).test) == 7

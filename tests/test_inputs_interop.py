@@ -43,16 +43,27 @@ def state(folder: Path) -> dict[str, bytes]:
 # --- 1: inspection into a folder that cannot be renamed or wholly removed ---------------------------------------------
 
 
-def immovable(monkeypatch: pytest.MonkeyPatch, *fixed: Path) -> None:
-    """These paths can be neither renamed nor removed, as mounted volumes, and nothing can be made beside them."""
+def mount(monkeypatch: pytest.MonkeyPatch, *points: Path) -> None:
+    """Make these paths mounted volumes: neither they can be renamed or removed, nor anything be moved into or out of them.
+
+    As with a folder of the same disk that a container mounts, `os.path.ismount` does not know them.
+    """
     for name, function in [(name, getattr(os, name)) for name in ("rename", "replace", "rmdir")]:
 
         def refuse(*paths: Path, real: Callable = function, **kwargs: object) -> object:
-            if any(Path(path) in fixed for path in paths if isinstance(path, str | Path)):
+            given = [Path(path) for path in paths if isinstance(path, str | Path)]
+            if set(given) & set(points):
                 raise OSError(errno.EBUSY, "Device or resource busy", str(paths[0]))
+            if len({tuple(path.is_relative_to(point) for point in points) for path in given}) > 1:
+                raise OSError(errno.EXDEV, "Invalid cross-device link", str(paths[0]))
             return real(*paths, **kwargs)
 
         monkeypatch.setattr(os, name, refuse)
+
+
+def immovable(monkeypatch: pytest.MonkeyPatch, *fixed: Path) -> None:
+    """As `mount`, and nothing can be made beside them."""
+    mount(monkeypatch, *fixed)
 
     def beside(path: Path, *args: object, real: Callable = os.mkdir, **kwargs: object) -> object:
         if Path(path).parent in {each.parent for each in fixed}:
@@ -84,9 +95,9 @@ def test_1_what_cannot_be_replaced_stays_with_all_the_rest(
     inspection.inspect_folder(run, album, out)
     before = state(out)
     save(album / "new.png", np.zeros((9, 9), np.uint8))
-    for name in ("overlays", "inspection.json"):
+    for name in ("scores.csv", "inspection.json"):
         with monkeypatch.context() as patch:
-            immovable(patch, out / name)
+            mount(patch, out / name)
             with pytest.raises(OSError, match="cannot be written.*choose another folder"):
                 inspection.inspect_folder(run, album, out)
         assert state(out) == before
@@ -94,11 +105,61 @@ def test_1_what_cannot_be_replaced_stays_with_all_the_rest(
     assert "masks/new.png" in state(out)
 
 
-@pytest.mark.parametrize("name", [".inspection-99.part", ".inspection-99.inspection.json"])
+@pytest.mark.parametrize("points", [("overlays",), ("masks", "overlays"), ("masks/sub",)])
+def test_1_a_mounted_folder_in_out_is_filled_file_by_file(
+    points: tuple[str, ...],
+    run: inspection.Inspector,
+    album: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "out"
+    inspection.inspect_folder(run, album, out)
+    first = state(out)
+    mount(monkeypatch, *(out / point for point in points))
+    if points == ("masks/sub",):  # the folder above it could be renamed, and would take the volume along
+        monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == out / "masks/sub")
+    (album / "sub/1.png").unlink()
+    save(album / "top.png", np.zeros((9, 9), np.uint8))
+    inspection.inspect_folder(run, album, out)
+    added, removed = {"masks/top.png", "overlays/top.png"}, {"masks/sub/1.png", "overlays/sub/1.png"}
+    assert set(state(out)) == (set(first) - removed) | added
+    assert not list(out.rglob(".*"))
+
+
+@pytest.mark.parametrize("failing", ["shutil.copyfile", "os.rename"])
+def test_1_what_a_mounted_folder_held_comes_back_whatever_fails(
+    failing: str, run: inspection.Inspector, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The volume is full, or the third file of it cannot be replaced."""
+    out = tmp_path / "out"
+    for name in "abcd":
+        save(album / f"{name}.png", np.zeros((9, 9), np.uint8))
+    inspection.inspect_folder(run, album, out)
+    before = state(out)
+    for path in album.rglob("*.png"):
+        save(path, np.random.default_rng(9).integers(0, 255, (20, 30, 3), dtype=np.uint8))
+    mount(monkeypatch, out / "overlays")
+    module, name = {"shutil": shutil, "os": os}[failing.split(".")[0]], failing.split(".")[1]
+    real, struck = getattr(module, name), []
+
+    def fail(source: object, target: object) -> object:
+        if not struck and Path(str(target)).name == "c.png":
+            struck.append(target)
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        return real(source, target)
+
+    monkeypatch.setattr(module, name, fail)
+    with pytest.raises(OSError, match="out cannot be written .*No space left.*free space"):
+        inspection.inspect_folder(run, album, out)
+    assert state(out) == before and not list(out.rglob(".*"))
+
+
+@pytest.mark.parametrize("name", [f".inspection-{who}.{what}" for who in ("99", "{}") for what in ("part", "0")])
 def test_1_what_a_killed_inspection_left_is_no_obstacle(
     name: str, run: inspection.Inspector, album: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "out" / name).mkdir(parents=True)
+    (tmp_path / "out" / name.format(os.getpid())).mkdir(parents=True)
     inspection.inspect_folder(run, album, tmp_path / "out")
     assert not list((tmp_path / "out").glob(".*"))
 
@@ -125,7 +186,7 @@ def test_2_a_model_of_other_data_is_not_overwritten(tmp_path: Path) -> None:
         shutil.copytree(tmp_path / line / "plates", tmp_path / line / "ok")
     first = learn_folder(tmp_path / "line0/plates", **settings)
     before = state(first)
-    with pytest.raises(FileExistsError, match="holds a model of .*line0/plates; give this one.* category"):
+    with pytest.raises(FileExistsError, match="finished run on .*line0/plates, and this one is on .*line1/plates; "):
         learn_folder(tmp_path / "line1/plates", **settings)
     assert state(first) == before
     assert learn_folder(tmp_path / "line1/plates", category="other", **settings) != first
@@ -199,3 +260,25 @@ def test_16_out_may_not_lie_in_a_linked_folder(run: inspection.Inspector, album:
     (album / "link").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match="choose a folder outside"):
         inspection.inspect_folder(run, album, tmp_path / "elsewhere/out")
+
+
+def test_files_that_come_and_go_during_an_inspection_cost_no_other_row(
+    run: inspection.Inspector, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A camera writes on: one file is removed, one half written, one new: github.com/cbenning/fussel/issues/21."""
+
+    def find(folder: Path) -> tuple[list[Path], list[Path]]:
+        found = folders.find_images(folder)
+        (album / "sub/0.png").unlink()
+        (album / "half.png").write_bytes(b"")
+        save(album / "new.png", np.zeros((9, 9), np.uint8))
+        return found
+
+    save(album / "half.png", np.zeros((9, 9), np.uint8))
+    monkeypatch.setattr(inspection, "find_images", find)
+    table = inspection.inspect_folder(run, album, tmp_path / "out").set_index("name")
+    assert list(table.index) == ["half.png", "sub/0.png", "sub/1.png"]
+    assert list(table["problem"].notna()) == [True, True, False]
+    assert (
+        "half.png cannot be read" in table.loc["half.png", "problem"] and "0.png" in table.loc["sub/0.png", "problem"]
+    )

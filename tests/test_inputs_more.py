@@ -88,6 +88,10 @@ def test_visas_split_after_a_spreadsheet_or_on_windows(change: Callable[[str], s
     split = tmp_path / "split_csv/1cls.csv"
     split.write_text(change(VISA), encoding="utf8")
     assert len(load_category(arrange(tmp_path, "nut"), "nut", 32).train) == 2
+    save(tmp_path / "nut/Data/Images/normal/b/1.png", np.ones((32, 32, 3), np.uint8))  # one name, two images
+    split.write_text(VISA + "nut,train,normal,nut/Data/Images/normal/b/1.png,\n")
+    with pytest.raises(ValueError, match="line 6: .*normal/b/1.png is called as .*normal/1.png; rename one"):
+        arrange(tmp_path, "nut")
     split.write_text(VISA.replace(",", ";"))
     with pytest.raises(ValueError, match="no column image, label, mask.* by commas"):
         arrange(tmp_path, "nut")

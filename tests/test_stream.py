@@ -78,7 +78,7 @@ def test_native_size_opens_one_map_at_a_time(tiny_root: Path, monkeypatch: pytes
         np.save(path, values)
     alive: list[int] = []
     read, add = map_files.MapReader.read, native_resolution.ScoreCounts.add
-    monkeypatch.setattr(map_files.MapReader, "read", lambda self, e: alive.append(len(alive)) or read(self, e))
+    monkeypatch.setattr(map_files.MapReader, "read", lambda self, *e: alive.append(len(alive)) or read(self, *e))
     monkeypatch.setattr(native_resolution.ScoreCounts, "add", lambda self, *a: add(self, *a) or alive.pop())
     found = native_resolution.native_measures(tiny_root / "maps", tiny_root, "nut")
     assert not alive and found.pop("images") == 7 and found.pop("problems") == []

@@ -1,5 +1,6 @@
 """Folders as people have them: what is in them, names that a disk does not take, and results that replace earlier ones."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from clgan_lib.image_files import LITTER, SUFFIXES, shown
+from clgan_lib.image_files import SUFFIXES, shown, usual
 from clgan_lib.runs.folder import writing
 
 _WRITTEN = ("masks", "overlays", "scores.csv", "inspection.json")
@@ -21,29 +22,29 @@ def find_images(folder: str | Path) -> tuple[list[Path], list[Path]]:
 
     Raises:
         FileNotFoundError: if it is not a folder or holds no image.
+        OSError: naming a folder in it that cannot be read: its images would be missing.
     """
+
+    def refuse(error: OSError) -> None:
+        raise OSError(f"{shown(error.filename)} cannot be read ({error.strerror}); make it readable, or move it away")
+
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; name the one that holds the images")
     files: list[Path] = []
     seen: set[str] = set()  # a link may lead back, or to a folder that is listed already
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(place)
         wanted = real not in seen
-        below = filter(_usual, folders if wanted else ())
+        below = filter(usual, folders if wanted else ())
         folders[:] = sorted(below, key=lambda name: (Path(place, name).is_symlink(), name))
-        files += [Path(place, name) for name in names if wanted and _usual(name)]
+        files += [Path(place, name) for name in names if wanted and usual(name)]
         seen.add(real)
     files.sort()
     images = [path for path in files if path.suffix.lower() in SUFFIXES]
     if not images:
         raise FileNotFoundError(f"{folder} holds no image; expected files that end in {', '.join(sorted(SUFFIXES))}")
     return images, [path for path in files if path.suffix.lower() not in SUFFIXES]
-
-
-def _usual(name: str) -> bool:
-    """Whether a name is a user's own: neither hidden nor left behind by file servers and desktops."""
-    return name[0] != "." and name.lower() not in LITTER
 
 
 def say_left_out(others: list[Path]) -> None:
@@ -92,37 +93,56 @@ def filling(out: Path) -> Iterator[Path]:
         wrong = sorted(there - ours or ours)[0]
         raise FileExistsError(f"{out} holds {wrong!r}, which no inspection wrote; choose another folder")
     part, new = out / f"{_HIDDEN}{os.getpid()}.part", not out.exists()
+    moved: list[tuple[Path, Path]] = []  # (from, to)
     with writing(out, "free space, or choose another folder"):
         try:
+            _remove(part)  # of a killed inspection: in a container every process has the same number
             part.mkdir(parents=True)
             yield part
-            _swap(part, out)
-            for left in out.glob(f"{_HIDDEN}*"):  # what was there, and what killed inspections left
+            for name in _WRITTEN:
+                _replace(part / name, out / name, moved)
+        except BaseException:
+            for source, target in reversed(moved):
+                with suppress(OSError):  # what cannot come back now stays aside, for its owner to find
+                    target.rename(source)
+            raise
+        else:
+            for left in [*out.rglob(f"{_HIDDEN}*")]:  # what was there, and what killed inspections left
                 _remove(left)
         finally:
-            _remove(part)
+            for left in [*out.rglob(part.name)]:
+                _remove(left)
             if new and not any(out.iterdir()):
                 out.rmdir()
 
 
-def _swap(part: Path, out: Path) -> None:
-    """Rename what is in `part` to its place in `out`; if one cannot be, all that was there comes back.
-
-    Raises:
-        OSError: then.
-    """
-    moved: list[tuple[Path, Path]] = []  # (from, to)
+def _replace(new: Path, old: Path, moved: list[tuple[Path, Path]]) -> None:
+    """Rename `old` aside and `new` to its place; of a folder that cannot be renamed, as a mounted one, all that is in it."""
+    # Aside in the same folder: a folder that is read-only itself can be renamed, but not moved to another.
+    aside = old.with_name(f"{_HIDDEN}{os.getpid()}.{len(moved)}")
     try:
-        for name in _WRITTEN:
-            # Aside in the same folder: a folder that is read-only itself can be renamed, but not moved to another.
-            for source, target in ((out / name, out / f"{_HIDDEN}{os.getpid()}.{name}"), (part / name, out / name)):
-                if source.exists():
-                    source.rename(target)
-                    moved.append((source, target))
+        if old.is_dir() and not old.is_symlink() and any(os.path.ismount(place) for place, _, _ in os.walk(old)):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(old))  # it would move with what is mounted below
+        _rename(old, aside, moved)
     except OSError:
-        for source, target in reversed(moved):
-            target.rename(source)
-        raise
+        if not old.is_dir() or old.is_symlink() or new.is_file():
+            raise
+        staged = old / f"{_HIDDEN}{os.getpid()}.part"  # on the disk of `old`, whole before anything there changes
+        _remove(staged)
+        staged.mkdir()
+        for path in sorted(new.rglob("*")):
+            copied = staged / path.relative_to(new)
+            copied.mkdir() if path.is_dir() else shutil.copyfile(path, copied)
+        for name in sorted({path.name for folder in (old, staged) for path in folder.iterdir() if usual(path.name)}):
+            _replace(staged / name, old / name, moved)
+    else:
+        _rename(new, old, moved)
+
+
+def _rename(source: Path, target: Path, moved: list[tuple[Path, Path]]) -> None:
+    if os.path.lexists(source):
+        source.rename(target)
+        moved.append((source, target))
 
 
 def _remove(path: Path) -> None:

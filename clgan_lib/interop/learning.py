@@ -1,6 +1,5 @@
 """Training on a plain folder of good images, without defects, masks or a test set."""
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from clgan_lib.interop.readiness import FILE, assess
 from clgan_lib.runs import execution
 from clgan_lib.runs.config import RunConfig
 from clgan_lib.runs.evaluation import SIZE, calibrate
-from clgan_lib.runs.folder import claim, computing, write_json, writing
+from clgan_lib.runs.folder import claim, computing, refuse_other_data, write_json, writing
 from clgan_lib.runs.weights import write_weights
 from clgan_lib.training import Progress, set_threads
 
@@ -73,21 +72,6 @@ def learn_folder(good: str | Path, **settings: Any) -> Path:
     finally:
         lock.release()
     return config.folder
-
-
-def refuse_other_data(config: RunConfig) -> None:
-    """Refuse to overwrite what was made of other images.
-
-    Raises:
-        FileExistsError: naming the run folder and the other images.
-    """
-    try:
-        before = json.loads((config.folder / "config.json").read_text(encoding="utf8"))["data_root"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return
-    if before.removesuffix("/train/good") != config.data_root.removesuffix("/train/good"):
-        remedy = "give this one another category (or experiment), or remove that folder"
-        raise FileExistsError(f"{config.folder} holds a model of {before or 'the embedded data'}; {remedy}")
 
 
 def _load(folder: Path, config: RunConfig) -> tuple[Category, torch.Tensor]:

@@ -11,9 +11,10 @@ Three kinds of files are read, in any depth of folders:
 Maps of held-out good images lie under a folder ``holdout`` or ``train``.
 """
 
+import re
 import unicodedata
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -30,6 +31,7 @@ _MAPS = ("anomaly_map", "anomaly_maps", "scores", "maps", "map", "arr_0")
 _NAMES = ("image_path", "image_paths", "names", "name", "paths", "path", "filename", "file_name", "file", "image")
 _SCORES = ("pred_score", "pred_scores", "image_scores", "image_score", "score", "scores", "anomaly_score")
 _SUFFIXES = (".npy", ".npz", ".tif", ".tiff")
+_SUFFIX = re.compile(r"(\.(png|jpe?g|bmp|tiff?))?(\.(npy|npz|tiff?))?$", re.I)  # of 000.png.npy, not of plate_1.25
 _HELD_OUT = ("holdout", "train")
 _LEVELS = 1000  # that float32 has to tell apart between the smallest and the largest value of a map
 
@@ -62,16 +64,45 @@ class MapIndex:
     problems: list[tuple[str, str]] = field(default_factory=list)
 
 
+def match(
+    index: MapIndex, names: Sequence[str], category: str
+) -> tuple[dict[str, str], dict[str, float], list[tuple[str, str]]]:
+    """Keys of the maps and image scores by test image, and what fits no image or is missing.
+
+    Args:
+        index: of maps and scores, named as their images or with ``_`` for ``/``, as ``broken_large_003.npy``.
+        names: of the test images, as from `image_key`.
+        category: of them.
+    """
+    images = {name.replace("/", "_"): name for name in names} | dict(zip(names, names, strict=True))
+
+    def image_of(key: str) -> str | None:
+        return images.get(key) or images.get(key.rpartition("/")[2])
+
+    keys: dict[str, str] = {}
+    problems: list[tuple[str, str]] = []
+    for key in index.maps:
+        name = image_of(key)
+        if name is None:
+            problems.append((key, f"no test image of {category} has this name; expected such as {names[0]}"))
+        elif keys.setdefault(name, key) != key:
+            problems.append((key, f"a second map for {name}; only the first counts"))
+    problems += [(name, "no map") for name in names if name not in keys]
+    for file, rows in index.score_files.items():
+        if not any(image_of(row) in keys for row in rows):
+            problems.append((file, "none of its rows names a test image that has a map; no score of it counts"))
+    scores = {name: score for key, score in index.image_scores.items() if (name := image_of(key)) in keys and name}
+    return {name: keys[name] for name in names if name in keys}, scores, problems
+
+
 def image_key(path: str) -> tuple[str, bool]:
     """The name of an image, ``type/stem``, from any path to it, and whether it was held out from training."""
-    parts = PurePosixPath(path.replace("\\", "/")).with_suffix("").parts
+    parts = PurePosixPath(_SUFFIX.sub("", path.strip().replace("\\", "/"))).parts
     folders = parts[:-1]
-    tests = [
-        i for i, part in enumerate(folders) if part == "test" or part.startswith("test_")
-    ]  # MVTec AD 2: test_public
+    tests = [i for i, part in enumerate(folders) if part == "test" or part.startswith("test_")]  # AD 2: test_public
     if tests:  # a data root may itself lie in a folder called train
         folders = folders[tests[-1] :]
-    elif parts[0] == "/" or parts[0].endswith(":"):
+    elif parts and (parts[0] == "/" or parts[0].endswith(":")):
         folders = folders[-2:]
     key = unicodedata.normalize("NFC", "/".join(parts[-2:]))
     return shown(key), any(part in _HELD_OUT for part in folders)
@@ -162,23 +193,22 @@ def _csv_scores(file: Path) -> dict[str, float]:
     return {str(key): float(value) for key, value in scores.first().items()}
 
 
-def score_of(index: MapIndex, key: str, used: str) -> float | None:
-    """The image score of a test image, named as the image, as its map, or with ``_`` for ``/``; None if there is none."""
-    return next((index.image_scores[k] for k in (used, key, key.replace("/", "_")) if k in index.image_scores), None)
-
-
 class MapReader:
     """Opens maps one at a time. It keeps the last array of a file of many, whose rows are read one after the other."""
 
     def __init__(self) -> None:
         self._last: tuple[tuple[Path, str], NDArray] | None = None
 
-    def read(self, location: MapLocation) -> NDArray[np.float32]:
+    def read(self, location: MapLocation, size: tuple[int, int] | None = None) -> NDArray[np.float32]:
         """One map, float32 ``(H, W)``.
 
+        Args:
+            location: of the map.
+            size: (width, height) of its image, where that is known.
+
         Raises:
-            ValueError: if the file is damaged, or the map not two-dimensional, not finite, or equal in float32 though
-                its values differ.
+            ValueError: if the file is damaged, or the map not two-dimensional, not finite, equal in float32 though its
+                values differ, or of the shape of its image reversed, but for the scale and a rounding.
         """
         try:
             values = np.asarray(self._load(location))
@@ -188,16 +218,16 @@ class MapReader:
             values = values[0] if values.shape[0] == 1 else values[..., 0]
         if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "fiub":
             raise ValueError(f"not a map of numbers (H, W): {values.dtype} {values.shape}")
+        (height, width), (columns, rows) = values.shape, size or values.shape[::-1]
+        if (height - width) * (rows - columns) < 0 and abs(height * rows - width * columns) <= max(rows, columns):
+            raise ValueError(f"the map is {width}x{height} and its image {columns}x{rows}; transpose the map")
         given, values = values, values.astype(np.float32)
         bad = int((~np.isfinite(values)).sum())
         if bad:
             raise ValueError(f"{bad} NaN or infinite values")
-        low, high = given.min(), given.max()
-        if (
-            given.dtype.itemsize > 2
-            and 0 < float(high) - float(low) < _LEVELS * _step(low, high)
-            and (given != values).any()
-        ):
+        low, high = float(given.min()), float(given.max())
+        step = float(np.spacing(np.float32(max(abs(low), abs(high)))))  # of neighbouring float32 numbers
+        if given.dtype.itemsize > 2 and 0 < high - low < _LEVELS * step and (given != values).any():
             raise ValueError(
                 f"float32 cannot tell its values apart ({low} to {high}); subtract a common offset from all maps"
             )
@@ -213,22 +243,6 @@ class MapReader:
                 self._last = (location.file, location.array), arrays[location.array]
         array = self._last[1]
         return array if location.row is None else array[location.row]
-
-
-def _step(low: float, high: float) -> float:
-    """The distance of neighbouring float32 numbers at the larger of two."""
-    return float(np.spacing(np.float32(max(abs(float(low)), abs(float(high))))))
-
-
-def is_transposed(shape: tuple[int, ...], size: tuple[int, int]) -> bool:
-    """Whether a map has the shape of its image reversed, but for the scale and a rounding.
-
-    Args:
-        shape: of the map, (height, width).
-        size: (height, width) of its image.
-    """
-    (height, width), (rows, columns) = shape, size
-    return (height - width) * (rows - columns) < 0 and abs(height * rows - width * columns) <= max(rows, columns)
 
 
 def resize_map(values: NDArray[np.float32], size: int) -> NDArray[np.float32]:

@@ -19,23 +19,13 @@ from pydantic import ValidationError
 
 from clgan_lib.data import Category, load_category
 from clgan_lib.detection import detect_map
-from clgan_lib.image_files import shown, upright_size
-from clgan_lib.interop.learning import refuse_other_data
-from clgan_lib.interop.map_files import (
-    MapIndex,
-    MapLocation,
-    MapReader,
-    image_key,
-    index_maps,
-    is_transposed,
-    resize_map,
-    score_of,
-)
+from clgan_lib.image_files import named, shown, upright_size
+from clgan_lib.interop.map_files import MapIndex, MapLocation, MapReader, image_key, index_maps, match, resize_map
 from clgan_lib.paths import safe_name
 from clgan_lib.runs import execution
 from clgan_lib.runs.config import RunConfig, one_line
 from clgan_lib.runs.evaluation import SIZE, Evaluation
-from clgan_lib.runs.folder import claim, first_line, write_json
+from clgan_lib.runs.folder import claim, first_line, refuse_other_data, write_json
 from clgan_lib.runs.maps import read_evaluation
 from clgan_lib.runs.record import Record, Time, environment, make_record, measure_again, read_record, write_record
 
@@ -88,6 +78,7 @@ def import_maps(
         FileExistsError: if there is an import of this name on other data.
         ValueError: if no defective image has a usable map, a setting is impossible, or ``cost.json`` is damaged.
     """
+    source = " ".join(source.split())  # one line in tables
     config = RunConfig(**_named(method), image_size=SIZE, **settings)
     refuse_other_data(config)
     cost = _cost(Path(maps) / "cost.json")
@@ -141,9 +132,13 @@ def _evaluate(index: MapIndex, category: Category, config: RunConfig, own_scores
     """The usable maps as an evaluation, and the problems of the others."""
     problems, reader = list(index.problems), MapReader()
     numbers = {image_key(name)[0]: i for i, name in enumerate(category.test_names)}
-    locations, scores = _match(index, numbers, category.name, problems)
+    keys, scores, unmatched = match(index, list(numbers), category.name)
+    problems += unmatched
     good = _read(reader, {f"holdout/{i}": at for i, at in enumerate(index.holdout)}, {}, problems)
-    usable = _read(reader, locations, _image_sizes(category, numbers), problems)
+    locations = {name: index.maps[key] for name, key in keys.items()}
+    folder = named(category.root / category.name, "test")
+    sizes = {name: upright_size(folder / category.test_names[i])[0] for name, i in numbers.items()}
+    usable = _read(reader, locations, sizes, problems)
     names = list(usable)
     chosen = [numbers[name] for name in names]
     defects = tuple(category.defects[i] for i in chosen)
@@ -171,27 +166,6 @@ def _evaluate(index: MapIndex, category: Category, config: RunConfig, own_scores
     ), problems
 
 
-def _match(
-    index: MapIndex, numbers: dict[str, int], category: str, problems: _Problems
-) -> tuple[dict[str, MapLocation], dict[str, float]]:
-    """Locations and image scores of the maps by test image, in the order of the test set."""
-    flat = {key.replace("/", "_"): key for key in numbers}  # broken_large_003.npy
-    keys: dict[str, str] = {}  # of the maps, by test image
-    for key in index.maps:
-        name = key if key in numbers else flat.get(key.rpartition("/")[2], "")
-        if name:
-            keys[name] = key
-        else:
-            problems.append((key, f"no test image of {category} has this name; expected such as {next(iter(numbers))}"))
-    problems += [(name, "no map") for name in numbers if name not in keys]
-    found = {name: score_of(index, name, key) for name, key in keys.items()}
-    scores = {name: score for name, score in found.items() if score is not None}
-    known = {*keys, *keys.values(), *(name.replace("/", "_") for name in keys)}
-    unused = [file for file, rows in index.score_files.items() if not known.intersection(rows)]
-    problems += [(file, "none of its rows names a test image that has a map; no score of it counts") for file in unused]
-    return {name: index.maps[keys[name]] for name in numbers if name in keys}, scores
-
-
 def _image_scores(names: list[str], scores: dict[str, float], problems: _Problems) -> NDArray[np.float64] | None:
     """The image scores that came with the maps; None where one is missing or not finite."""
     values = np.array([scores.get(name, np.nan) for name in names])
@@ -209,31 +183,16 @@ def _read(
     shapes: dict[str, tuple[int, int]] = {}
     for name, location in locations.items():
         try:
-            values = reader.read(location)
+            values = reader.read(location, image_sizes.get(name))
             maps[name], shapes[name] = resize_map(values, SIZE), (values.shape[0], values.shape[1])
         except ValueError as error:
             problems.append((name, str(error)))
     usual = Counter(shapes.values()).most_common(1)[0][0] if shapes else (0, 0)
     for name, (height, width) in shapes.items():
-        if is_transposed((height, width), image_sizes.get(name, (0, 0))):
-            del maps[name]
-            rows, columns = image_sizes[name]
-            problems.append((name, f"the map is {width}x{height} and its image {columns}x{rows}; transpose the map"))
-        elif (height, width) not in (usual, image_sizes.get(name)):
+        if (height, width) != usual and (width, height) != image_sizes.get(name):
             del maps[name]
             problems.append((name, f"the map is {width}x{height}; the others are {usual[1]}x{usual[0]}"))
     return maps
-
-
-def _image_sizes(category: Category, numbers: dict[str, int]) -> dict[str, tuple[int, int]]:
-    """Height and width of each image file, upright; a map may have this size, too."""
-    sizes = {}
-    for name, i in numbers.items():
-        path = category.root / category.name / "test" / category.test_names[i]
-        if path.is_file():
-            width, height = upright_size(path)[0]
-            sizes[name] = height, width
-    return sizes
 
 
 def measure(folder: Path) -> Record:

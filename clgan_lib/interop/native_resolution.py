@@ -14,9 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from clgan_lib.data import find_files, read_image, read_mask
+from clgan_lib.data import find_files
 from clgan_lib.datasets import arrange
-from clgan_lib.interop.map_files import MapReader, image_key, index_maps, is_transposed
+from clgan_lib.image_files import read_mask, upright_size
+from clgan_lib.interop.map_files import MapReader, image_key, index_maps, match
 from clgan_lib.ranking import Curve, image_auroc, region_weights
 from clgan_lib.runs.evaluation import refuse_unknown_types
 
@@ -127,27 +128,26 @@ def native_measures(
         ValueError: if there is nothing to rank, or a defect type left out does not exist.
     """
     index, reader, counts = index_maps(maps), MapReader(), ScoreCounts()
-    problems = list(index.problems)
     files = find_files(arrange(data_root, category), category).test
     refuse_unknown_types(leave_out, [defect for _, defect, _ in files], category)
-    for image, defect, mask in files:
+    tests = {image_key(f"{entry[0].parent.name}/{entry[0].name}")[0]: entry for entry in files}
+    keys, _, unmatched = match(index, list(tests), category)
+    problems = index.problems + [(name, why) for name, why in unmatched if name.split("/")[0] not in leave_out]
+    for name, key in keys.items():
+        image, defect, mask = tests[name]
         if defect in leave_out:
             continue
-        key = image_key(f"{image.parent.name}/{image.name}")[0]
-        location = index.maps.get(key) or index.maps.get(key.replace("/", "_"))
         try:
-            if location is None:
-                raise ValueError("no map")
             if defect != "good" and mask is None:
                 raise ValueError(f"no mask; add ground_truth/{defect}/{image.stem}_mask.png")
-            scores, size = reader.read(location), read_image(image).size
-            if is_transposed(scores.shape, size[::-1]):
-                raise ValueError(
-                    f"the map is {scores.shape[1]}x{scores.shape[0]} and its image {size[0]}x{size[1]}; transpose it"
-                )
+            size = upright_size(image)[0]
+            scores = reader.read(index.maps[key], size)
             if scores.shape[::-1] != size:
                 scores = np.asarray(cv2.resize(scores, size, interpolation=cv2.INTER_LINEAR), np.float32)
             counts.add(scores, None if mask is None or defect == "good" else np.asarray(read_mask(mask, size)) > 0)
         except ValueError as error:
-            problems.append((key, str(error)))
-    return {**counts.measures(), "images": len(counts.largest), "problems": problems}
+            problems.append((name, str(error)))
+    try:
+        return {**counts.measures(), "images": len(counts.largest), "problems": problems}
+    except ValueError as error:
+        raise ValueError("; ".join([str(error), *(f"{name}: {why}" for name, why in problems[:3])])) from None

@@ -141,7 +141,7 @@ class RunConfig(BaseModel):
         if self.symmetry not in ("auto", *SYMMETRIES):
             raise ValueError(f"symmetry: {self.symmetry!r} is unknown; use auto, {', '.join(SYMMETRIES)}")
         for name in ("data_root", "results_root"):
-            if not getattr(self, name).isprintable():
+            if not all(c.isprintable() or unicodedata.category(c) == "Zs" for c in getattr(self, name)):
                 raise ValueError(f"{name}: {getattr(self, name)!r} cannot name a folder; remove what cannot be printed")
         _check_plain(self.options, "options")
         return self

@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 
 from clgan_lib.checkpoint import Progress
 from clgan_lib.data import Category, load_category
-from clgan_lib.data_checks import refuse_odd_files
 from clgan_lib.datasets import arrange
 from clgan_lib.model import ReconstructionModel, build_model
 from clgan_lib.paths import CACHE, replacing
 from clgan_lib.runs.config import RunConfig, check_options
 from clgan_lib.runs.evaluation import SIZE, Evaluation, evaluate, image_rows, refuse_unknown_types
-from clgan_lib.runs.folder import claim, computing, first_line, write_json, writing
+from clgan_lib.runs.folder import claim, computing, first_line, refuse_other_data, write_json, writing
 from clgan_lib.runs.maps import write_maps
 from clgan_lib.runs.record import Record, environment, make_record, read_record, write_record
 from clgan_lib.runs.weights import Card, read_model, write_weights
@@ -71,14 +70,15 @@ def start_run(config: RunConfig) -> Run:
     """Load the data, build the model, seeded and on its device, and claim the run folder.
 
     Raises:
-        ValueError, OSError: naming what is wrong with the config or the data, before anything is written.
+        ValueError, OSError: naming what is wrong with the config or the data, or the finished run on other data in the
+            folder; before anything is written.
         RuntimeError: if another run holds the folder.
     """
     set_threads(config.threads)
+    refuse_other_data(config)
     model = fresh_model(config)
     with writing(CACHE, "set the environment variable CLGAN_CACHE to a folder that can be written"):
         root = data_root(config)
-        refuse_odd_files(root, config.category)
         category = load_category(root, config.category, SIZE, config.bit_depth)
         other_size = config.image_size != SIZE
         small = load_category(root, config.category, config.image_size, config.bit_depth) if other_size else category

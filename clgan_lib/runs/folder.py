@@ -6,7 +6,7 @@ Each error is one line that names the folder or the file and says what to do.
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,28 @@ def claim(folder: Path) -> FileLock:
             part.unlink()
     _held[os.getpid(), folder] = lock
     return lock
+
+
+def refuse_other_data(config: RunConfig) -> None:
+    """Refuse to overwrite what was trained or imported to the end on other data.
+
+    Raises:
+        FileExistsError: naming the run folder, and both data.
+    """
+    folder, roots = config.folder, [config.data_root]
+    with suppress(OSError, ValueError, KeyError, TypeError):  # missing or damaged: nothing is finished
+        if (folder / "readiness.json").is_file():  # by `clgan_lib.interop.learning`, which writes no metrics
+            roots.append(json.loads((folder / "config.json").read_text(encoding="utf8"))["data_root"])
+        roots.append(json.loads((folder / "metrics.json").read_text(encoding="utf8"))["config"]["data_root"])
+    now, before = _data(roots[0]), _data(roots[-1])
+    if now != before:
+        remedy = "give this one another category or experiment, or remove that folder"
+        raise FileExistsError(f"{folder} holds a finished run on {before}, and this one is on {now}; {remedy}")
+
+
+def _data(root: str) -> str:
+    """A data root in words that are the same for the same folder."""
+    return str(Path(root).resolve()).removesuffix("/train/good") if root else "the embedded data"
 
 
 @contextmanager

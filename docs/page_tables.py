@@ -81,7 +81,7 @@ def values(frame: pd.DataFrame, column: Column, model: str, category: str) -> Ce
     rows = rows[(rows["model"] == model) & (rows["category"] == category)]
     rows = rows.assign(**{column.measure: pd.to_numeric(rows[column.measure], errors="coerce") / column.unit})
     spread = column.deviation and model not in run_table.CONTROLS  # which do not depend on the seed
-    cell = tables.spread(rows, column.measure, decimals=column.decimals, deviation=spread)[0]
+    cell = tables.spread(rows, column.measure, decimals=column.decimals, deviation=spread)
     return Cell("") if cell.text == table.NOT_APPLICABLE else Cell(cell.text.replace(" ", "\u00a0"))
 
 

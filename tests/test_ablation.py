@@ -13,7 +13,7 @@ import pytest
 from fake_runs import fake_run
 from test_report import Page, run_notebook
 
-from clgan_lib.exhibits import ablation, crosscheck, figures, rank_correlation, tables, verify
+from clgan_lib.exhibits import ablation, rank_correlation, run_table, tables, verify
 from clgan_lib.runs.experiment import Experiment
 
 GROUPS = {"restoring": ["copying", "restoring"], "ingredients": ["restoring", "weak", "strong"]}
@@ -47,7 +47,7 @@ def row(found: pd.DataFrame, variant: str, measure: str, group: str = "ingredien
 
 
 def test_an_effect_is_the_mean_of_paired_differences(made: Path) -> None:
-    found = ablation.effects(made, tables.collect(made, "e"), GROUPS)
+    found = ablation.measure(made, tables.collect(made, "e"), GROUPS)
     by_seed = [
         sum(score(made, "strong", c, s) - score(made, "restoring", c, s) for c in CATEGORIES) / 2 for s in (0, 1)
     ]
@@ -63,7 +63,7 @@ def test_an_effect_is_the_mean_of_paired_differences(made: Path) -> None:
 
 
 def test_the_interaction_is_what_calibration_gives_one_more_than_the_other(made: Path) -> None:
-    found = ablation.effects(made, tables.collect(made, "e"), GROUPS)
+    found = ablation.measure(made, tables.collect(made, "e"), GROUPS)
     gains = {
         name: sum(score(made, name, c, s, "calibrated") - score(made, name, c, s) for c in CATEGORIES for s in (0, 1))
         / 4
@@ -72,7 +72,7 @@ def test_the_interaction_is_what_calibration_gives_one_more_than_the_other(made:
     effect = row(found, "restoring", ablation.INTERACTION, "restoring")
     assert effect["difference"] == pytest.approx(gains["restoring"] - gains["copying"], abs=1e-9)
     assert effect["low"] < effect["difference"] < effect["high"]
-    corner = ablation.square_table(tables.collect(made, "e"), ablation.squares(found)).rows[2].cells[-1].text
+    corner = ablation.table(tables.collect(made, "e"), found)[0].rows[2].cells[-1].text
     assert corner.startswith(tables.number(effect["difference"], 1, True))
 
 
@@ -86,7 +86,7 @@ def test_the_interval_is_that_of_the_image_means(tmp_path: Path) -> None:
         for postprocess, values in gain.items():
             scores.loc[scores["postprocess"] == postprocess, "F1"] = 10 + np.array(values) * (name == "restoring")
         scores.to_csv(folder / "scores.csv", index=False)
-    found = ablation.effects(tmp_path, tables.collect(tmp_path, "e"), {"restoring": GROUPS["restoring"]})
+    found = ablation.measure(tmp_path, tables.collect(tmp_path, "e"), {"restoring": GROUPS["restoring"]})
     means = sorted(np.mean(draw) for draw in itertools.product([0.0, 3.0, 9.0], repeat=3))  # 27, equally likely
     low, high = means[0], means[-1]  # 1/27 > 2.5 %: the interval reaches to the extremes
     effect = row(found, "restoring", ablation.DUAL, "restoring")
@@ -99,18 +99,18 @@ def test_what_is_missing_is_left_out_and_said(own: Path) -> None:
     (own / "e/strong/bottle/seed1/metrics.json").unlink()
     (own / "e/weak/bottle/seed0/scores.csv").unlink()
     frame = tables.collect(own, "e")
-    found = ablation.effects(own, frame, GROUPS)
+    found = ablation.measure(own, frame, GROUPS)
     effect = row(found, "strong", ablation.DUAL)
     bottle = score(own, "strong", "bottle", 0) - score(own, "restoring", "bottle", 0)
     nut = sum(score(own, "strong", "metal_nut", s) - score(own, "restoring", "metal_nut", s) for s in (0, 1)) / 2
     assert effect["difference"] == pytest.approx((bottle + nut) / 2, abs=1e-9)
     assert effect["pairs"] == 3 and np.isnan(effect["deviation"])  # seed 1 lacks a category
     assert np.isnan(row(found, "weak", ablation.DUAL)["low"])  # an interval of other runs than the difference misleads
-    assert "(3/4)" in ablation.table(frame, found).markdown()
+    assert "(3/4)" in ablation.table(frame, found)[-1].markdown()
     shutil.rmtree(own / "e/strong")
-    gone = ablation.effects(own, tables.collect(own, "e"), GROUPS)
+    gone = ablation.measure(own, tables.collect(own, "e"), GROUPS)
     assert set(gone["variant"]) == {"restoring", "weak"}
-    assert ablation.effects(own, tables.collect(own, "e"), {"x": ["nosuch", "weak"]}).empty
+    assert ablation.measure(own, tables.collect(own, "e"), {"x": ["nosuch", "weak"]}).empty
 
 
 def test_the_table_says_what_differs(made: Path, own: Path) -> None:
@@ -118,9 +118,9 @@ def test_the_table_says_what_differs(made: Path, own: Path) -> None:
     content = json.loads(path.read_text())
     content["config"]["options"] = {"lambda_x": 0.0}
     path.write_text(json.dumps(content))
-    found = ablation.effects(own, tables.collect(own, "e"), GROUPS)
+    found = ablation.measure(own, tables.collect(own, "e"), GROUPS)
     assert row(found, "weak", "AP")["changes"] == "lambda_x=0.0" and row(found, "strong", "AP")["changes"] == "nothing"
-    figure = figures.effects(tables.collect(own, "e"), found)
+    figure = ablation.figure(tables.collect(own, "e"), found)
     assert [axis.get_title() for axis in figure.axes] == list(ablation.MEASURES)
     left, right = figure.axes[0].get_xlim()
     shown = found[found["measure"].isin([ablation.DUAL, ablation.CALIBRATED])]
@@ -153,13 +153,13 @@ def test_ranks_share_models_and_categories(tmp_path: Path) -> None:
         for model, category in itertools.product(models, categories):
             fake_run(tmp_path, model, category, experiment=experiment, skill=len(model) / 10, maps=False)
     shutil.rmtree(tmp_path / "photos/udcae/metal_nut")
-    found = rank_correlation.ranks(tmp_path, "drawn", "photos")
+    found = rank_correlation.measure(tmp_path, pd.DataFrame(), "drawn", "photos")
     shared = found[found["measure"] == "AUROC"].groupby("category")["model"].agg(set).to_dict()
     both = {"clgan", "template"}
     assert shared == {"bottle": both | {"udcae"}, "metal_nut": both, "mean": both}
     rows = found[(found["measure"] == "AUROC") & (found["model"] == "clgan")].set_index("category")["real"]
     assert rows["mean"] == pytest.approx((rows["bottle"] + rows["metal_nut"]) / 2)
-    page = rank_correlation.table(found).markdown()
+    page = rank_correlation.table(pd.DataFrame(), found).markdown()
     assert "CLGAN, template, UDCAE" in page and "/3, p = " in page and "/1, p = " in page
 
 
@@ -186,18 +186,30 @@ def test_the_notebook_writes_what_verify_and_the_report_know(own: Path) -> None:
         assert any(words in problem for problem in problems), words
 
 
+def test_one_seed_without_scores_is_printed_again_from_its_csv(tmp_path: Path) -> None:
+    for model in ("weak", "strong"):
+        (fake_run(tmp_path, "clgan", experiment="e", variant=model, maps=False) / "scores.csv").unlink()
+    frame = tables.collect(tmp_path, "e")
+    measured = ablation.measure(tmp_path, frame, {"group": ["weak", "strong"]})
+    kept = run_table.read_csv(run_table.write_csv(measured, tmp_path / "ablation.csv"))
+    for table, again in zip(ablation.table(frame, measured), ablation.table(frame, kept), strict=True):
+        assert table.markdown() == again.markdown()
+    assert ablation.figure(frame, kept).axes
+    assert all(abs(has - should) <= off for _, has, should, off in ablation.check(tmp_path, frame, kept))
+
+
 def test_verify_needs_the_runs_behind_a_ranking(tmp_path: Path) -> None:
     for experiment, model in itertools.product(("drawn", "photos"), ("clgan", "template")):
         fake_run(tmp_path, model, experiment=experiment, maps=False)
-    found = rank_correlation.ranks(tmp_path, "drawn", "photos")
-    assert {what.rpartition(", ")[2] for what, *_ in crosscheck.of_ranks(tmp_path, pd.DataFrame(), found)} == {
+    found = rank_correlation.measure(tmp_path, pd.DataFrame(), "drawn", "photos")
+    assert {what.rpartition(", ")[2] for what, *_ in rank_correlation.check(tmp_path, pd.DataFrame(), found)} == {
         "embedded",
         "real",
     }
     shutil.rmtree(tmp_path / "drawn/clgan")
     shutil.rmtree(tmp_path / "drawn/template")
     with pytest.raises(FileNotFoundError, match="the runs of drawn are not here; make benchmark EXPERIMENT=drawn"):
-        list(crosscheck.of_ranks(tmp_path, pd.DataFrame(), found))
+        list(rank_correlation.check(tmp_path, pd.DataFrame(), found))
 
 
 def test_with_nothing_run_the_notebook_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -177,12 +177,12 @@ def test_an_import_stands_in_tables_and_figures(tiny_root: Path) -> None:
     assert (
         next(row for row in threshold_free.table(frame).rows if row.cells[1].text == "Stranger").cells[3].text != "n/a"
     )
-    chosen = examples.examples(tiny_root / "r", frame, reference="Stranger")
+    chosen = examples.examples(tiny_root / "r", frame)
     assert chosen[0].reference == "Stranger" and chosen[0].reconstructions["Stranger"] is None
     stored = read_maps(tiny_root / "r/e/Stranger/nut/seed0")
     index = list(stored["names"]).index(chosen[0].name)
     np.testing.assert_array_equal(chosen[0].masks["Stranger"], detect_map(stored["scores"][index]))
-    for vary in (k_sweep.sweep_experiment, protocols.measure):
+    for vary in (k_sweep.measure, protocols.measure):
         with pytest.raises(ValueError, match="the maps of 'Stranger' have no reconstructions"):
             vary(tiny_root / "r", frame, "Stranger")
     titles = [axis.get_title() for axis in figures.reconstructions(chosen).axes]

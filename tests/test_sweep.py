@@ -58,7 +58,7 @@ def test_differences_pair_the_same_images(root: Path) -> None:
 def swept(root: Path) -> pd.DataFrame:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return k_sweep.sweep_experiment(root, tables.collect(root, "fake"))
+        return k_sweep.measure(root, tables.collect(root, "fake"))
 
 
 def test_sweep_at_k_3_is_the_runs_own_score(root: Path, swept: pd.DataFrame) -> None:
@@ -148,7 +148,7 @@ def test_variance_is_split_into_images_seeds_and_thresholds(root: Path, tmp_path
 
 
 def test_table4_has_the_papers_columns(root: Path, swept: pd.DataFrame) -> None:
-    table = k_sweep.table4(tables.collect(root, "fake"), swept, tables.published("table4"))
+    table = k_sweep.table(tables.collect(root, "fake"), swept)
     assert list(table.header[3:14]) == [f"{k / 10:.1f}" for k in range(20, 31)]
     printed = [row for row in table.rows if row.cells[2].text == "published"]
     assert [row.cells[13].text for row in printed] == ["40.63", "30.21"]  # metal_nut at k = 3: F1, IoU; bottle has none
@@ -157,7 +157,7 @@ def test_table4_has_the_papers_columns(root: Path, swept: pd.DataFrame) -> None:
 def test_sweep_without_maps_says_so(tmp_path: Path) -> None:
     fake_run(tmp_path, maps=False)
     with pytest.raises(ValueError, match="no finished run of 'clgan' has maps.npz"):
-        k_sweep.sweep_experiment(tmp_path, tables.collect(tmp_path, "fake"))
+        k_sweep.measure(tmp_path, tables.collect(tmp_path, "fake"))
 
 
 def test_protocols_agree_with_the_run_where_they_meet(root: Path) -> None:

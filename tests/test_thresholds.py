@@ -13,7 +13,7 @@ from fake_runs import fake_experiment, percentages
 from scipy.stats import expon
 
 from clgan_lib import calibration
-from clgan_lib.exhibits import figures, tables, thresholds
+from clgan_lib.exhibits import tables, thresholds
 from clgan_lib.restoring import validation_anomalies
 
 matplotlib.use("agg")
@@ -121,5 +121,5 @@ def test_the_benchmark_on_runs(tmp_path: Path) -> None:
     table = thresholds.table(frame, found)
     row = next(r for r in table.rows if r.cells[1].text == "oracle")
     assert row.cells[table.header.index("gap to the oracle")].text == "+0.0"
-    figure = figures.thresholds(found)
+    figure = thresholds.figure(frame, found)
     assert len(figure.axes[0].lines) == 3 and "oracle" in [t.get_text() for t in figure.axes[0].get_yticklabels()]

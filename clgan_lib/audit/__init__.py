@@ -14,11 +14,10 @@ from pathlib import Path
 import pandas as pd
 
 from clgan_lib.audit import cell_checks
-from clgan_lib.audit.areas import defect_areas
 from clgan_lib.audit.cell_checks import CONSISTENT, IMPOSSIBLE, Finding, readings
 from clgan_lib.audit.presentation import bounds_figure, marked, marked_subsets, sentences
 from clgan_lib.audit.subsets import accuracy_on_areas, fitting_subsets, likelier_averaging, subsets
-from clgan_lib.audit.table import MAIN, SWEEP, columns, read_areas, read_table
+from clgan_lib.audit.table import MAIN, SWEEP, columns, defect_areas, read_areas, read_table
 
 __all__ = [
     "IMPOSSIBLE", "MAIN", "SWEEP", "audit", "bounds_figure", "columns", "defect_areas", "marked", "marked_subsets",

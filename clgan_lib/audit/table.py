@@ -1,4 +1,4 @@
-"""Published tables as the audit reads them: tidy, checked, each cell with the rounding it was printed with."""
+"""Published tables as the audit reads them, each cell with the rounding it was printed with, and the areas of defects."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ import pandas as pd
 
 from clgan_lib.audit.surface import METRICS as BOX
 from clgan_lib.audit.surface import Array
+from clgan_lib.data import load_category
 
 METRICS = ("P", "R", "ACC", "F1", "IoU")
 MEAN = "mean"  # the category that holds a row's mean
@@ -104,6 +105,29 @@ def read_areas(source: str | Path | pd.DataFrame) -> pd.DataFrame:
             f"{name}: {row[0]}/{row[1]} has area {row[2]}; a fraction of the image, 0 for {GOOD!r} and only there"
         )
     return areas[["category", "defect"]].assign(area=fraction)
+
+
+def defect_areas(root: str | Path, categories: list[str], image_size: int = 256) -> pd.DataFrame:
+    """One row per test image; masks resized by nearest neighbour.
+
+    Args:
+        root: the data set's folder.
+        categories: which of its categories.
+        image_size: side of the squares on which areas are counted.
+
+    Returns:
+        The columns category, defect ("good" without one), image (file name), pixels, area (fraction of the image).
+
+    Raises:
+        ValueError, OSError: as ``load_category``.
+    """
+    rows = []
+    for name in categories:
+        category = load_category(root, name, image_size)
+        pixels = category.masks.flatten(1).sum(1).tolist()
+        files = [Path(path).name for path in category.test_names]
+        rows += [(name, *row, row[2] / image_size**2) for row in zip(category.defects, files, pixels, strict=True)]
+    return pd.DataFrame(rows, columns=["category", "defect", "image", "pixels", "area"])
 
 
 def _open(source: str | Path | pd.DataFrame, needed: tuple[str, ...], rows: str) -> tuple[str, pd.DataFrame]:

@@ -5,6 +5,7 @@ on the same images differ by less noise than that, since what is hard for one is
 B. Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7 (1979); the percentile interval.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from clgan_lib.exhibits.run_table import display, read_scores
+from clgan_lib.exhibits.crosscheck import Pairs, within
+from clgan_lib.exhibits.run_table import display, read_scores, select
 from clgan_lib.exhibits.tables import number, provenance
 from clgan_lib.render.table import NOT_APPLICABLE, Cell, Row, Table
 
 MEAN = "mean"  # the pseudo-category of the mean over categories
 _HEADLINE = "dual_threshold"  # the paper's post-processing; differences are told of it
 _DIFFERENCE = ("difference", "low", "high")
+_ROUNDED = 2e-4  # scores.csv, which the differences come from, holds percent with four decimals
 
 
 def paired_bootstrap(
@@ -38,9 +41,10 @@ def paired_bootstrap(
     Raises:
         ValueError: if there is no category, or one without images.
     """
-    if not pairs or not all(len(differences) for differences in pairs):
-        problem = "a category has no image that both models were scored on; is a run's scores.csv missing?"
-        raise ValueError(f"pairs: {problem}")
+    if not pairs or not all(map(len, pairs)):
+        raise ValueError(
+            "pairs: a category has no image that both models were scored on; is a run's scores.csv missing?"
+        )
     rng = np.random.default_rng(seed)
     draws = np.zeros(resamples)
     for differences in pairs:
@@ -62,8 +66,7 @@ def differences(results_root: str | Path, frame: pd.DataFrame, reference: str) -
     for model, gaps in _gaps(results_root, frame, reference, ["postprocess", "category", "name"]):
         parts = _by_category(gaps.loc[_HEADLINE])
         groups = {category: [part] for category, part in parts.items()}
-        if set(parts) == set(frame["category"]):
-            groups[MEAN] = list(parts.values())
+        groups |= {MEAN: list(parts.values())} if set(parts) == set(frame["category"]) else {}
         for category, group in groups.items():
             key = {"reference": reference, "model": model, "category": category, "images": sum(map(len, group))}
             rows.append(key | dict(zip(_DIFFERENCE, paired_bootstrap(group), strict=True)))
@@ -95,14 +98,17 @@ def _gaps(
 ) -> Iterator[tuple[str, pd.Series]]:
     """Each model that can be compared: F1 of images minus the reference's, by `index`, mean over what it leaves out."""
     scores = read_scores(results_root, frame)
-    if scores.empty:
-        return
-    wide = scores.pivot_table(index=index, columns="model", values="F1")
-    for model in frame["model"].unique():
-        if model != reference and {model, reference} <= set(wide):
-            gaps = (wide[model] - wide[reference]).dropna()
-            if _HEADLINE in gaps.index.get_level_values("postprocess"):
-                yield model, gaps
+    for model in frame.loc[frame["model"] != reference, "model"].unique():
+        gaps = paired_gaps(scores, index, "F1", model, reference)
+        if len(gaps) and _HEADLINE in gaps.index.get_level_values("postprocess"):
+            yield model, gaps
+
+
+def paired_gaps(rows: pd.DataFrame, index: list[str], column: str, model: str, reference: str) -> pd.Series:
+    """One model's `column` minus the reference's, by `index`, mean over what it leaves out; empty without a pair."""
+    both = rows[rows["model"].isin([model, reference])].astype({column: float})
+    wide = both.pivot_table(index=index, columns="model", values=column).reindex(columns=[model, reference])
+    return (wide[model] - wide[reference]).dropna()
 
 
 def _by_category(images: pd.Series) -> dict[str, NDArray[np.float64]]:
@@ -132,9 +138,7 @@ def _decomposed(gaps: pd.Series) -> dict[str, Any]:
 def sentence(row: Mapping[Any, Any]) -> str:
     """One row of `variance` as a referee could quote it."""
     names = row["thresholds"].replace("_", " ").split(", ")
-    low, high, difference, lowest, highest = (
-        number(row[name], 1, True) for name in ("low", "high", "difference", "lowest", "highest")
-    )
+    signed = {name: number(row[name], 1, True) for name in (*_DIFFERENCE, "lowest", "highest")}
     verdict = "does not tell the two apart" if row["low"] <= 0 <= row["high"] else "excludes zero"
     seeds = "one seed was trained, so what another would change is unknown"
     if row["seeds"] > 1:
@@ -144,26 +148,26 @@ def sentence(row: Mapping[Any, Any]) -> str:
         )
     thresholds = "only one threshold is there for both"
     if len(names) > 1:
-        thresholds = f"between {lowest} and {highest} under {len(names)} thresholds ({', '.join(names)})"
+        thresholds = "between {lowest} and {highest}".format(**signed)
+        thresholds += f" under {len(names)} thresholds ({', '.join(names)})"
     return (
-        f"{display(str(row['model']))} minus {display(str(row['reference']))} on {row['categories']}: {difference} points "
-        f"of F1 ({row['postprocess'].replace('_', ' ')}); 95 % interval {low} to {high} over the choice of "
-        f"{row['images']} test images, which {verdict}; {seeds}; {thresholds}."
+        f"{display(str(row['model']))} minus {display(str(row['reference']))} on {row['categories']}: "
+        f"{signed['difference']} points of F1 ({row['postprocess'].replace('_', ' ')}); 95 % interval {signed['low']} to "
+        f"{signed['high']} over the choice of {row['images']} test images, which {verdict}; {seeds}; {thresholds}."
     )
 
 
 def variance_table(frame: pd.DataFrame, rows: pd.DataFrame) -> Table:
     """`variance` in print, with a sentence to quote per model below; `rows` are not empty."""
-    reference = str(rows["reference"].iloc[0])
-    lines = []
+    reference, lines, notes = str(rows["reference"].iloc[0]), list[Row](), list[str]()
     for row in rows.to_dict("records"):
         seed = number(row["seed_error"], 1) if row["seeds"] > 1 else NOT_APPLICABLE
         over = f"{number(row['lowest'], 1, True)} to {number(row['highest'], 1, True)}"
         texts = [number(row["difference"], 1, True), number(row["image_error"], 1), seed, over]
         lines.append(Row([Cell(display(str(row["model"])), "label"), *map(Cell, texts)]))
+        notes.append(sentence(row))
     caption = f"F1 minus that of {display(reference)}, in points: how sure, and by what."
     header = ["model", "difference", "error by images", "error by seeds", "over thresholds"]
-    notes = [sentence(row) for row in rows.to_dict("records")]
     return Table(f"variance_{reference}", caption, header, lines, notes=notes, source=provenance(frame))
 
 
@@ -174,15 +178,14 @@ def difference_table(frame: pd.DataFrame, rows: pd.DataFrame) -> Table:
     cells = {(row["model"], row["category"]): _cell(row) for row in rows.to_dict("records")}
     lines = [
         Row([Cell(display(model), "label"), *(cells.get((model, category), missing) for category in categories)])
-        for model in frame["model"].unique()
-        if model != reference
+        for model in frame.loc[frame["model"] != reference, "model"].unique()
     ]
-    images = rows.groupby("category")["images"].max()
-    counts = ", ".join(f"{category} {count}" for category, count in images.items() if category != MEAN)
+    images = rows[rows["category"] != MEAN].groupby("category")["images"].max()
     caption = (
         f"F1 minus that of {display(reference)}, in points, with the 95 % interval of a paired bootstrap over the defective "
         "images; bold where it excludes zero."
     )
+    counts = ", ".join(f"{category} {count}" for category, count in images.items())
     notes = [f"Images: {counts}. {NOT_APPLICABLE}: a run or its scores.csv is missing."]
     name, header = f"differences_{reference}", ["model", *categories]
     return Table(name, caption, header, lines, notes=notes, source=provenance(frame))
@@ -192,3 +195,21 @@ def _cell(row: Mapping[Any, Any]) -> Cell:
     low, high = row["low"], row["high"]
     text = f"{number(row['difference'], 1, True)} [{number(low, 1)}, {number(high, 1)}]"
     return Cell(text, "best" if low > 0 or high < 0 else "plain")
+
+
+def check(results_root: Path, frame: pd.DataFrame, rows: pd.DataFrame) -> Pairs:
+    """The `differences`, and that each lies in its interval.
+
+    A difference is over the images that both models have. So it is held against the runs' means only where all their runs
+    scored the same images: not with an import that lacks some, or other types left out.
+    """
+    finished = frame[frame["finished"].astype(bool)]
+    f1 = select(finished).astype({"F1": float}).groupby(["category", "model"])["F1"].mean()
+    for row in rows[rows["category"] != MEAN].to_dict("records"):
+        model, category = row["model"], row["category"]
+        runs = finished[finished["model"].isin([model, row["reference"]]) & (finished["category"] == category)]
+        whole = all(not text or re.search(r"\b(\d+) of \1 test images$", text) for text in runs["imported"])
+        if whole and runs["left_out"].nunique() < 2:
+            should = f1.get((category, model), np.nan) - f1.get((category, row["reference"]), np.nan)
+            yield f"{model} on {category}", row["difference"], should, _ROUNDED
+        yield from within(f"{model} on {category}", row)

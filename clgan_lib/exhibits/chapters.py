@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from clgan_lib import audit
 from clgan_lib.clgan import CLGAN
 from clgan_lib.data import load_category
-from clgan_lib.exhibits import figures, image_panels, network_diagram, network_summary
+from clgan_lib.exhibits import figures, network_diagram, network_summary
 from clgan_lib.exhibits.committed import is_tracked
 from clgan_lib.exhibits.examples import Example
 from clgan_lib.exhibits.run_table import credit, display, read_csv
@@ -87,7 +87,7 @@ def samples(root: Path, frame: pd.DataFrame, folder: Path) -> Section | None:
         if not config.data_root or Path(config.data_root).is_dir():
             category = load_category(data_root(config), config.category, SIZE, config.bit_depth)
             title = f"Fig. 3: {config.category}. {credit([config.data_name])}"
-            drawn.append(image_panels.samples(category, title))
+            drawn.append(figures.samples(category, title))
             save(drawn[-1], folder / "figures" / f"fig3_{config.category}", ["png"])
         elif kept := _kept(folder, f"fig3_{config.category}", f"Fig. 3: {config.category}"):
             drawn.append(kept)
@@ -106,7 +106,7 @@ def pipelines(frame: pd.DataFrame, chosen: Sequence[Example], folder: Path, mode
         if (example := examples.get(category)) and (reconstruction := example.reconstructions[model]) is not None:
             which = f"{display(model)}, {category}, {example.name}, seed {example.seed}, k = {example.k:g}"
             title = f"Fig. 2: {which}. {credit([example.data])}"
-            drawn.append(image_panels.pipeline(example.image, reconstruction, example.k, example.truth, title))
+            drawn.append(figures.pipeline(example.image, reconstruction, example.k, example.truth, title))
             save(drawn[-1], folder / "figures" / name, ["png"])
         elif kept := _kept(folder, name, f"Fig. 2: {category}"):
             drawn.append(kept)

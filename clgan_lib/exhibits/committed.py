@@ -5,10 +5,8 @@ Committed tables are held against committed runs only; what lies beside them is 
 
 import os
 import subprocess
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 from pathlib import Path
-
-from clgan_lib.exhibits.run_table import read_run
 
 
 def tracked(root: Path) -> set[Path]:
@@ -33,20 +31,3 @@ def view(root: Path, files: Collection[Path], into: Path) -> Path:
             (into / shown).parent.mkdir(parents=True, exist_ok=True)
             (into / shown).symlink_to((root / shown).resolve())
     return into
-
-
-def runs_beside(root: Path, experiment: str, files: Collection[Path]) -> list[Path]:
-    """The run folders of an experiment, finished or not, whose `metrics.json` is not among `files`."""
-    folders = sorted((root / experiment).glob("*/*/seed*"))
-    return [folder for folder in folders if folder.relative_to(root) / "metrics.json" not in files]
-
-
-def faults(root: Path, folders: Iterable[Path]) -> Iterator[str]:
-    """What keeps run folders from being used, a line each that begins with the path of `metrics.json`."""
-    for folder in folders:
-        path = folder / "metrics.json"
-        try:
-            read_run(folder)
-        except (OSError, ValueError) as error:
-            reason = str(error).replace(str(path), "it")
-            yield f"{path.relative_to(root).as_posix()} is not used: {reason}"

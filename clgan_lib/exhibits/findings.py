@@ -60,13 +60,14 @@ def _setting(paper: pd.DataFrame) -> str:
     models, categories, seeds = (paper[name].nunique() for name in ("model", "category", "seed"))
     controls = sorted(set(paper["model"]) & set(CONTROLS))
     aside = f", {len(controls)} of them without learning ({', '.join(controls)})," if controls else ""
+    known = {EMBEDDED: "the embedded, synthetic data"}
+    names = ["MVTec AD" if is_mvtec(name) else known.get(name, name) for name in paper["data"].dropna().unique()]
     text = (
-        f"This page compares {_count(models, 'method')}{aside} on {_count(categories, 'category')} of {_data(paper)}, "
-        f"{_count(seeds, 'seed')} each. A method sees good images only, reconstructs a test image, and marks as defective "
-        "what it reconstructs differently."
+        f"This page compares {_count(models, 'method')}{aside} on {_count(categories, 'category')} of "
+        f"{' and '.join(names) or 'unknown data'}, {_count(seeds, 'seed')} each. A method sees good images only, "
+        "reconstructs a test image, and marks as defective what it reconstructs differently."
     )
-    missing = int((~paper["finished"].astype(bool)).sum())
-    if missing:
+    if missing := int((~paper["finished"].astype(bool)).sum()):
         verb = "is" if missing == 1 else "are"
         text += f" {missing} of {len(paper)} runs {verb} missing; a method that lacks one is not ranked."
     return text
@@ -79,18 +80,17 @@ def _best(rows: pd.DataFrame, rule: str) -> str:
         return f"Under {rule} no method has a mean F1 yet."
     best, learned = str(f1.idxmax()), f1.drop(list(CONTROLS), errors="ignore")
     name = display(best) + (f" ({rows.loc[rows['model'] == best, 'rule'].iloc[0]})" if "rule" in rows else "")
+    has = f"has a mean F1 of {f1[best]:.1f} %."
     if len(f1) == 1:
-        return f"Under {rule} {name} has a mean F1 of {f1[best]:.1f} %."
+        return f"Under {rule} {name} {has}"
     if best in CONTROLS:
-        text = f"Under {rule} no trained method beats the controls: {name}, which learns nothing, has a mean F1 of "
-        text += f"{f1[best]:.1f} %."
-        if learned.empty:
-            return text
-        return f"{text} The best trained, {display(str(learned.idxmax()))}, has {learned.max():.1f} %."
-    text = f"Under {rule} {name} is best: its mean F1 is {f1[best]:.1f} %"
-    if "template" not in f1:
-        return f"{text}."
-    return f"{text}, {f1[best] - f1['template']:.1f} points above the control template, which learns nothing."
+        trained = (
+            f" The best trained, {display(str(learned.idxmax()))}, has {learned.max():.1f} %." if len(learned) else ""
+        )
+        return f"Under {rule} no trained method beats the controls: {name}, which learns nothing, {has}{trained}"
+    gain = f1[best] - f1.get("template", np.nan)
+    above = f", {gain:.1f} points above the control template, which learns nothing" if np.isfinite(gain) else ""
+    return f"Under {rule} {name} is best: its mean F1 is {f1[best]:.1f} %{above}."
 
 
 def _clgan(paper: pd.DataFrame, published: pd.DataFrame | None) -> str:
@@ -151,12 +151,6 @@ def _printed(mine: pd.DataFrame, published: pd.DataFrame | None) -> float:
         return float("nan")
     rows = published[(published["metric"] == "F1") & (published["model"] == "clgan")].set_index("category")["percent"]
     return float(rows.reindex(mine["category"].unique()).mean(skipna=False))
-
-
-def _data(paper: pd.DataFrame) -> str:
-    names = {EMBEDDED: "the embedded, synthetic data"}
-    shown = ["MVTec AD" if is_mvtec(name) else names.get(name, name) for name in paper["data"].dropna().unique()]
-    return " and ".join(shown) or "unknown data"
 
 
 def _count(count: int, noun: str) -> str:

@@ -11,17 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from clgan_lib.detection import FLAT, LUMA, channel_statistics, residual
-from clgan_lib.exhibits.examples import runs_with_maps
-from clgan_lib.exhibits.run_table import display, is_mvtec
+from clgan_lib.exhibits.crosscheck import Pairs, same
+from clgan_lib.exhibits.examples import reconstructions_of, scored_maps
+from clgan_lib.exhibits.figures import legend_above, panels
+from clgan_lib.exhibits.run_table import METRICS, credit, display, is_mvtec, published, select
 from clgan_lib.exhibits.tables import block, number, provenance
 from clgan_lib.metrics import metrics_from_counts
+from clgan_lib.render.style import OKABE_ITO, STYLE, captioned
 from clgan_lib.render.table import HOLE, Cell, Row, Table
-from clgan_lib.runs.maps import read_maps
 
 _K_PAPER = tuple(round(0.1 * i, 1) for i in range(20, 31))  # 2.0 to 3.0 by 0.1, as Table 4 prints
 _K_WIDE = (0.5, 1.0, 1.5, *_K_PAPER, *(round(0.25 * i, 2) for i in range(13, 33)))  # 0.5 to 8.0
@@ -128,80 +133,74 @@ def label_free_k(holdout: NDArray[np.float32], quantile: float) -> float:
     return max(0.0, float(np.quantile(standard, quantile)))
 
 
-def _sweep_run(folder: Path, run: Mapping[Any, Any]) -> Iterator[dict[str, Any]]:
-    """All rows of Table 4 for one run: its own residuals and a perfect one, at every k and at the chosen ones.
-
-    Yields:
-        model, category, seed, data, left_out, source, rule, k, P, R, F1, IoU, ACC.
-    """
-    maps = read_maps(folder, ["images", "reconstructions", "masks", "defects", "holdout"])
-    kept = maps["masks"].any((1, 2)) & ~np.isin(maps["defects"], list(run["left_out"]))
-    truths = maps["masks"][kept]
-    pairs = zip(maps["images"][kept], maps["reconstructions"][kept], strict=True)
-    ours = [residual(image, restored) for image, restored in pairs]
+def _sweep_run(folder: Path, run: Mapping[Any, Any]) -> Iterator[pd.DataFrame]:
+    """All rows of Table 4 for one run: its own residuals and a perfect one, at every k and at the chosen ones."""
+    maps = scored_maps(folder, run, ["images", "reconstructions", "masks", "holdout"])
+    defective = maps["masks"].any((1, 2))
+    images, restored, truths = (maps[name][defective] for name in ("images", "reconstructions", "masks"))
+    ours = list(map(residual, images, restored))
     perfect = [np.repeat(truth[..., None], 3, 2).astype(np.float32) for truth in truths]
-    chosen = label_free_k(maps["holdout"], run["quantile"])
+    grids = {OURS: _sweep_to_fall(ours, truths), PERFECT: sweep(perfect, truths, _K_WIDE)}
+    without_labels = sweep(ours, truths, [label_free_k(maps["holdout"], run["quantile"])])
     key = {name: run[name] for name in ("model", "category", "seed", "data")}
-    key["left_out"] = ", ".join(run["left_out"])
-    for source, residuals in {OURS: ours, PERFECT: perfect}.items():
-        grid = _sweep_to_fall(residuals, truths) if source == OURS else sweep(residuals, truths, _K_WIDE)
-        named = {GRID: grid, ORACLE: grid.loc[[grid["F1"].idxmax()]]}
-        if source == OURS:
-            named[LABEL_FREE] = sweep(residuals, truths, [chosen])
-        for rule, rows in named.items():
-            for row in rows.to_dict("records"):
-                yield {**key, "source": source, "rule": rule, **{str(name): value for name, value in row.items()}}
+    for source, grid in grids.items():
+        rules = {GRID: grid, ORACLE: grid.loc[[grid["F1"].idxmax()]]}
+        for rule, rows in (rules | ({LABEL_FREE: without_labels} if source == OURS else {})).items():
+            about = pd.DataFrame(
+                {**key, "left_out": ", ".join(run["left_out"]), "source": source, "rule": rule}, rows.index
+            )
+            yield about.join(rows)
 
 
-def sweep_experiment(results_root: str | Path, frame: pd.DataFrame, model: str = "clgan") -> pd.DataFrame:
+def measure(results_root: str | Path, frame: pd.DataFrame, model: str = "clgan") -> pd.DataFrame:
     """Every k for one model on every category, first seed; a run without maps is left out.
+
+    Returns:
+        model, category, seed, data, left_out, source, rule, k, P, R, F1, IoU, ACC (percent), provenance.
 
     Raises:
         ValueError: if none of its runs has maps with reconstructions.
     """
-    runs = runs_with_maps(results_root, frame, model, reconstructed=True)
-    rows = [row for run in runs for row in _sweep_run(Path(results_root) / run["folder"], run)]
-    return pd.DataFrame(rows).assign(provenance=provenance(frame))
+    runs = reconstructions_of(results_root, frame, model)
+    parts = [part for run in runs for part in _sweep_run(Path(results_root) / run["folder"], run)]
+    return pd.concat(parts, ignore_index=True).assign(provenance=provenance(frame))
 
 
-def table4(frame: pd.DataFrame, swept: pd.DataFrame, paper: pd.DataFrame | None = None) -> Table:
+def table(frame: pd.DataFrame, swept: pd.DataFrame) -> Table:
     """Table 4 in the paper's layout: k from 2.0 to 3.0 across; on the right the oracle k and the k without labels.
 
-    `swept` is from `sweep_experiment`; `paper`, from ``published("table4")``, stands in italics under ours.
+    `swept` is from `measure`. What the paper has of these categories stands in italics under ours.
     """
-    lines: list[Row] = []
+    lines, paper = list[Row](), published("table4").round({"k": 1})
     for metric in ("F1", "IoU"):
         metric_lines = []
         for category in sorted(frame["category"].unique()):
             rows = swept[swept["category"] == category]
             shown = {source: _line(rows[rows["source"] == source], metric) for source in (OURS, PERFECT)}
-            theirs = None if paper is None else paper[(paper["metric"] == metric) & (paper["category"] == category)]
-            if theirs is not None and len(theirs):
-                printed = dict(zip(theirs["k"].round(1), theirs["percent"], strict=True))
+            printed = paper[(paper["metric"] == metric) & (paper["category"] == category)].set_index("k")["percent"]
+            if len(printed):
                 shown[_PUBLISHED] = [Cell(f"{printed[k]:.2f}", "published") for k in _K_PAPER] + [Cell("")] * 4
             for i, (source, cells) in enumerate(shown.items()):
                 head = Cell(source, "published" if source == _PUBLISHED else "label")
                 metric_lines.append([Cell("" if i else category, "label"), head, *cells])
         lines += block(metric, metric_lines)
-    caption = (
-        f"Table 4: {display(str(swept['model'].iloc[0]))}, the dual threshold as k changes, mean over the images with a "
-        "defect, percent."
-    )
+    model = display(str(swept["model"].iloc[0]))
+    caption = f"Table 4: {model}, the dual threshold as k changes, mean over the images with a defect, percent."
     header = ["metric", "category", "residual", *(f"{k:.1f}" for k in _K_PAPER), ORACLE, "there", LABEL_FREE, "there"]
-    return Table("table4", caption, header, lines, labels=3, notes=_notes(swept, paper), source=provenance(frame))
+    return Table("table4", caption, header, lines, labels=3, notes=_notes(swept), source=provenance(frame))
 
 
 def _line(rows: pd.DataFrame, metric: str) -> list[Cell]:
     """The cells of one row: the score at each printed k, then k and score of the two rules."""
-    grid = {round(row["k"], 2): row[metric] for row in rows[rows["rule"] == GRID].to_dict("records")}
-    cells = [Cell(number(grid[k]) if k in grid else HOLE, "plain" if k in grid else "hole") for k in _K_PAPER]
+    grid = rows[rows["rule"] == GRID].round({"k": 2}).set_index("k")[metric]
+    cells = [Cell(number(grid[k])) if k in grid.index else Cell(HOLE, "hole") for k in _K_PAPER]
     for rule in (ORACLE, LABEL_FREE):
         at = rows[rows["rule"] == rule]
-        cells += [Cell(number(at["k"].iloc[0])), Cell(number(at[metric].iloc[0]))] if len(at) else [Cell(""), Cell("")]
+        cells += [Cell(number(at["k"].iloc[0])), Cell(number(at[metric].iloc[0]))] if len(at) else [Cell("")] * 2
     return cells
 
 
-def _notes(swept: pd.DataFrame, paper: pd.DataFrame | None) -> list[str]:
+def _notes(swept: pd.DataFrame) -> list[str]:
     notes = [
         f"{PERFECT}: the true mask in the place of ID1. Mean + k sigma marks at most 1/(1 + k^2) of an image, 10 % at "
         "k = 3. A larger defect with an even residual is lost whole. This row is no upper bound: an uneven residual can "
@@ -211,7 +210,45 @@ def _notes(swept: pd.DataFrame, paper: pd.DataFrame | None) -> list[str]:
     ]
     left = swept[swept["left_out"].astype(bool)].drop_duplicates("category")
     notes += [f"{row['category']}: without {row['left_out']}." for row in left.to_dict("records")]
-    if paper is not None and not all(map(is_mvtec, swept["data"].unique())):
+    if not all(map(is_mvtec, swept["data"].unique())):
         data = ", ".join(swept["data"].unique())
         notes.append(f"Published rows are on the real MVTec AD, these runs on other images ({data}): not comparable.")
     return notes
+
+
+def figure(frame: pd.DataFrame, swept: pd.DataFrame) -> Figure:
+    """Table 4 as curves: F1 over k, a panel per category, with the paper's points; its range of k is shaded."""
+    categories = sorted(swept["category"].unique())
+    paper = published("table4").query("metric == 'F1'")
+    with mpl.rc_context(STYLE):
+        drawn, axes = panels(categories, "k", (2.3, 2.1), (0.5, 0.9), sharey=True)
+        for axis, category in zip(axes.flat, categories, strict=False):
+            _curves(axis, swept[swept["category"] == category])
+            points = paper[paper["category"] == category]
+            if len(points):
+                axis.plot(points["k"], points["percent"], ".", color=OKABE_ITO[1], markersize=4, label=_PUBLISHED)
+        for axis in axes[:, 0]:
+            axis.set_ylabel("F1 %")
+        real = " Published points: real MVTec AD." if _PUBLISHED in legend_above(drawn, axes) else ""
+        model, seed = display(str(swept["model"].iloc[0])), swept["seed"].iloc[0]
+        head = f"Table 4 as curves: {model}, seed {seed}, mean F1 over the images with a defect"
+        shaded = "Shaded: the range of k that the paper tried."
+        return captioned(drawn, f"{head}. {shaded}{real} {credit(swept['data'])}")
+
+
+def _curves(axis: Axes, rows: pd.DataFrame) -> None:
+    """One category: F1 over k of the run and of the perfect residual, and the two chosen k."""
+    axis.axvspan(2, 3, color="#eeeeee", zorder=0)
+    for source, colour, line in ((OURS, OKABE_ITO[0], "-"), (PERFECT, OKABE_ITO[2], "--")):
+        grid = rows[(rows["source"] == source) & (rows["rule"] == GRID)].sort_values("k")
+        axis.plot(grid["k"], grid["F1"], line, color=colour, label=source)
+    for rule, marker in ((ORACLE, "*"), (LABEL_FREE, "D")):
+        at = rows[(rows["source"] == OURS) & (rows["rule"] == rule)]
+        axis.plot(at["k"], at["F1"], marker, color="black", markersize=9 if marker == "*" else 5, label=rule)
+    axis.set_ylim(0, 102)
+
+
+def check(results_root: Path, frame: pd.DataFrame, rows: pd.DataFrame) -> Pairs:
+    """The runs' own k, which `metrics.json` has, too."""
+    own = rows[(rows["source"] == OURS) & (rows["rule"] == GRID) & rows["k"].isin(frame["k"].dropna())]
+    yield from same(own, select(frame), ["model", "category", "seed", "k"], METRICS)

@@ -44,9 +44,7 @@ class Stage:
 
     kind: str  # its layers, such as "Conv+BN+LeakyReLU+blur↓2"
     kernel: int  # side of the convolution's kernel; 0 where there is none
-    inner: tuple[
-        int, ...
-    ]  # (C, H, W) right after the convolution, as Table 1 prints it; (C,) for a fully connected layer
+    inner: tuple[int, ...]  # (C, H, W) right after the convolution, as Table 1 prints it; (C,) if fully connected
     output: tuple[int, ...]  # after the whole stage, likewise
     parameters: int
     taps: tuple[int, ...]  # numbers, 1 to 5, of the PatchNCE taps at `inner`; mostly none
@@ -94,36 +92,32 @@ def generator_table(generator: Generator, image_size: int = 256) -> pd.DataFrame
     """The layers of G, which the paper does not print, for an input of this side. Equal residual blocks share a row."""
     rows, numbers = [], Counter[str]()
     for stage, equal in groupby(stages(generator, 1, 3, image_size, image_size)):
-        count = len(list(equal))
-        part = "Residual" if stage.kind == "Residual" else "Deconv" if numbers["Residual"] else "Conv"
-        name = "padded input"
+        count, name = len(list(equal)), "padded input"
         if stage.kind != "pad":
-            numbers[part] += count
-            name = f"{part}_{numbers[part] - count + 1}" + (f" … {numbers[part]}" if count > 1 else "")
-        rows.append(
-            {
-                "layer": name, "type": stage.kind,
-                "kernel": _square(stage.kernel or (3 if stage.kind == "Residual" else 0)), "output": _size(stage.output),
-                "tap": f"{', '.join(map(str, stage.taps))}: {_size(stage.inner)}" if stage.taps else "",
-                "parameters": count * stage.parameters,
-            }
-        )  # fmt: skip
+            part = "Residual" if stage.kind == "Residual" else "Deconv" if numbers["Residual"] else "Conv"
+            first, numbers[part] = numbers[part] + 1, numbers[part] + count
+            name = f"{part}_{first}" + (f" … {numbers[part]}" if count > 1 else "")
+        rows.append({
+            "layer": name, "type": stage.kind,
+            "kernel": _square(stage.kernel or (3 if stage.kind == "Residual" else 0)), "output": _size(stage.output),
+            "tap": f"{', '.join(map(str, stage.taps))}: {_size(stage.inner)}" if stage.taps else "",
+            "parameters": count * stage.parameters,
+        })  # fmt: skip
     return pd.DataFrame(rows).set_index("layer")
 
 
 def discriminator_table(discriminator: PatchDiscriminator, image_size: int = 256) -> pd.DataFrame:
     """Table 1: the printed sizes, which are for an image size of 256, beside those of the convolutions."""
-    found = stages(discriminator, 1, 3, image_size, image_size)
-    layers = zip(found, _PAPER_TABLE_1, patch_sizes(discriminator), strict=True)
-    rows = [
-        {
-            "layer": f"Conv2D_{number}", "type": stage.kind, "kernel": _square(stage.kernel), "output": _size(stage.inner),
-            "the paper prints": printed, "agree": "yes" if printed == _size(stage.inner) else "no",
+    rows: list[dict[str, object]] = []
+    layers = stages(discriminator, 1, 3, image_size, image_size)
+    for stage, printed, seen in zip(layers, _PAPER_TABLE_1, patch_sizes(discriminator), strict=True):
+        size = _size(stage.inner)
+        rows.append({
+            "layer": f"Conv2D_{len(rows) + 1}", "type": stage.kind, "kernel": _square(stage.kernel), "output": size,
+            "the paper prints": printed, "agree": "yes" if printed == size else "no",
             "after halving": _size(stage.output) if stage.output != stage.inner else "",
             "parameters": stage.parameters, "one output sees": _square(seen),
-        }
-        for number, (stage, printed, seen) in enumerate(layers, 1)
-    ]  # fmt: skip
+        })  # fmt: skip
     return pd.DataFrame(rows).set_index("layer")
 
 
@@ -148,14 +142,13 @@ def head_table(heads: nn.ModuleList) -> pd.DataFrame:
     """Table 2: the printed layers beside those of the heads, one a tap, and the parameters of each."""
     widths = [next(layer.in_features for layer in head.modules() if isinstance(layer, nn.Linear)) for head in heads]
     every = [stages(head, 1, 1, width) for head, width in zip(heads, widths, strict=True)]
-    rows = [
-        {
+    rows = []
+    for number, layers in enumerate(zip(*every, strict=True), 1):
+        rows.append({
             "layer": f"MLP_{number}", "type": layers[0].kind, "kernel": "one place", "output": layers[0].output[-1],
             "the paper prints": _PAPER_TABLE_2 if number <= 4 else "",
             **{f"parameters, tap {tap}": layer.parameters for tap, layer in enumerate(layers, 1)},
-        }
-        for number, layers in enumerate(zip(*every, strict=True), 1)
-    ]  # fmt: skip
+        })  # fmt: skip
     return pd.DataFrame(rows).set_index("layer")
 
 

@@ -15,9 +15,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clgan_lib.detection import residual, threshold
-from clgan_lib.exhibits.examples import runs_with_maps
+from clgan_lib.exhibits.crosscheck import Pairs, same
+from clgan_lib.exhibits.examples import reconstructions_of
 from clgan_lib.exhibits.k_sweep import label_free_k, sweep
-from clgan_lib.exhibits.run_table import METRICS, display
+from clgan_lib.exhibits.run_table import METRICS, display, select
 from clgan_lib.exhibits.tables import block, number, provenance
 from clgan_lib.metrics import NAMES, Average, counts, metrics_from_counts
 from clgan_lib.ranking import curve
@@ -26,6 +27,14 @@ from clgan_lib.runs.maps import read_maps
 
 _SMALL = 128  # pixels; some papers reduce masks to this size
 _GRID = 21  # thresholds between the lowest and the highest score, as some papers try
+# The protocols that `metrics.json` holds, too, by post-processing and averaging.
+_STORED = {
+    "per image, images with a defect": ("dual_threshold", "image"),
+    "per image, good ones too": ("dual_threshold", "all"),
+    "pixels pooled, all images": ("dual_threshold", "pooled"),
+    "calibrated on good images, per image": ("calibrated", "image"),
+    "calibrated on good images, pooled": ("calibrated", "pooled"),
+}
 _K_GRID = tuple(round(0.25 * i, 2) for i in range(2, 33))  # for the oracle k
 
 
@@ -38,10 +47,9 @@ def measure(results_root: str | Path, frame: pd.DataFrame, model: str) -> pd.Dat
     Raises:
         ValueError: if none of its runs has maps with reconstructions.
     """
-    runs = runs_with_maps(results_root, frame, model, reconstructed=True)
     measured = [
         {**{name: run[name] for name in ("model", "category", "seed")}, "group": group, "protocol": protocol, **values}
-        for run in runs
+        for run in reconstructions_of(results_root, frame, model)
         for group, protocols in _groups(Path(results_root) / run["folder"], run).items()
         for protocol, values in protocols
     ]
@@ -54,8 +62,7 @@ _Scores = Iterator[tuple[str, dict[str, float]]]
 def _groups(folder: Path, run: Mapping[Any, Any]) -> dict[str, _Scores]:
     """One run's maps under every protocol, by what is varied."""
     maps = read_maps(folder, ["images", "reconstructions", "scores", "masks", "defects", "holdout"])
-    pairs = zip(maps["images"], maps["reconstructions"], strict=True)
-    residuals = np.stack([residual(image, restored) for image, restored in pairs])
+    residuals = np.stack(list(map(residual, maps["images"], maps["reconstructions"])))
     kept = ~np.isin(maps["defects"], list(run["left_out"]))
     dual = np.stack([threshold(image, run["k"]).mask for image in residuals])
     truths = maps["masks"][kept]
@@ -159,3 +166,10 @@ def _common_names(measured: pd.DataFrame, several: bool) -> pd.DataFrame:
     renamed = measured.assign(protocol=names.mask(own, "as scored here"))
     same = renamed[(renamed["group"] == "defect types") & ~renamed["category"].isin(has_own)]
     return pd.concat([renamed, same.assign(protocol="as scored here")], ignore_index=True)
+
+
+def check(results_root: Path, frame: pd.DataFrame, rows: pd.DataFrame) -> Pairs:
+    """The protocols that `metrics.json` has."""
+    stored = [select(frame, *name).assign(protocol=protocol) for protocol, name in _STORED.items()]
+    shared = rows[rows["protocol"].isin(_STORED)]
+    yield from same(shared, pd.concat(stored), ["model", "category", "seed", "protocol"], METRICS)

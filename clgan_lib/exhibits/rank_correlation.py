@@ -7,6 +7,7 @@ import pandas as pd
 
 from clgan_lib.exhibits.ablation import MEASURES
 from clgan_lib.exhibits.bootstrap import MEAN
+from clgan_lib.exhibits.crosscheck import Pairs, same
 from clgan_lib.exhibits.run_table import collect, display, expected_runs, select
 from clgan_lib.exhibits.tables import number, provenance
 from clgan_lib.render.table import HOLE, NOT_APPLICABLE, Cell, Row, Table
@@ -28,8 +29,10 @@ def means(results_root: str | Path, experiment: str) -> pd.Series:
     return pd.concat(parts, names=["measure"]).dropna().rename(provenance(frame))
 
 
-def ranks(results_root: str | Path, embedded: str, real: str) -> pd.DataFrame:
+def measure(results_root: str | Path, frame: pd.DataFrame, embedded: str, real: str) -> pd.DataFrame:
     """What models get on the embedded and on real data, for the models and categories that two experiments share.
+
+    `frame` is that of the experiment beside which the ranking is kept.
 
     Returns:
         measure, category, model, embedded, real (means over seeds; F1 in percent), embedded_experiment, real_experiment,
@@ -50,7 +53,7 @@ def ranks(results_root: str | Path, embedded: str, real: str) -> pd.DataFrame:
 
 
 def agreement(part: pd.DataFrame) -> dict[str, float]:
-    """Kendall's tau between two rankings of the same models: rows of `ranks`, two or more, of one measure and category.
+    """Kendall's tau between two rankings of the same models: rows of `measure`, two or more, of one measure and category.
 
     M. G. Kendall, "A new measure of rank correlation", Biometrika 30 (1938); tau-b, which allows for ties.
 
@@ -66,7 +69,7 @@ def agreement(part: pd.DataFrame) -> dict[str, float]:
     return {"tau": float(tau), "p": float(p), "pairs": len(alike), "agree": int(alike.sum())}
 
 
-def table(rows: pd.DataFrame) -> Table:
+def table(frame: pd.DataFrame, rows: pd.DataFrame) -> Table:
     """Kendall's tau, a row per measure, a column per category that both have and one for the mean; `rows` not empty."""
     categories = list(dict.fromkeys(rows["category"]))
     lines = []
@@ -90,3 +93,16 @@ def _tau(part: pd.DataFrame) -> Cell:
         return Cell(NOT_APPLICABLE, "hole")
     pairs = f"{ranking['agree']}/{ranking['pairs']}"
     return Cell(f"{number(ranking['tau'], 2, True)} ({pairs}, p = {number(ranking['p'], 3)})")
+
+
+def check(results_root: Path, frame: pd.DataFrame, rows: pd.DataFrame) -> Pairs:
+    """Both sides of the ranking.
+
+    Raises:
+        FileNotFoundError: if an experiment that it compares has no finished run here.
+    """
+    names = [str(rows[f"{side}_experiment"].iloc[0]) for side in SIDES]
+    for name in names:
+        if not any((results_root / name).glob("*/*/seed*/metrics.json")):
+            raise FileNotFoundError(f"the runs of {name} are not here; make benchmark EXPERIMENT={name}")
+    yield from same(rows, measure(results_root, frame, *names), ["measure", "category", "model"], SIDES)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -18,7 +19,6 @@ from clgan_lib.exhibits import (
     beside,
     bootstrap,
     chapters,
-    crosscheck,
     figures,
     k_sweep,
     leaderboard,
@@ -30,6 +30,7 @@ from clgan_lib.exhibits import (
     training_length,
 )
 from clgan_lib.exhibits.committed import is_tracked
+from clgan_lib.exhibits.crosscheck import Pairs
 from clgan_lib.exhibits.run_table import published, read_csv, write_csv
 from clgan_lib.render.table import Table
 
@@ -38,20 +39,19 @@ REFERENCES = ("template", "clgan")  # what differences are taken from
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One analysis; ``frame`` is from `collect`, ``rows`` from `measure`, or the frame itself where that is None."""
+    """One analysis; ``frame`` is from `collect`, ``rows`` are what its CSV holds, or the frame where it has none."""
 
     name: str  # of its CSV, such as "table4"
     title: str  # of its section; exhibits of one title, one after the other, share a section
     prose: str  # how to read it, in the report; the notebooks teach it
     table: Callable[[pd.DataFrame, pd.DataFrame], Table | list[Table]]  # of frame and rows
-    # Of the folder that holds experiments, the frame and what the notebook chooses: the numbers that need more than
-    # `metrics.json`. They are kept as <name>.csv.
+    # Of the folder that holds experiments, the frame and what the notebook chooses: rows that need more than `metrics.json`.
     measure: Callable[..., pd.DataFrame] | None = None
-    derive: Callable[[pd.DataFrame], pd.DataFrame] | None = None  # of the frame alone; kept as <name>.csv, too
+    derive: Callable[[pd.DataFrame], pd.DataFrame] | None = None  # rows of the frame alone
     figure: Callable[[pd.DataFrame, pd.DataFrame], Figure] | None = None  # of frame and rows
     figure_name: str = ""  # of the figure's files, where it is not the name
     # Of the folder that holds experiments, frame and rows: what rows and `metrics.json` both hold.
-    check: Callable[[Path, pd.DataFrame, pd.DataFrame], crosscheck.Pairs] | None = None
+    check: Callable[[Path, pd.DataFrame, pd.DataFrame], Pairs] | None = None
     folded: bool = False  # shown closed; for what few readers need
 
     def tables(self, frame: pd.DataFrame, rows: pd.DataFrame) -> list[Table]:
@@ -67,40 +67,46 @@ class Exhibit:
         return read_csv(path) if path.is_file() else None
 
 
-def write(
-    exhibit: Exhibit, folder: Path, frame: pd.DataFrame, rows: pd.DataFrame | None = None
-) -> list[Figure | Table]:
-    """Write an exhibit's CSV, figure and tables into the experiment's `folder`; none of them where there are no rows.
+Shown = list[Figure | Table]  # the figure, where an exhibit has one, then its tables; empty where there are no rows
+
+
+def write(exhibit: Exhibit, folder: Path, frame: pd.DataFrame, rows: pd.DataFrame | None = None) -> Shown:
+    """Write an exhibit's CSV, figure and tables into the experiment's `folder`, and return what to show.
 
     `rows` are just measured. None: those of its CSV, which then stays as it is.
-
-    Returns:
-        What to show: the figure, where it has one, then the tables.
     """
-    new = exhibit.derive or (exhibit.measure and rows is not None)
-    rows = exhibit.rows(folder, frame) if rows is None else rows
+    measured, rows = rows is not None, exhibit.rows(folder, frame) if rows is None else rows
     if rows is None or rows.empty:
         return []
-    if new:
-        write_csv(rows, folder / "tables" / f"{exhibit.name}.csv")
     drawn = [exhibit.figure(frame, rows)] if exhibit.figure else []
     for figure in drawn:
         figures.save(figure, folder / "figures" / (exhibit.figure_name or exhibit.name))
+    return [*drawn, *_write_tables(exhibit, folder / "tables", frame, rows, measured)]
+
+
+def _write_tables(exhibit: Exhibit, folder: Path, frame: pd.DataFrame, rows: pd.DataFrame, new: bool) -> list[Table]:
+    """Write an exhibit's tables, and its CSV where the rows are `new` or derived."""
+    if new or exhibit.derive:
+        write_csv(rows, folder / f"{exhibit.name}.csv")
     printed = exhibit.tables(frame, rows)
     for table in printed:
-        table.write(folder / "tables")
-    return [*drawn, *printed]
+        table.write(folder)
+    return printed
 
 
-def make(
-    exhibit: Exhibit, folder: Path, frame: pd.DataFrame, *choices: Any
-) -> tuple[pd.DataFrame, list[Figure | Table]]:
-    """Measure an exhibit and write it; where maps or scores are missing here, show what git holds of it, unchanged.
+def write_tables(frame: pd.DataFrame, folder: Path) -> list[Table]:
+    """Write and return what the tidy rows alone give: each table, and ``table3.csv``, which holds the rows."""
+    printed = []
+    for exhibit in (e for e in EXHIBITS.values() if e.measure is None):
+        rows = exhibit.derive(frame) if exhibit.derive else frame
+        printed += _write_tables(exhibit, folder, frame, rows, new=False)
+    return printed
 
-    `choices` are for its `measure`.
 
-    Returns:
-        The rows, and what to show: the figure, where it has one, then the tables; nothing where there are no rows.
+def make(exhibit: Exhibit, folder: Path, frame: pd.DataFrame, *choices: Any) -> tuple[pd.DataFrame, Shown]:
+    """Measure an exhibit, with `choices` for its `measure`, and write it; return its rows, and what to show.
+
+    Where maps or scores are missing here, both are what git holds of it, unchanged.
 
     Raises:
         ValueError: if nothing can be measured and git holds nothing.
@@ -115,162 +121,124 @@ def make(
             raise
         rows = kept.iloc[:0]
     if kept is not None and len(rows) < len(kept):
-        print(
-            f"{exhibit.title}: not all maps and scores are on this machine; what follows is {file.name} as committed."
-        )
+        missing = "not all maps and scores are on this machine"
+        print(f"{exhibit.title}: {missing}; what follows is {file.name} as committed.")
         return kept, write(exhibit, folder, frame)
     return rows, write(exhibit, folder, frame, rows)
 
 
-def write_tables(frame: pd.DataFrame, folder: Path) -> list[Table]:
-    """Write what the tidy rows alone give, and return the tables: ``table3.csv``, which holds the rows, and each table."""
-    write_csv(frame, folder / "table3.csv")
-    printed = []
-    for exhibit in (e for e in EXHIBITS.values() if e.measure is None):
-        rows = exhibit.derive(frame) if exhibit.derive else frame
-        if exhibit.derive:
-            write_csv(rows, folder / f"{exhibit.name}.csv")
-        printed += exhibit.tables(frame, rows)
-    for table in printed:
-        table.write(folder)
-    return printed
+def _of(module: ModuleType, title: str, prose: str, **more: Any) -> Exhibit:
+    """The exhibit of a module whose functions have the names of an exhibit's fields, and are called alike."""
+    names = [name for name in ("measure", "table", "figure", "check") if hasattr(module, name)]
+    given = {"name": module.__name__.rpartition(".")[2], **{name: getattr(module, name) for name in names}}
+    return Exhibit(title=title, prose=prose, **given | more)
 
 
-_DIFFERENCES = (
-    ("differences", bootstrap.differences, bootstrap.difference_table, crosscheck.of_differences),
-    ("variance", bootstrap.variance, bootstrap.variance_table, None),
-)
+def _compared_with(reference: str) -> list[Exhibit]:
+    """The differences from one model, and where their uncertainty comes from."""
+    title = "Is the difference real?"
+    prose = (
+        "The 95 % intervals resample the test images. Where one includes zero, these images do not tell the two models "
+        "apart. Other seeds add scatter of their own."
+    )
+    differences, variance = (
+        partial(measure, reference=reference) for measure in (bootstrap.differences, bootstrap.variance)
+    )
+    table, check = bootstrap.difference_table, bootstrap.check
+    return [
+        Exhibit(f"differences_{reference}", title, prose, table, differences, check=check),
+        Exhibit(f"variance_{reference}", title, prose, bootstrap.variance_table, variance),
+    ]
+
+
 _EXHIBITS = (
+    _of(leaderboard, "Leaderboard", "", measure=None, derive=leaderboard.measure),
     Exhibit(
-        name="leaderboard",
-        title="Leaderboard",
-        prose="",
-        derive=leaderboard.measure,
-        table=leaderboard.table,
-    ),
-    Exhibit(
-        name="summary",
-        title="Summary",
-        prose="A model that restores has a large residual inside the defects and a small one outside. A model that copies "
+        "summary",
+        "Summary",
+        "A model that restores has a large residual inside the defects and a small one outside. A model that copies "
         "its input has two small ones. A gain below zero means that the control, which learns nothing, is better.",
-        table=lambda frame, _: tables.summary(frame),
+        lambda frame, _: tables.summary(frame),
     ),
     Exhibit(
-        name="table3",
-        title="Table 3",
-        prose="Blocks of rows are metrics, columns are categories. The paper's numbers are in italics. The last block is "
+        "table3",
+        "Table 3",
+        "Blocks of rows are metrics, columns are categories. The paper's numbers are in italics. The last block is "
         "the gain over the template: the median of the nearest good training images as the reconstruction.",
-        table=lambda frame, _: tables.table3(frame, paper=published("table3")),
+        lambda frame, _: tables.table3(frame, paper=published("table3")),
+        derive=lambda frame: frame,
         figure=lambda frame, _: figures.scores(frame),
         figure_name="scores",
     ),
-    Exhibit(
-        name="threshold_free",
-        title="Measures without a threshold",
-        prose="These measures are not in the paper. AUROC, AP and AUPRO rate the anomaly maps themselves.",
-        table=lambda frame, _: threshold_free.table(frame),
+    _of(
+        threshold_free,
+        "Measures without a threshold",
+        "These measures are not in the paper. AUROC, AP and AUPRO rate the anomaly maps themselves.",
     ),
-    Exhibit(
-        name="beside",
-        title="Reconstruction beside features",
-        prose="Methods on features that were pretrained on ImageNet, and models trained from scratch on these good images.",
-        measure=beside.measure,
-        table=beside.table,
-        check=beside.check,
+    _of(
+        beside,
+        "Reconstruction beside features",
+        "Methods on features that were pretrained on ImageNet, and models trained from scratch on these good images.",
     ),
-    *(
-        Exhibit(
-            name=f"{name}_{reference}",
-            title="Is the difference real?",
-            prose="The 95 % intervals resample the test images. Where one includes zero, these images do not tell the two "
-            "models apart. Other seeds add scatter of their own.",
-            measure=partial(measure, reference=reference),
-            table=table,
-            check=check,
-        )
-        for reference in REFERENCES
-        for name, measure, table, check in _DIFFERENCES
-    ),
-    Exhibit(
-        name="ablation",
-        title="What each ingredient is worth",
-        prose="One setting at a time is changed against the base of its group. Where a group has one variant alone, a 2 x 2 "
+    *(exhibit for reference in REFERENCES for exhibit in _compared_with(reference)),
+    _of(
+        ablation,
+        "What each ingredient is worth",
+        "One setting at a time is changed against the base of its group. Where a group has one variant alone, a 2 x 2 "
         "tells training from threshold.",
-        measure=ablation.effects,
-        table=lambda frame, rows: [
-            *([ablation.square_table(frame, squares)] if len(squares := ablation.squares(rows)) else []),
-            ablation.table(frame, rows),
-        ],
-        figure=figures.effects,
-        check=crosscheck.of_ablation,
     ),
-    Exhibit(
+    _of(
+        rank_correlation,
+        "What each ingredient is worth",
+        "Last, the ranking of the models on embedded data is compared with that on real data.",
         name="ranks",
-        title="What each ingredient is worth",
-        prose="Last, the ranking of the models on embedded data is compared with that on real data.",
-        measure=lambda root, _, embedded, real: rank_correlation.ranks(root, embedded, real),
-        table=lambda _, rows: rank_correlation.table(rows),
-        check=crosscheck.of_ranks,
     ),
-    Exhibit(
-        name="table4",
-        title="Table 4",
-        prose="F1 over k; the paper tries the shaded range and calls its end the optimum. Dashed: the paper's detector on a "
+    _of(
+        k_sweep,
+        "Table 4",
+        "F1 over k; the paper tries the shaded range and calls its end the optimum. Dashed: the paper's detector on a "
         "perfect residual, the true mask. It misses every defect larger than 1/(1 + k²) of the image.",
-        measure=k_sweep.sweep_experiment,
-        table=lambda frame, rows: k_sweep.table4(frame, rows, published("table4")),
-        figure=lambda _, rows: figures.sweep(rows, published("table4")),
+        name="table4",
         figure_name="sweep",
-        check=crosscheck.of_table4,
     ),
-    Exhibit(
-        name="protocols",
-        title="One set of maps, many numbers",
-        prose="The same maps of the same runs, scored by different protocols. Nothing was trained again.",
-        measure=protocols.measure,
-        table=protocols.table,
-        check=crosscheck.of_protocols,
+    _of(
+        protocols,
+        "One set of maps, many numbers",
+        "The same maps of the same runs, scored by different protocols. Nothing was trained again.",
     ),
-    Exhibit(
-        name="thresholds",
-        title="Thresholds without labels",
-        prose="The same maps under every rule that needs no test label. Rules that mark little on good images miss most of "
+    _of(
+        thresholds,
+        "Thresholds without labels",
+        "The same maps under every rule that needs no test label. Rules that mark little on good images miss most of "
         "the defect; rules that find the defect mark something on every good image.",
-        measure=thresholds.measure,
-        table=thresholds.table,
-        figure=lambda _, rows: figures.thresholds(rows),
+    ),
+    _of(
+        training_length,
+        "Training length",
+        "A score without its training length says little. Each point is a run of its own with its own schedule.",
     ),
     Exhibit(
-        name="training_length",
-        title="Training length",
-        prose="A score without its training length says little. Each point is a run of its own with its own schedule.",
-        measure=training_length.measure,
-        table=training_length.table,
-        figure=lambda _, rows: training_length.figure(rows),
-        check=crosscheck.of_training_length,
-    ),
-    Exhibit(
-        name="networks",
-        title="The networks: Fig. 1, Tables 1 and 2",
-        prose="Counted on the modules at the paper's size, 256x256 and width 64. The runs of this experiment may be "
+        "networks",
+        "The networks: Fig. 1, Tables 1 and 2",
+        "Counted on the modules at the paper's size, 256x256 and width 64. The runs of this experiment may be "
         "smaller: their settings are in config.json.",
-        table=lambda frame, _: chapters.network_tables(frame),
+        lambda frame, _: chapters.network_tables(frame),
         figure=lambda _, __: chapters.network_figure(),
         figure_name="fig1",
         folded=True,
     ),
     Exhibit(
-        name="summary_by_category",
-        title="Category by category: scores, time and memory",
-        prose="",
-        table=lambda frame, _: tables.summary_by_category(frame),
+        "summary_by_category",
+        "Category by category: scores, time and memory",
+        "",
+        lambda frame, _: tables.summary_by_category(frame),
         folded=True,
     ),
     Exhibit(
-        name="table3_by_protocol",
-        title="Table 3 by other protocols",
-        prose="The same runs, averaged and thresholded otherwise. Numbers of two protocols cannot be compared.",
-        table=lambda frame, _: tables.table3_by_protocol(frame),
+        "table3_by_protocol",
+        "Table 3 by other protocols",
+        "The same runs, averaged and thresholded otherwise. Numbers of two protocols cannot be compared.",
+        lambda frame, _: tables.table3_by_protocol(frame),
         folded=True,
     ),
 )

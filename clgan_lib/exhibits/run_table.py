@@ -37,6 +37,7 @@ _COLUMNS = (
     *_KEYS, *METRICS, *RANKING, *FALSE_POSITIVES, *_SETTINGS, *_COSTS, *_ENVIRONMENT, "fingerprint", "folder", "imported",
 )  # fmt: skip
 
+_SCORES = ["name", "defect", "postprocess", "F1", "model", "category", "seed"]  # of `read_scores`, among others
 _Runs = Sequence[tuple[str, str, int]]
 
 
@@ -114,20 +115,19 @@ def read_run(folder: Path) -> list[dict[str, Any]]:
 
 def _run(record: Record) -> dict[str, Any]:
     """What all rows of one run share."""
-    config, imported = record.config, record.imported
+    config, imported, left_out = record.config, record.imported, tuple(record.left_out)
     return {
         **{name: getattr(config, name) for name in ("experiment", "category", "seed", "image_size", "k")},
         "model": record.row,
         "data": Path(config.data_root).name or EMBEDDED,
-        "left_out": tuple(record.left_out),
+        "left_out": left_out,
         "threshold": record.thresholds.calibrated,
         "quantile": record.thresholds.quantile,
         "finished": True,
         "inside": record.residual.inside,
         "outside": record.residual.outside,
         **{f"{name}_images": count for name, count in record.images},
-        "scored_images": sum(of["images"] for name, of in record.defects.items() if name not in record.left_out)
-        or None,
+        "scored_images": sum(of["images"] for name, of in record.defects.items() if name not in left_out) or None,
         **{name: getattr(record.time, name) for name in _COSTS},
         **{name: int(value) for name in _COUNTS if (value := getattr(record.time, name)) is not None},
         **{name: record.env.get(name) for name in _ENVIRONMENT},
@@ -151,12 +151,10 @@ def _scores(record: Record) -> Iterator[dict[str, Any]]:
 def _in_order(frame: pd.DataFrame, wanted: _Runs) -> pd.DataFrame:
     """Models as in the paper, then a reader's own, then controls; categories and seeds by name."""
     frame = frame.reindex(columns=[*_COLUMNS, *(name for name in frame.columns if name not in _COLUMNS)])
-    learned = [name for name in MODEL_NAMES if name not in CONTROLS]
-    rank = {name: i for i, name in enumerate(learned)} | {name: 1000 + i for i, name in enumerate(CONTROLS)}
-    first = {model: len(learned) + i for i, model in enumerate(dict.fromkeys(m for m, _, _ in wanted))}
-    place = [rank.get(model, first.get(model, 999)) for model in frame["model"]]
-    order = frame.assign(place=place).sort_values(["place", "model", "category", "seed"], kind="stable").index
-    return frame.loc[order].reset_index(drop=True)
+    models = dict.fromkeys([*MODEL_NAMES, *(model for model, _, _ in wanted)])
+    order = [*(model for model in models if model not in CONTROLS), *CONTROLS]
+    frame = frame.assign(place=frame["model"].map(order.index))
+    return frame.sort_values(["place", "category", "seed"], kind="stable", ignore_index=True).drop(columns="place")
 
 
 def with_gain(frame: pd.DataFrame) -> pd.DataFrame:
@@ -252,16 +250,15 @@ def read_scores(results_root: str | Path, frame: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: if a file is damaged.
     """
-    parts = []
+    parts = [pd.DataFrame(columns=_SCORES)]  # of no run
     for run in frame[frame["finished"].astype(bool)].drop_duplicates("folder").to_dict("records"):
         path = Path(results_root) / run["folder"] / "scores.csv"
-        if not path.is_file():
-            continue
-        try:
-            scores = pd.read_csv(path).astype({"name": str, "defect": str, "postprocess": str, "F1": float})
-        except (ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{path} is damaged ({reason}); evaluate the run again") from None
-        scored = ~scores["defect"].isin(["good", *run["left_out"]])
-        parts.append(scores[scored].assign(**{name: run[name] for name in ("model", "category", "seed")}))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["model", "category", "seed"])
+        if path.is_file():
+            try:
+                scores = pd.read_csv(path).astype({"name": str, "defect": str, "postprocess": str, "F1": float})
+            except (ValueError, KeyError) as error:
+                reason = " ".join(str(error).split())
+                raise ValueError(f"{path} is damaged ({reason}); evaluate the run again") from None
+            scored = ~scores["defect"].isin(["good", *run["left_out"]])
+            parts.append(scores[scored].assign(**{name: run[name] for name in ("model", "category", "seed")}))
+    return pd.concat(parts[1:] or parts, ignore_index=True)

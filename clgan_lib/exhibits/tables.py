@@ -106,28 +106,29 @@ def table3_by_protocol(frame: pd.DataFrame) -> list[Table]:
 
 def _block(rows: pd.DataFrame, metric: str, categories: list[str], paper: pd.DataFrame | None) -> list[list[Cell]]:
     """The rows of one metric, the model's name first."""
-    models, columns = list(rows["model"].unique()), []
     rows = rows[["model", "category", "seed", "finished", metric]]  # choosing rows of a wide frame is slow
+    models, columns = list(rows["model"].unique()), []
     for part in [*(rows[rows["category"] == category] for category in categories), rows]:
         cells = [spread(part[part["model"] == model], metric, signed=metric == "gain") for model in models]
-        columns.append([cell for cell, _ in cells] if metric == "gain" else _best_in_bold(cells))
+        columns.append(cells if metric == "gain" else _best_in_bold(cells))
     lines = []
     for model, shown in zip(models, zip(*columns, strict=True), strict=True):
         lines.append([Cell(display(model), "label"), *shown])
-        theirs = None if paper is None else paper[(paper["metric"] == metric) & (paper["model"] == model)]
-        if theirs is not None and len(theirs):
+        theirs = rows[:0] if paper is None else paper[(paper["metric"] == metric) & (paper["model"] == model)]
+        if len(theirs):
             lines.append([Cell("published", "published"), *_published_cells(theirs, categories)])
     return lines
 
 
-def _best_in_bold(cells: Sequence[tuple[Cell, float]]) -> list[Cell]:
+def _best_in_bold(cells: Sequence[Cell]) -> list[Cell]:
     """A column of `spread`, its largest mean as printed marked: what looks equal is equally best.
 
-    A mean over fewer runs is never the best.
+    A mean over fewer runs, which says ``(7/8)``, is not comparable and never the best.
     """
-    means = [float(c.text.split()[0].replace("−", "-")) if np.isfinite(value) else np.nan for c, value in cells]
-    best = max(filter(np.isfinite, means), default=None)
-    return [Cell(cell.text, "best") if mean == best else cell for (cell, _), mean in zip(cells, means, strict=True)]
+    whole = [cell.kind != "hole" and "(" not in cell.text for cell in cells]
+    means = [float(c.text.split()[0].replace("−", "-")) if w else None for c, w in zip(cells, whole, strict=True)]
+    best = max((mean for mean in means if mean is not None), default=0.0)
+    return [Cell(cell.text, "best") if mean == best else cell for cell, mean in zip(cells, means, strict=True)]
 
 
 def _published_cells(theirs: pd.DataFrame, categories: list[str]) -> list[Cell]:
@@ -142,7 +143,7 @@ def _published_cells(theirs: pd.DataFrame, categories: list[str]) -> list[Cell]:
 
 def spread(
     values: pd.DataFrame, metric: str, *, decimals: int = 2, signed: bool = False, deviation: bool = True
-) -> tuple[Cell, float]:
+) -> Cell:
     """One cell: the mean over categories and seeds, ± the sample standard deviation over seeds where there are several.
 
     Args:
@@ -151,19 +152,18 @@ def spread(
         deviation: shows the ±.
 
     Returns:
-        The cell, and its value for finding the best: NaN where a run is missing, since a mean over fewer runs is not
-        comparable. Such a cell says how many of the runs it holds: ``(7/8)``.
+        The cell. Where runs are missing, it says how many of them the mean holds: ``(7/8)``.
     """
     column = values[metric].to_numpy(float, na_value=np.nan)
     there = np.isfinite(column)
     if not there.any():
-        return Cell(NOT_APPLICABLE if values["finished"].any() else HOLE, "hole"), float("nan")
-    mean = float(np.mean(_group_means(column[there], values["category"].to_numpy()[there])))
-    text = number(mean, decimals, signed)
+        return Cell(NOT_APPLICABLE if values["finished"].any() else HOLE, "hole")
+    mean = np.mean(_group_means(column[there], values["category"].to_numpy()[there]))
+    text = number(float(mean), decimals, signed)
     if not there.all():
-        return Cell(f"{text} ({there.sum()}/{len(there)})"), float("nan")
+        return Cell(f"{text} ({there.sum()}/{len(there)})")
     per_seed = _group_means(column, values["seed"].to_numpy())
-    return Cell(f"{text} ± {np.std(per_seed, ddof=1):.{decimals}f}" if deviation and len(per_seed) > 1 else text), mean
+    return Cell(f"{text} ± {np.std(per_seed, ddof=1):.{decimals}f}" if deviation and len(per_seed) > 1 else text)
 
 
 def _group_means(values: NDArray[np.float64], groups: NDArray) -> list[float]:
@@ -220,30 +220,28 @@ def columns(rows: pd.DataFrame, wanted: Sequence[Column], best: Sequence[str] = 
         scaled = [part.assign(**{name: pd.to_numeric(part[name], errors="coerce") / unit}) for part in parts.values()]
         signed = name.endswith("gain")
         cells = [spread(part, name, decimals=decimals, signed=signed, deviation=deviation) for part in scaled]
-        made.append(_best_in_bold(cells) if name in best else [cell for cell, _ in cells])
+        made.append(_best_in_bold(cells) if name in best else cells)
     return made
 
 
 def _notes(rows: pd.DataFrame, frame: pd.DataFrame, paper: pd.DataFrame | None) -> list[str]:
     """What a reader must know to read the cells: holes, left-out types, whose the published numbers are."""
-    notes = []
-    missing = rows[~rows["finished"].astype(bool)]
-    if len(missing):
-        runs = [f"{display(r['model'])} on {r['category']}, seed {r['seed']}" for r in missing.to_dict("records")]
+    notes, finished = list[str](), rows["finished"].astype(bool)
+    if len(missing := rows[~finished].to_dict("records")):
+        runs = [f"{display(r['model'])} on {r['category']}, seed {r['seed']}" for r in missing]
         more = f" and {len(runs) - 6} more" if len(runs) > 6 else ""
         notes.append(f"{HOLE}: {len(runs)} of {len(rows)} runs missing: {'; '.join(runs[:6])}{more}.")
     if "scored_images" in rows:  # in no row without any run
         counted = rows.dropna(subset=["scored_images"]).sort_values("category")
         scored = counted["scored_images"].where(counted["scored"].astype(bool), counted["test_defective_images"])
-        of = (counted["category"] + " " + scored.astype(int).astype(str)).unique()
-        notes.append(f"Images with a defect: {', '.join(of)}.")
-    if (pd.to_numeric(rows["F1"], errors="coerce").isna() & rows["finished"].astype(bool)).any():
+        notes.append(f"Images with a defect: {_list(counted['category'] + ' ' + scored.astype(int).astype(str))}.")
+    if (rows["F1"].isna() & finished).any():
         notes.append(f"{NOT_APPLICABLE}: the run is there, but has no such number.")
     subsets = rows.dropna(subset=["subset"]).drop_duplicates(["category", "subset"])
     for row in subsets[subsets["left_out"].astype(bool)].itertuples():
         left_out = ", ".join(map(str, row.left_out))  # type: ignore[arg-type]
         notes.append(f"{row.category}: {row.subset} (left out of the score by this experiment's settings: {left_out}).")
-    for row in rows[rows["imported"].fillna("").astype(bool)].itertuples():
+    for row in rows[rows["imported"].fillna("") != ""].itertuples():
         notes.append(
             f"{display(str(row.model))} on {row.category}: score maps from elsewhere ({row.imported}), the paper's rule "
             "applied to the map in place of ID1."

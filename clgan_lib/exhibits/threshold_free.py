@@ -19,39 +19,36 @@ _QUALITIES = (
     Column("F1_oracle", "oracle F1 %"),
     Column("IoU_oracle", "oracle IoU %"),
 )
-_HEADS = {"dual_threshold": "dual"}
-_NOTES = (
+_NOTE = (
     "Image AUROC: an image's score is the largest of its map. AUPRO: MVTec's protocol, overlap averaged over 8-connected "
     "regions, false-positive rate over all good pixels, area up to the limit divided by it. Oracle: the best any one "
-    "threshold could do on these very test labels, pixels pooled; nobody has that threshold.",
-    "False positives: percent of the good test images with any marked pixel / percent of their pixels that are marked, "
-    "under each post-processing: ",
+    "threshold could do on these very test labels, pixels pooled; nobody has that threshold."
 )
 
 
-def table(frame: pd.DataFrame) -> Table:
+def table(frame: pd.DataFrame, _: pd.DataFrame | None = None) -> Table:
     """A block per category and one for the mean, a row per model, a column per measure; ± over seeds.
 
     Bold is the best of each block, in the columns that need no threshold.
     """
-    rows = select(frame)
-    marked = {name: select(frame, name) for name, average in available(frame) if average == "image"}
+    rows, lines = select(frame), list[Row]()
+    heads = {name: name.removesuffix("_threshold") for name, average in available(frame) if average == "image"}
+    marked = [select(frame, name) for name in heads]
     categories = sorted(rows["category"].unique())
-    lines: list[Row] = []
     for category in [*categories, _MEAN] if len(categories) > 1 else categories:
         cells = columns(_of(rows, category), _QUALITIES, best=[column.name for column in _QUALITIES])
-        cells += [_false_positives(_of(part, category)) for part in marked.values()]
+        cells += [_false_positives(_of(part, category)) for part in marked]
         lines += block(category, zip(*cells, strict=True))
-    names = {name: _HEADS.get(name, name) for name in marked}
     caption = (
         f"Measures without a threshold of experiment {frame['experiment'].iloc[0]}, the oracle threshold, and false "
         "positives on good images."
     )
     header = ["category", "model", *(column.head for column in _QUALITIES)]
-    header += [f"false positives, {head}" for head in names.values()]
-    thresholds = "; ".join(f"{head}: {POSTPROCESS_NAMES.get(name, name)}" for name, head in names.items())
-    notes = [_NOTES[0], f"{_NOTES[1]}{thresholds}."]
-    measured = rows.loc[rows["finished"].astype(bool), list(RANKING)].apply(pd.to_numeric, errors="coerce")
+    header += [f"false positives, {head}" for head in heads.values()]
+    rules = "; ".join(f"{head}: {POSTPROCESS_NAMES.get(name, name)}" for name, head in heads.items())
+    share = "percent of the good test images with any marked pixel / percent of their pixels that are marked"
+    notes = [_NOTE, f"False positives: {share}, under each post-processing: {rules}."]
+    measured = rows.loc[rows["finished"].astype(bool), list(RANKING)]
     if measured.isna().any(axis=None):
         notes.append(f"{NOT_APPLICABLE}: measured by a version without this measure, or no good test images.")
     return Table("threshold_free", caption, header, lines, labels=2, notes=notes, source=provenance(frame))

@@ -4,8 +4,6 @@ An entry of the experiment is called ``<series>-<images>``, such as ``clgan-4000
 but their budget. A control, which learns nothing, is a line to compare with.
 """
 
-import re
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from clgan_lib.exhibits.examples import runs_with_maps
+from clgan_lib.exhibits.crosscheck import Pairs, same
+from clgan_lib.exhibits.examples import runs_with_maps, scored_maps
+from clgan_lib.exhibits.figures import legend_above
 from clgan_lib.exhibits.run_table import credit, display, is_mvtec, published, select
 from clgan_lib.exhibits.tables import block, number, provenance, spread
 from clgan_lib.render.style import MARKERS, OKABE_ITO, STYLE, captioned
 from clgan_lib.render.table import Cell, Row, Table
-from clgan_lib.runs.maps import read_maps
 
 # Column: head, decimals.
 MEASURES = {
@@ -58,19 +57,23 @@ def measure(results_root: str | Path, frame: pd.DataFrame) -> pd.DataFrame:
         data, model, series, category, seed, images (shown in training; 0 for a control), AUROC, then percent: F1 (dual
         threshold), F1_calibrated, inside and outside (residual), colour (`colour_shift`); provenance.
     """
-    calibrated = select(frame, "calibrated").set_index(_KEY)["F1"]
-    runs: list[dict[Any, Any]] = []
-    for model in frame["model"].unique():
-        with suppress(ValueError):  # no run of this entry has maps
-            runs += runs_with_maps(results_root, frame, model, reconstructed=True, every_seed=True)
-    for run in runs:
-        maps = read_maps(Path(results_root) / run["folder"], ["images", "reconstructions", "masks", "defects"])
-        kept = ~np.isin(maps["defects"], list(run["left_out"]))
-        run["colour"] = colour_shift(*(maps[name][kept] for name in ("images", "reconstructions", "masks")))
-        run["F1_calibrated"] = calibrated[tuple(run[name] for name in _KEY)]
-        run |= {"series": re.sub(r"-\d+$", "", run["model"]), "images": run["images_seen"]}
-    rows = pd.DataFrame(runs, columns=["data", "series", *_KEY, "images", *MEASURES]).infer_objects()
-    return rows.assign(inside=100 * rows["inside"], outside=100 * rows["outside"], provenance=provenance(frame))
+    colours = {}
+    for run in runs_with_maps(results_root, frame, reconstructed=True, every_seed=True):
+        maps = scored_maps(Path(results_root) / run["folder"], run, ["images", "reconstructions", "masks"])
+        shift = colour_shift(maps["images"], maps["reconstructions"], maps["masks"])
+        colours[tuple(run[name] for name in _KEY)] = shift
+    rows = _stored(frame)
+    rows["colour"] = [colours.get(key, np.nan) for key in rows[_KEY].itertuples(index=False, name=None)]
+    rows = rows.dropna(subset="colour")[["data", "series", *_KEY, "images", *MEASURES]]
+    return rows.infer_objects().assign(provenance=provenance(frame)).reset_index(drop=True)
+
+
+def _stored(frame: pd.DataFrame) -> pd.DataFrame:
+    """What `measure` needs no maps for."""
+    calibrated = select(frame, "calibrated")[[*_KEY, "F1"]].rename(columns={"F1": "F1_calibrated"})
+    rows = select(frame).merge(calibrated, on=_KEY).rename(columns={"images_seen": "images"})
+    series = rows["model"].str.replace(r"-\d+$", "", regex=True)
+    return rows.assign(series=series, inside=100 * rows["inside"], outside=100 * rows["outside"])
 
 
 def table(frame: pd.DataFrame, rows: pd.DataFrame) -> Table:
@@ -108,12 +111,12 @@ def published_f1(rows: pd.DataFrame, category: str) -> float:
 
 def _cells(runs: pd.DataFrame, wanted: int, best: bool) -> list[Cell]:
     """One row of `table`, from the runs of one series and length on one category."""
-    f1, *others = (spread(runs.assign(finished=True), name, decimals=n)[0] for name, (_, n) in MEASURES.items())
+    f1, *others = (spread(runs.assign(finished=True), name, decimals=n) for name, (_, n) in MEASURES.items())
     first = [display(runs["series"].iloc[0]), number(runs["images"].iloc[0], 0), f"{len(runs)} of {wanted}"]
     return [Cell(first[0], "label"), *map(Cell, first[1:]), Cell(f1.text, "best" if best else "plain"), *others]
 
 
-def figure(rows: pd.DataFrame) -> Figure:
+def figure(frame: pd.DataFrame, rows: pd.DataFrame) -> Figure:
     """A column per category, a row per measure, over the images seen on a log axis; `rows` are from `measure`, not empty."""
     categories, names = sorted(rows["category"].unique()), list(dict.fromkeys(rows["series"]))
     size: Any = (3.3 * len(categories) + 0.8, 1.45 * len(MEASURES) + 1.2)
@@ -133,10 +136,7 @@ def figure(rows: pd.DataFrame) -> Figure:
         axes[-1, 0].set_xticks([], minor=True)
         for axis, (head, _) in zip(axes[:, 0], MEASURES.values(), strict=True):
             axis.set_ylabel(head, fontsize=8)
-        labels = {
-            label: line for axis in axes[0] for line, label in zip(*axis.get_legend_handles_labels(), strict=True)
-        }
-        drawn.legend(labels.values(), labels.keys(), loc="outside upper center", ncols=3, fontsize=8)
+        legend_above(drawn, axes[0], ncols=3)
         head = (
             "Scores against the length of training: each point is a run with its own schedule; lines go through means"
         )
@@ -153,3 +153,8 @@ def _curves(axis: Axes, part: pd.DataFrame, measured: str, names: list[str]) -> 
             axis.plot(mine["images"], mine[measured], MARKERS[i % len(MARKERS)], markersize=4, color=look["color"])
         elif len(mine):
             axis.axhline(mine[measured].mean(), linestyle=":", **look)
+
+
+def check(results_root: Path, frame: pd.DataFrame, rows: pd.DataFrame) -> Pairs:
+    """All but the colour shift, which needs maps."""
+    yield from same(rows, _stored(frame), _KEY, ["images", *(name for name in MEASURES if name != "colour")])

@@ -184,8 +184,9 @@ def _tell_the_rest(root: Path, files: Collection[Path]) -> None:
     known = {file.parts[0] for file in files}
     names = {path.relative_to(root).parts[0] for path in (*root.glob("*/tables"), *root.glob("*/*/*/seed*"))}
     for name in sorted(names):
-        beside = committed.runs_beside(root, name, files)
-        problems = list(committed.faults(root, beside))
+        folders = sorted((root / name).glob("*/*/seed*"))
+        beside = [folder for folder in folders if folder.relative_to(root) / "metrics.json" not in files]
+        problems = [fault for folder in beside for fault in _fault(root, folder)]
         if name not in known and (root / name / "tables").is_dir():
             try:
                 problems += check_experiment(root, name)
@@ -196,3 +197,12 @@ def _tell_the_rest(root: Path, files: Collection[Path]) -> None:
             print(*lines[:_SHOWN], sep="\n", end="\n" if lines else "")
             more = f"; make verify VERIFY={name} " + ("counts them in" if name in known else "lists and counts all")
             print(f"{name}, not in git, not counted: runs {len(beside)}, faults {len(lines)}{more}")
+
+
+def _fault(root: Path, folder: Path) -> Iterator[str]:
+    """What keeps a run folder from being used, if anything does."""
+    path = folder / "metrics.json"
+    try:
+        run_table.read_run(folder)
+    except (OSError, ValueError) as error:
+        yield f"{path.relative_to(root).as_posix()} is not used: {str(error).replace(str(path), 'it')}"

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 from jinja2 import Environment, Template
@@ -130,14 +130,9 @@ def _md(text: str) -> str:
 
 def _latex_page() -> Template:
     """The template of a table; Jinja's own marks are LaTeX, too."""
-    marks = {
-        "block_start_string": "<%",
-        "block_end_string": "%>",
-        "comment_start_string": "<#",
-        "comment_end_string": "#>",
-    }
-    marks |= {"variable_start_string": "<<", "variable_end_string": ">>"}
-    environment = Environment(**marks, trim_blocks=True, keep_trailing_newline=True)  # type: ignore[arg-type]
+    marks: Any = {"block": ("<%", "%>"), "comment": ("<#", "#>"), "variable": ("<<", ">>")}
+    marks = {f"{name}_{end}_string": pair[i] for name, pair in marks.items() for i, end in enumerate(("start", "end"))}
+    environment = Environment(**marks, trim_blocks=True, keep_trailing_newline=True)
     environment.filters |= {"tex": _tex, "cell": lambda cell: _styled(_tex(cell.text), _LATEX, cell.kind)}
     return environment.from_string(Path(__file__).with_name("table.tex.j2").read_text(encoding="utf-8"))
 

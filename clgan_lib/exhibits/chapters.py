@@ -28,7 +28,7 @@ from clgan_lib.runs.record import read_record
 _PIPELINES = 5  # shown at most
 _RUN = {
     "images_seen": "images", "steps": "steps", "train_s": "training s", "evaluate_s": "evaluation s",
-    "peak_bytes": "memory MiB", "device": "device", "device_name": "its name", "python": "python", "torch": "torch",
+    "peak_bytes": "memory MiB", "device": "device", "device_name": "device name", "python": "python", "torch": "torch",
     "commit": "commit",
 }  # fmt: skip
 

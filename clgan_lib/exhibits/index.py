@@ -16,13 +16,9 @@ from clgan_lib.render.table import Cell, Row, Table
 
 _PLACE = ["data", "category", "image_size"]
 _COLUMNS = (
-    Column("F1", "F1 %"),
-    Column("gain", "F1 − template"),
-    Column("AUROC", "AUROC", 1.0, 3),
-    Column("AP", "AP", 1.0, 3),
-    Column("train_s", "training s", 1.0, 1, False),
-    Column("images_seen", "images seen", 1.0, 0, False),
-)
+    Column("F1", "F1 %"), Column("gain", "F1 − template"), Column("AUROC", "AUROC", 1.0, 3), Column("AP", "AP", 1.0, 3),
+    Column("train_s", "training s", deviation=False), Column("images_seen", "images seen", 1.0, 0, False),
+)  # fmt: skip
 _PROSE = [
     "Every model of every experiment, by category and detector. Numbers can be compared within one data set, category and "
     "detector; the size is that of training, evaluation is at 256 pixels.",
@@ -47,7 +43,8 @@ def write(results_root: str | Path = RESULTS, file: str | Path = "") -> Path:
         frames = {name: collect(root, name) for name in names}
     rows = [row for name, frame in frames.items() for row in _rows(name, frame)]
     heads = ["experiment", "data", "category", "size px", "detector", "model", *(column.head for column in _COLUMNS)]
-    table = Table("experiments", f"{len(names)} experiments.", heads, rows, labels=6, notes=[_NOTE])
+    caption = f"The models of {len(names)} experiments, by category and detector, the best first."
+    table = Table("experiments", caption, heads, rows, labels=6, notes=[_NOTE])
     reported = [name for name in names if (root / name / "report.html").is_file()]
     links = {f"{name}/report.html": title(name) for name in reported}
     return write_page(

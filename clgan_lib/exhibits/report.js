@@ -93,13 +93,10 @@ function chooseProtocol(figures) {
   };
 }
 
-// Content over the page: Escape or a click beside it closes; so does one on an image.
+// Content over the page: Escape or a click closes it, but not one that ends a selection of its text.
 function overlay(ariaLabel, content) {
-  const dialog = make("dialog", { ariaLabel }, content), closing = [dialog, content.matches("img") && content];
-  Object.assign(dialog, {
-    onclick: ({ target }) => closing.includes(target) && dialog.close(),
-    onclose: () => dialog.remove(),
-  });
+  const dialog = make("dialog", { ariaLabel }, content);
+  Object.assign(dialog, { onclick: () => getSelection().isCollapsed && dialog.close(), onclose: () => dialog.remove() });
   document.body.append(dialog);
   dialog.showModal();
 }

@@ -29,7 +29,7 @@ from clgan_lib.exhibits.examples import Example
 from clgan_lib.exhibits.findings import findings
 from clgan_lib.exhibits.registry import EXHIBITS, write
 from clgan_lib.exhibits.run_table import MODEL_NAMES, display, published, write_csv
-from clgan_lib.exhibits.tables import provenance, table3_by_protocol
+from clgan_lib.exhibits.tables import provenance
 from clgan_lib.render.style import RENDERED, STYLE, look
 from clgan_lib.render.table import Table, write_text
 from clgan_lib.runs.config import EMBEDDED
@@ -50,6 +50,7 @@ def image(figure: Figure) -> Markup:
         rendered = buffer.getvalue()
     if kind == "png":
         pixels = cv2.imdecode(np.frombuffer(rendered, np.uint8), cv2.IMREAD_COLOR)
+        assert pixels is not None  # a PNG just written, or by `save`
         kind, rendered = "webp", cv2.imencode(".webp", pixels, _WEBP)[1].tobytes()
     text = figure.findobj(mpl.text.Text)
     alt = max((str(t.get_text()) for t in text), key=len, default="figure")  # the caption
@@ -74,22 +75,15 @@ def _described(item: Table | Figure, files: Sequence[str], command: str) -> dict
 def write_page(
     file: Path, sections: Sequence[Section], models: Iterable[str], data: Mapping[str, Any], **page: Any
 ) -> Path:
-    """Write a page, whole or not at all.
+    """Write a page, whole or not at all; returns `file`.
 
-    Args:
-        file: HTML to write.
-        sections: its chapters.
-        models: those that have a colour on it.
-        data: what its script needs beside the page's text.
-        page: title; command, which makes it; and where there are any provenance, notes and files, which are linked.
-
-    Returns:
-        `file`.
+    `models` have a colour on it, and `data` is what its script needs. `page` has its title, the command that makes it, and
+    where there are any provenance, notes, and files to link.
     """
     here = Path(__file__).parent
     environment = Environment(loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined)
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # models and images in their own order
-    page = {"provenance": "", "notes": (), "files": ()} | page
+    page = dict[str, Any](provenance="", notes=(), files=()) | page
     environment.filters["exhibit"] = partial(_described, files=page["files"], command=page["command"])
     script, others = (here / "report.js").read_text(encoding="utf8"), [m for m in models if m not in MODEL_NAMES]
     colours = {display(model): look(model, others.index(model) if model in others else 0)[0] for model in models}
@@ -100,7 +94,7 @@ def write_page(
         style=Markup((here / "report.css").read_text(encoding="utf8")),
         script=Markup(script),
         digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        data={"images": {}, "protocols": [], "runs": {}, "links": [], "colours": colours} | data,
+        data=dict[str, Any](images={}, protocols=[], runs={}, links=[], colours=colours) | dict(data),
         browser_title=_BROWSER_TITLE,
     )
     write_text(file, text)
@@ -130,10 +124,11 @@ def write_experiment(
     browsed = collect_images(folder.parent, frame) if _may_show_all(folder, frame) else {}
     if browsed:
         sections.insert(after + 1, Section(_BROWSER_TITLE, _BROWSER))
-    experiment = str(frame["experiment"].iloc[0])
+    experiment, others = str(frame["experiment"].iloc[0]), EXHIBITS["table3_by_protocol"].title
+    again = [item.name for s in sections if s.title == others for item in s.items if isinstance(item, Table)]
     data = {
         "images": browsed,
-        "protocols": ["table3", *(table.name for table in table3_by_protocol(frame))],
+        "protocols": ["table3", *again],
         "runs": chapters.settings(folder.parent, frame),
     }
     return write_page(

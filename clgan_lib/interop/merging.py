@@ -89,11 +89,10 @@ def _check(run: Path, record: Record, present: dict[Path, Record]) -> None:
             f"{run} was measured by a version without {lacking[0]}; run `clgan measure` where its maps are"
         )
     for place, other in present.items():
-        if other.config.category == record.config.category:
-            for name, theirs in _protocol(other).items():
-                if (own := _protocol(record)[name]) != theirs:
-                    remedy = "they cannot be compared; merge it into another experiment"
-                    raise ValueError(f"{run} was evaluated with {name} {own}, {place} with {theirs}: {remedy}")
+        for name, own in _protocol(record).items():
+            if other.config.category == record.config.category and own != (theirs := _protocol(other)[name]):
+                remedy = "they cannot be compared; merge it into another experiment"
+                raise ValueError(f"{run} was evaluated with {name} {own}, {place} with {theirs}: {remedy}")
 
 
 def _protocol(record: Record) -> dict[str, object]:

@@ -93,12 +93,12 @@ def book_link(match: re.Match[str]) -> str:
 
 def quotable_table(match: re.Match[str]) -> str:
     """A table that `make docs` wrote, with an anchor, its data and the command."""
-    name, block = match[1], match[0]
+    name, block = match.groups()
     first = name.partition("_")[0]
     places = [f"results/{name}/tables/{table}.csv" for table in dict.fromkeys(("table3", name))]
     places += [f"results/{first}/{first}.csv", f"docs/{name}.csv", f"benchmarks/{name}.csv"]
     data = "".join(f" · [{place}](site:{place})" for place in places if (ROOT / place).exists())
-    return f"(table-{name})=\n\n{block}\n\n*[#table-{name}](#table-{name}){data} · made by `make docs`*\n"
+    return f"(table-{name})=\n\n{block.strip()}\n\n*[#table-{name}](#table-{name}){data} · made by `make docs`*\n"
 
 
 def quotable_figure(match: re.Match[str]) -> str:
@@ -116,7 +116,7 @@ def prepare_source(app, docname: str, source: list[str]) -> None:
     text = re.sub(r"\[([^\]\n]+)\]\(\.\./([^)#\s]+)\)", book_link, source[0])
     text = text.replace("```mermaid", "```text")  # its drawing program would come from the network
     if docname.startswith("docs/"):
-        text = re.sub(r"<!-- table: (\w+) -->\n.*?<!-- end -->", quotable_table, text, flags=re.S)
+        text = re.sub(r"<!-- table: (\w+) -->\n(.*?)<!-- end -->", quotable_table, text, flags=re.S)
         text = re.sub(r"^!\[[^\]]+\]\(\.\./results/(\w+)/figures/(\w+)\.\w+\)$", quotable_figure, text, flags=re.M)
     source[0] = text
 

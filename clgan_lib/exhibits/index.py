@@ -30,11 +30,9 @@ _NOTE = (
 
 
 def write(results_root: str | Path = RESULTS, file: str | Path = "") -> Path:
-    """Write the page over every experiment that has a finished run; returns it.
+    """Write the page over every experiment in `results_root` that has a finished run; returns it.
 
-    Args:
-        results_root: the folder that holds experiments.
-        file: HTML to write, beside which the reports lie; empty for ``index.html`` in `results_root`.
+    `file` is the HTML to write, with the reports in folders beside it; empty for ``index.html`` in `results_root`.
     """
     root = Path(results_root)
     names = sorted({path.parents[3].name for path in root.glob("*/*/*/seed*/metrics.json")})

@@ -80,6 +80,10 @@ verify: $(READY) ## make every table in results/ again from its runs' metrics.js
 ledger: $(READY) ## judge every claim of the paper by the committed runs: results/ledger/ledger.csv
 	@$(BIN)/python -c 'from clgan_lib.exhibits import ledger; ledger.write()'
 
+.PHONY: index
+index: $(READY) ## results/index.html: all experiments in one page, their models to compare and links to their reports
+	@$(BIN)/python -c 'from clgan_lib.exhibits import index; print(index.write())'
+
 mutants: $(READY) ## change losses, detection and metrics line by line: do the tests notice?
 	@$(BIN)/python benchmarks/mutants.py
 

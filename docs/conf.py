@@ -12,7 +12,6 @@ from html import escape
 from pathlib import Path
 from textwrap import indent
 
-import yaml
 import ziamath
 from docutils import nodes
 from fontTools import subset
@@ -21,6 +20,8 @@ from sphinx.ext import autosummary
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from clgan_lib.exhibits import index  # noqa: E402
 
 project = "CLGAN benchmark suite"
 author = "The CLGAN benchmark suite's authors"
@@ -67,12 +68,10 @@ MODEL_PAGES = sorted((ROOT / "results").glob("*/page.html"))
 
 
 def list_reports() -> str:
-    """The reports that are there, each with the title of its experiment."""
-    lines = []
+    """The page that compares experiments, and the reports that are there, each with the title of its experiment."""
+    lines = ["* [All experiments compared](site:results/index.html)"]
     for name in (report.parent.name for report in REPORTS):
-        config = ROOT / f"config/{name}.yaml"  # score maps from elsewhere have none
-        title = yaml.safe_load(config.read_text(encoding="utf8"))["title"] if config.exists() else name.capitalize()
-        lines.append(f"* [{title}](site:results/{name}/report.html) (`{name}`)")
+        lines.append(f"* [{index.title(name)}](site:results/{name}/report.html) (`{name}`)")
     lines += [
         f"* [A model that runs in your browser](site:{page.relative_to(ROOT).as_posix()})" for page in MODEL_PAGES
     ]
@@ -92,13 +91,34 @@ def book_link(match: re.Match[str]) -> str:
     return f"{text} (`{path}`)" if (ROOT / path).is_dir() and text.strip("`") != path else match[0]
 
 
+def quotable_table(match: re.Match[str]) -> str:
+    """A table that `make docs` wrote, with an anchor, its data and the command."""
+    name, block = match.groups()
+    first = name.partition("_")[0]
+    places = [f"results/{name}/tables/{table}.csv" for table in dict.fromkeys(("table3", name))]
+    places += [f"results/{first}/{first}.csv", f"docs/{name}.csv", f"benchmarks/{name}.csv"]
+    data = "".join(f" · [{place}](site:{place})" for place in places if (ROOT / place).exists())
+    return f"(table-{name})=\n\n{block.strip()}\n\n*[#table-{name}](#table-{name}){data} · made by `make docs`*\n"
+
+
+def quotable_figure(match: re.Match[str]) -> str:
+    """A figure of an experiment, with an anchor, its report, which has its data, and the command."""
+    anchor, report = f"figure-{match[1]}-{match[2]}", f"results/{match[1]}/report.html"
+    made = f"[{report}](site:{report}) · made by `make report EXPERIMENT={match[1]}`"
+    return f"({anchor})=\n\n{match[0]}\n\n*[#{anchor}](#{anchor}) · {made}*\n"
+
+
 def prepare_source(app, docname: str, source: list[str]) -> None:
     """Take the executed notebook where one has been made, and point the links at the book."""
     executed = ROOT / "build" / f"{docname}.ipynb"
     if docname.startswith("notebooks/") and executed.exists():
         source[0] = executed.read_text(encoding="utf8")
     text = re.sub(r"\[([^\]\n]+)\]\(\.\./([^)#\s]+)\)", book_link, source[0])
-    source[0] = text.replace("```mermaid", "```text")  # its drawing program would come from the network
+    text = text.replace("```mermaid", "```text")  # its drawing program would come from the network
+    if docname.startswith("docs/"):
+        text = re.sub(r"<!-- table: (\w+) -->\n(.*?)<!-- end -->", quotable_table, text, flags=re.S)
+        text = re.sub(r"^!\[[^\]]+\]\(\.\./results/(\w+)/figures/(\w+)\.\w+\)$", quotable_figure, text, flags=re.M)
+    source[0] = text
 
 
 def find_executed(app, env, added, changed, removed) -> list[str]:
@@ -156,14 +176,17 @@ def write_math_font(path: Path) -> None:
 
 
 def copy_results(app, exception: Exception | None) -> None:
-    """Reports and tables beside the pages, and a first page that leads to the home page."""
+    """Reports, tables and data beside the pages, the page over all experiments, and one that leads to the home page."""
     out = Path(app.outdir)
     if exception or app.builder.name != "html":
         return
-    for file in [*REPORTS, *MODEL_PAGES, *(ROOT / "results").glob("*/tables/*.md")]:
+    results = ROOT / "results"
+    tables = (file for pattern in ("*/tables/*.md", "*/tables/*.csv", "*/*.csv") for file in results.glob(pattern))
+    for file in [*REPORTS, *MODEL_PAGES, *tables, *ROOT.glob("docs/*.csv"), *ROOT.glob("benchmarks/*.csv")]:
         target = out / file.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
+    index.write(results, out / "results/index.html")
     write_math_font(out / "_static/math.woff")
     home = app.builder.get_target_uri(root_doc)
     refresh = f'<meta http-equiv="refresh" content="0; url={home}">'

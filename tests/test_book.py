@@ -108,6 +108,22 @@ def test_the_book_is_whole(book: Path) -> None:
         assert f"For {reader}" in home
 
 
+def test_tables_and_figures_have_an_anchor_their_data_and_a_command(book: Path, pages: dict[Path, Links]) -> None:
+    for name in ("results", "restoring", "features", "training_length", "ledger", "running"):
+        page = book / f"docs/{name}.html"
+        source = (ROOT / f"docs/{name}.md").read_text(encoding="utf8")
+        anchors = {f"table-{table}" for table in re.findall("<!-- table: (.+) -->", source)}
+        anchors |= {f"figure-{'-'.join(parts)}" for parts in re.findall(r"\(\.\./results/(\w+)/figures/(\w+)", source)}
+        assert anchors and {name.replace("_", "-") for name in anchors} <= pages[page].names
+    assert "../results/mvtec_cpu/tables/table3.csv" in pages[book / "docs/results.html"].leads
+    text = re.sub("<[^>]+>", "", (book / "docs/results.html").read_text(encoding="utf8"))
+    assert "#table-mvtec_cpu · results/mvtec_cpu/tables/table3.csv · made by make docs" in text
+    index = (book / "results/index.html").read_text(encoding="utf8")
+    assert 'id="experiments"' in index and "../results/index.html" in pages[book / "docs/index.html"].leads
+    for report in re.findall(r'<li><a href="(\w+/report.html)"', index):
+        assert (book / "results" / report).is_file()
+
+
 def test_equations_are_drawn_and_numbered(book: Path, pages: dict[Path, Links]) -> None:
     losses = (book / "docs/api/clgan_lib.losses.html").read_text(encoding="utf8")
     assert [int(n) for n in re.findall(r'<span class="eqno">\((\d+)\)', losses)] == [6, 1, 2]

@@ -30,6 +30,7 @@ NAMES = {
     "measure": ["EXPERIMENT", "--results"],
     "archive": ["EXPERIMENT", "ARCHIVE.zip", "--results"],
     "restore": ["ARCHIVE.zip", "--data-root", "--results"],
+    "merge": ["EXPERIMENT", "SOURCE...", "--keep", "--data-root", "--results"],
     "verify": ["EXPERIMENTS", "--maps", "--results"],
 }
 

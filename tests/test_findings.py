@@ -132,3 +132,8 @@ def test_own_threshold_gains_over_the_templates_own() -> None:
     by_model = rows.groupby("model")[["F1", "gain"]].mean()
     assert by_model.loc["clgan_rc"].tolist() == pytest.approx([48.5, 8.5]) and by_model.loc["template", "gain"] == 0
     assert set(rows.loc[rows["model"] == "clgan_rc", "rule"]) == {"native"} and len(rows) == 8
+
+
+def test_test_labels_do_not_choose_the_threshold() -> None:
+    for native in (1.0, 99.0):
+        assert set(own_threshold(made({"udcae": TEMPLATE | {"native": native}}))["rule"]) == {"native"}

@@ -121,9 +121,29 @@ def test_a_painted_stroke_is_found_undone_and_erased(opened: Callable[..., Any])
     assert read(tab, "verdict") == "good"
 
 
+@pytest.mark.parametrize("name", ["scratch", "crack", "spots", "stain"])
+def test_a_stamped_defect_is_found_and_undone(opened: Callable[..., Any], name: str) -> None:
+    tab = opened()
+    before = tab.evaluate("pixelsOf(paint).data.some(Boolean)")
+    tab.locator(f"#{name}").check()
+    paint(tab, (0.5, 0.25), (0.6, 0.6))  # one stamp, where the pointer goes down
+    painted = tab.evaluate("pixelsOf(paint).data.filter((value, i) => i % 4 === 3 && value > 127).length")
+    assert not before and 50 < painted < 3000
+    assert read(tab, "verdict") == "defective" and float(read(tab, "iou").split()[0]) > 5
+    tab.locator("#undo").click()
+    settle(tab)
+    assert read(tab, "verdict") == "good" and not tab.evaluate("pixelsOf(paint).data.some(Boolean)")
+    tab.locator("#image").focus()
+    for key in (*["ArrowUp"] * 14, "Space"):
+        tab.keyboard.press(key)
+    settle(tab)
+    assert read(tab, "verdict") == "defective"
+
+
 def test_the_slider_changes_the_mask_and_not_the_verdict(opened: Callable[..., Any]) -> None:
     tab = opened()
     tab.locator("#examples button").nth(4).click()
+    tab.locator("#examples button:nth-child(5)[aria-pressed=true]").wait_for()
     settle(tab)
     verdict, marked = read(tab, "verdict"), float(read(tab, "marked").split()[0])
     tab.locator("#threshold").focus()

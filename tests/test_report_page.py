@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,6 +128,26 @@ def test_a_figure_is_enlarged_by_a_click(page: Any) -> None:
     page.locator("dialog").wait_for(state="detached")
     figure.press("Enter")
     page.locator("dialog").click()
+    page.locator("dialog").wait_for(state="detached")
+
+
+def test_a_click_on_a_run_shows_its_settings_and_its_machine(page: Any, root: Path) -> None:
+    page.locator("section", has=page.locator("#runs")).locator("summary").click()
+    expect(page.locator("#runs tbody tr")).to_have_count(12)
+    assert set(column(page, "runs", "device name")) == {"a test's imagination"} and set(
+        column(page, "runs", "commit")
+    ) == {"0123456"}
+    page.locator("#runs thead th", has_text="category").click()  # sorted rows keep their own settings
+    row = page.locator("#runs tbody tr", has_text="UDCAE").last
+    row.press("Enter")
+    shown = json.loads(page.locator("dialog pre").inner_text().partition("\n")[2])
+    stored = json.loads((root / "fake/udcae/metal_nut/seed1/metrics.json").read_text())
+    assert shown["settings"] == stored["config"] and shown["environment"] == stored["env"]
+    page.locator("dialog pre").select_text()
+    page.locator("dialog").dispatch_event("click")  # one that ends a selection, to copy
+    assert page.locator("dialog pre").is_visible()
+    page.evaluate("getSelection().empty()")
+    page.locator("dialog pre").click()
     page.locator("dialog").wait_for(state="detached")
 
 

@@ -1,8 +1,9 @@
 """What the report shows beside scores: the networks, the data, the detection step by step, and the paper's own numbers."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -15,15 +16,21 @@ from clgan_lib.exhibits import figures, network_diagram, network_summary
 from clgan_lib.exhibits.committed import is_tracked
 from clgan_lib.exhibits.examples import Example
 from clgan_lib.exhibits.run_table import credit, display, read_csv
+from clgan_lib.exhibits.tables import number as printed
 from clgan_lib.exhibits.tables import provenance
 from clgan_lib.paths import RESULTS
 from clgan_lib.render.style import save, stored
-from clgan_lib.render.table import Table, from_frame
+from clgan_lib.render.table import HOLE, Table, from_frame
 from clgan_lib.runs.evaluation import SIZE
 from clgan_lib.runs.execution import data_root
 from clgan_lib.runs.record import read_record
 
 _PIPELINES = 5  # shown at most
+_RUN = {
+    "images_seen": "images", "steps": "steps", "train_s": "training s", "evaluate_s": "evaluation s",
+    "peak_bytes": "memory MiB", "device": "device", "device_name": "device name", "python": "python", "torch": "torch",
+    "commit": "commit",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class Section:
     prose: Sequence[str] = ()  # how to read what follows, plain text, a string per paragraph
     items: Sequence[Table | Figure] = ()
     folded: bool = False  # shown closed, opened by a click; for what few readers need
+    links: Mapping[str, str] = field(default_factory=dict)  # addresses of other pages, and what they are called
 
 
 def network_figure() -> Figure:
@@ -134,3 +142,33 @@ def paper_audit() -> Section:
         "at a marked cell to read its finding; 22_paper_audit lists them all.",
     ]
     return Section("The paper's own tables, audited", prose, marked, folded=True)
+
+
+def runs(frame: pd.DataFrame) -> Section:
+    """Every finished run: what it cost, on which device, by which versions and commit."""
+    done = frame[frame["finished"].astype(bool)].drop_duplicates("folder")
+    changed = done["dirty"].map({True: "+"}).fillna("")
+    rows = done.assign(model=done["model"].map(display), commit=done["commit"].str[:7] + changed)
+    for name in ("images_seen", "steps", "train_s", "evaluate_s", "peak_bytes"):
+        values, unit = pd.to_numeric(rows[name]), 2**20 if name == "peak_bytes" else 1
+        rows[name] = [HOLE if pd.isna(v) else printed(v / unit, int(name.endswith("_s"))) for v in values]
+    rows = rows[["model", "category", "seed", *_RUN]].fillna(HOLE).rename(columns=_RUN)
+    caption = f"The runs of experiment {frame['experiment'].iloc[0]}: cost, hardware and provenance."
+    notes = [
+        "Memory: peak of the process, on a GPU of its allocator. Commit: + with local changes. Click on a run to read its "
+        "settings and environment; without a script, its metrics.json holds them."
+    ]
+    table = replace(from_frame("runs", caption, rows.astype(str)), labels=3, notes=notes)
+    return Section("The runs", items=[table], folded=True)
+
+
+def settings(root: Path, frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """The settings and the environment of every finished run, by its labels in the table of `runs`; no path of a machine."""
+    found = {}
+    for folder in frame["folder"].dropna().unique():
+        record = read_record(root / folder)
+        config = record.config.model_dump(exclude_unset=True, exclude={"results_root"})
+        config["data_root"] = Path(config["data_root"]).name
+        name = f"{display(record.row)}, {record.config.category}, {record.config.seed}"
+        found[name] = {"settings": config, "environment": record.env, "fingerprint": record.fingerprint}
+    return found

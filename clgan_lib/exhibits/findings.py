@@ -19,20 +19,18 @@ CHANCE = 0.6  # AUROC below this ranks pixels little better than chance, which i
 NEXT = 3  # proposals shown at most
 
 
-def own_threshold(frame: pd.DataFrame, *, better: bool = False) -> pd.DataFrame:
+def own_threshold(frame: pd.DataFrame) -> pd.DataFrame:
     """Each model under its own label-free threshold: the native one where the method has one, else the calibrated one.
 
-    With `better`, the one of the two with the larger mean F1. Rows as of `select`,
-    ``rule`` naming the threshold, "" where there is none, and ``gain`` over the template's own one.
+    No test label takes part in the choice. Rows as of `select`, ``rule`` naming the threshold, "" where there is none, and
+    ``gain`` over the template's own one.
     """
     by_rule = {rule: select(frame, rule) for rule in ("native", "calibrated")}
     chosen = []
     for model in frame["model"].unique():
         parts = [rows[rows["model"] == model].assign(rule=rule) for rule, rows in by_rule.items()]
-        with_f1 = [part for part in parts if part["F1"].notna().any()]
-        if better:  # the first of equals
-            with_f1.sort(key=lambda part: -model_means(part, "F1").fillna(0).iloc[0])
-        chosen.append(with_f1[0] if with_f1 else parts[-1].assign(rule=""))
+        there = [part for part in parts if part["F1"].notna().any()]
+        chosen.append(there[0] if there else parts[-1].assign(rule=""))
     rows = pd.concat(chosen, ignore_index=True)
     return with_gain(rows.assign(postprocess="own", finished=rows["finished"].astype(bool)))
 
@@ -49,8 +47,8 @@ def findings(frame: pd.DataFrame, published: pd.DataFrame | None = None) -> list
 
     `published` is the paper's Table 3; it is quoted for CLGAN on real MVTec AD alone.
     """
-    paper, own = select(frame), own_threshold(frame, better=True)
-    best = [_best(own, "each method's better label-free threshold,"), _best(paper, "the paper's detector,")]
+    paper, own = select(frame), own_threshold(frame)
+    best = [_best(own, "each method's own label-free threshold,"), _best(paper, "the paper's detector,")]
     paragraphs = [_setting(paper), " ".join(best), _clgan(paper, published), _next(paper)]
     return [text for text in paragraphs if text]
 

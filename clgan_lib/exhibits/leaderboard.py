@@ -1,4 +1,4 @@
-"""The leaderboard that opens a report: each model by its better label-free threshold, and by the paper's detector."""
+"""The leaderboard that opens a report: each model by its own threshold, and by the paper's detector."""
 
 from itertools import compress
 
@@ -32,7 +32,7 @@ def measure(frame: pd.DataFrame) -> pd.DataFrame:
         two under the paper's detector (dual_F1, dual_gain), AUROC, train_s, finished, provenance.
     """
     dual = select(frame)[[*_KEY, "F1", "gain"]].rename(columns={"F1": "dual_F1", "gain": "dual_gain"})
-    rows = own_threshold(frame, better=True).merge(dual, on=_KEY, how="left")
+    rows = own_threshold(frame).merge(dual, on=_KEY, how="left")
     place = model_means(rows, "F1").rank(ascending=False, na_option="bottom")
     rows = rows.assign(place=rows["model"].map(place)).sort_values("place", kind="stable", ignore_index=True)
     wanted = ["experiment", *_KEY, "finished", "rule", *(column.name for column in _COLUMNS)]
@@ -56,13 +56,13 @@ def table(frame: pd.DataFrame, rows: pd.DataFrame) -> Table:
     cells, heads = list(compress(cells, kept)), list(compress(heads, kept))
     over = "categories and seeds, ± over seeds" if rows["seed"].nunique() > 1 else "categories"
     caption = (
-        f"Leaderboard of experiment {frame['experiment'].iloc[0]}: a row per model, by mean F1 at its better label-free "
+        f"Leaderboard of experiment {frame['experiment'].iloc[0]}: a row per model, by mean F1 at its own "
         f"threshold; means over {over}; best in bold."
     )
     notes = [
-        "Threshold: calibrated on held-out good images, or the method's own (native), whichever has the larger mean F1 "
-        "here. Neither sees a label; the choice between the two does. Paper's detector: the dual threshold. − template: "
-        "the gain over that control. Training time: per run.",
+        "Threshold: the method's own (native) where it has one, else calibrated on held-out good images. Neither a "
+        "threshold nor the choice of it sees a test label. Paper's detector: the dual threshold. − template: the gain "
+        "over that control. Training time: per run.",
     ]
     lines = [Row(line) for line in zip(*cells, strict=True)]
     return Table("leaderboard", caption, heads, lines, labels=2, notes=notes, source=provenance(frame))

@@ -34,6 +34,13 @@ function explore(figure) {
   const table = find("table", figure), heads = findAll("thead th", table), rows = findAll("tbody tr", table);
   const grouped = rows.some((row) => !row.cells[0].textContent), blocks = blocksOf(rows, grouped);
   const query = make("input", { type: "search", placeholder: "filter rows", ariaLabel: "filter rows", oninput: show });
+  // In a long table, a choice for each column of labels with few of them.
+  const choices = heads.flatMap((head, place) => {
+    const names = [...new Set(rows.map((row) => row.cells[place].textContent))];
+    if (grouped || rows.length < 25 || !head.matches(".label") || names.length < 2 || names.length > 20) return [];
+    return [[place, make("select", { onchange: show, ariaLabel: head.textContent }, new Option(`${head.textContent}: all`, ""), ...options(names))]];
+  });
+  const chosen = (row) => choices.every(([place, { value }]) => !value || row.cells[place].textContent === value);
   let column = -1, direction = 0;
   function compare([one], [two]) {
     const [a, b] = [one, two].map((row) => row.cells[column].textContent), [x, y] = [number(a), number(b)];
@@ -46,7 +53,7 @@ function explore(figure) {
       let leads = grouped; // the first row that is shown has the label
       for (const unit of direction ? units.toSorted(compare) : units) {
         const text = [label, ...unit.map((row) => row.textContent)].join(" ").toLowerCase();
-        const hidden = !words.every((word) => text.includes(word));
+        const hidden = !chosen(unit[0]) || !words.every((word) => text.includes(word));
         for (const row of unit) row.hidden = hidden;
         if (grouped) unit[0].cells[0].textContent = leads && !hidden ? label : "";
         if (grouped) unit[0].classList.toggle("opens", leads && !hidden && place > 0);
@@ -65,7 +72,7 @@ function explore(figure) {
     show();
   }
   heads.forEach((head, i) => Object.assign(head, { tabIndex: 0, title: "sort by this column", onclick: () => sort(i) }));
-  if (rows.length > 8) find("figcaption", figure).after(make("div", { className: "tools" }, query));
+  if (rows.length > 8) find("figcaption", figure).after(make("div", { className: "tools" }, ...choices.map(([, choice]) => choice), query));
   show();
   // A table that fits keeps its head in sight; a wider one scrolls sideways.
   new ResizeObserver(() => table.closest(".scroll").classList.toggle("fits", table.offsetWidth <= figure.clientWidth)).observe(figure);
@@ -86,11 +93,18 @@ function chooseProtocol(figures) {
   };
 }
 
-function enlarge(image) {
-  const dialog = make("dialog", { ariaLabel: image.alt }, make("img", { src: image.src, alt: image.alt }));
-  Object.assign(dialog, { onclick: () => dialog.close(), onclose: () => dialog.remove() });
+// Content over the page: Escape or a click closes it, but not one that ends a selection of its text.
+function overlay(ariaLabel, content) {
+  const dialog = make("dialog", { ariaLabel }, content);
+  Object.assign(dialog, { onclick: () => getSelection().isCollapsed && dialog.close(), onclose: () => dialog.remove() });
   document.body.append(dialog);
   dialog.showModal();
+}
+const enlarge = ({ src, alt }) => overlay(alt, make("img", { src, alt }));
+// The settings of a run and its environment.
+function describe(row) {
+  const name = [...row.cells].slice(0, 3).map((cell) => cell.textContent).join(", ");
+  overlay(name, make("pre", { textContent: `${name}\n${JSON.stringify(data.runs[name], null, 2)}` }));
 }
 
 // The levels of a grey image, 0 to 255.
@@ -190,10 +204,15 @@ function browse(place) {
 }
 
 document.documentElement.classList.add("js");
+for (const cell of findAll("#experiments tbody th:first-child")) {
+  const textContent = cell.textContent, href = `${encodeURIComponent(textContent)}/report.html`;
+  if (data.links.includes(textContent)) cell.replaceChildren(make("a", { href, textContent }));
+}
 findAll("figure.exhibit:has(table)").forEach(explore);
 if (data.protocols.length > 1) chooseProtocol(data.protocols.map((id) => document.getElementById(id)));
 for (const image of findAll("figure.exhibit > img")) Object.assign(image, { tabIndex: 0, onclick: () => enlarge(image) });
-document.onkeydown = ({ key, target }) => { if (key === "Enter" && target.matches("th, img")) target.click(); };
+for (const row of findAll("#runs tbody tr")) Object.assign(row, { tabIndex: 0, title: "settings of this run", onclick: () => describe(row) });
+document.onkeydown = ({ key, target }) => { if (key === "Enter" && target.matches("th, tr, img")) target.click(); };
 if (find("#browser")) browse(find("#browser"));
 const mark = ({ target, isIntersecting }) => { find(`nav a[href="#${target.id}"]`).ariaCurrent = isIntersecting ? "true" : null; };
 const seen = new IntersectionObserver((entries) => entries.forEach(mark), { rootMargin: "-20% 0px -75% 0px" });

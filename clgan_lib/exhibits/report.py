@@ -6,14 +6,16 @@ The page holds what it is given, tables as HTML and figures as data; text that c
 import base64
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import cv2
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -27,17 +29,18 @@ from clgan_lib.exhibits.examples import Example
 from clgan_lib.exhibits.findings import findings
 from clgan_lib.exhibits.registry import EXHIBITS, write
 from clgan_lib.exhibits.run_table import MODEL_NAMES, display, published, write_csv
-from clgan_lib.exhibits.tables import provenance, table3_by_protocol
+from clgan_lib.exhibits.tables import provenance
 from clgan_lib.render.style import RENDERED, STYLE, look
 from clgan_lib.render.table import Table, write_text
 from clgan_lib.runs.config import EMBEDDED
 
 _FOLDERS = "tables", "figures"
-_MIME = {"svg": "image/svg+xml", "png": "image/png"}
+_MIME = {"svg": "image/svg+xml", "webp": "image/webp"}
+_WEBP = [cv2.IMWRITE_WEBP_QUALITY, 90]  # a fifth of the PNG's bytes
 
 
 def image(figure: Figure) -> Markup:
-    """A figure as an ``<img>`` that carries its own data: SVG for a plot, PNG where it holds pictures."""
+    """A figure as an ``<img>`` that carries its own data: SVG for a plot, WebP where it holds pictures."""
     kind = "png" if any(axis.images for axis in figure.findobj(mpl.axes.Axes)) else "svg"
     rendered = RENDERED.get(figure, {}).get(kind)
     if rendered is None:
@@ -45,6 +48,10 @@ def image(figure: Figure) -> Markup:
         with mpl.rc_context(STYLE):
             figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
         rendered = buffer.getvalue()
+    if kind == "png":
+        pixels = cv2.imdecode(np.frombuffer(rendered, np.uint8), cv2.IMREAD_COLOR)
+        assert pixels is not None  # a PNG just written, or by `save`
+        kind, rendered = "webp", cv2.imencode(".webp", pixels, _WEBP)[1].tobytes()
     text = figure.findobj(mpl.text.Text)
     alt = max((str(t.get_text()) for t in text), key=len, default="figure")  # the caption
     data = base64.b64encode(rendered).decode()
@@ -57,43 +64,41 @@ def _described(item: Table | Figure, files: Sequence[str], command: str) -> dict
     """What the page says of an exhibit: itself, its anchor, the files that hold it and its numbers, the command."""
     table = isinstance(item, Table)
     name = item.name if isinstance(item, Table) else str(item.get_label())
-    stems = {f"tables/{name}"} if table else {f"figures/{name}", f"tables/{name}"}
+    drawn_from = next((exhibit.name for exhibit in EXHIBITS.values() if exhibit.figure_name == name), name)
+    stems = {f"tables/{name}"} if table else {f"figures/{name}", f"tables/{drawn_from}"}
     kinds = (".csv", ".md", ".tex") if table else (".csv", ".svg", ".pdf", ".png")
     held = [file for file in files if Path(file).suffix in kinds and file.rpartition(".")[0] in stems]
     html = item.html() if isinstance(item, Table) else image(item)
     return {"html": html, "anchor": name if table else f"figure-{name}", "files": held, "command": command}
 
 
-def _write_page(folder: Path, frame: pd.DataFrame, sections: Sequence[Section], browsed: Mapping[str, Any]) -> Path:
-    """Write the page, whole or not at all: notes at the top, and links to the folder's tables and figures at the end."""
+def write_page(
+    file: Path, sections: Sequence[Section], models: Iterable[str], data: Mapping[str, Any], **page: Any
+) -> Path:
+    """Write a page, whole or not at all; returns `file`.
+
+    `models` have a colour on it, and `data` is what its script needs. `page` has its title, the command that makes it, and
+    where there are any provenance, notes, and files to link.
+    """
     here = Path(__file__).parent
     environment = Environment(loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined)
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # models and images in their own order
-    files = [p.relative_to(folder).as_posix() for kind in _FOLDERS for p in sorted(folder.glob(f"{kind}/[!.]*"))]
-    experiment, script = str(frame["experiment"].iloc[0]), (here / "report.js").read_text(encoding="utf8")
-    environment.filters["exhibit"] = partial(_described, files=files, command=f"make report EXPERIMENT={experiment}")
-    models = dict.fromkeys(frame["model"])
-    others = [model for model in models if model not in MODEL_NAMES]
-    data = {
-        "images": browsed,
-        "colours": {display(model): look(model, others.index(model) if model in others else 0)[0] for model in models},
-        "protocols": ["table3", *(table.name for table in table3_by_protocol(frame))],
-    }
-    page = environment.get_template("report.html.j2").render(
-        title=f"CLGAN benchmark: {experiment}",
+    page = dict[str, Any](provenance="", notes=(), files=()) | page
+    environment.filters["exhibit"] = partial(_described, files=page["files"], command=page["command"])
+    script, others = (here / "report.js").read_text(encoding="utf8"), [m for m in models if m not in MODEL_NAMES]
+    colours = {display(model): look(model, others.index(model) if model in others else 0)[0] for model in models}
+    text = environment.get_template("report.html.j2").render(
+        page,
         sections=sections,
-        provenance=provenance(frame),
-        notes=frame.attrs.get("notes", []),
-        files=files,
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         style=Markup((here / "report.css").read_text(encoding="utf8")),
         script=Markup(script),
         digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        data=data,
+        data=dict[str, Any](images={}, protocols=[], runs={}, links=[], colours=colours) | dict(data),
         browser_title=_BROWSER_TITLE,
     )
-    write_text(folder / "report.html", page)
-    return folder / "report.html"
+    write_text(file, text)
+    return file
 
 
 def write_experiment(
@@ -114,12 +119,29 @@ def write_experiment(
             sections.append(Section(title, prose, [item for _, items in shown for item in items], folded))
     after = next(i for i, section in enumerate(sections) if section.title == "Leaderboard") + 1
     sections.insert(after, Section("Pictures: Fig. 4 and Fig. 5", _PICTURES if pictures else _NO_PICTURES, pictures))
-    data, steps = chapters.samples(folder.parent, frame, folder), chapters.pipelines(frame, chosen, folder)
-    sections += [*filter(None, (steps, data)), chapters.paper_audit()]
+    samples, steps = chapters.samples(folder.parent, frame, folder), chapters.pipelines(frame, chosen, folder)
+    sections += [*filter(None, (steps, samples)), chapters.runs(frame), chapters.paper_audit()]
     browsed = collect_images(folder.parent, frame) if _may_show_all(folder, frame) else {}
     if browsed:
         sections.insert(after + 1, Section(_BROWSER_TITLE, _BROWSER))
-    return _write_page(folder, frame, sections, browsed)
+    experiment, others = str(frame["experiment"].iloc[0]), EXHIBITS["table3_by_protocol"].title
+    again = [item.name for s in sections if s.title == others for item in s.items if isinstance(item, Table)]
+    data = {
+        "images": browsed,
+        "protocols": ["table3", *again],
+        "runs": chapters.settings(folder.parent, frame),
+    }
+    return write_page(
+        folder / "report.html",
+        sections,
+        dict.fromkeys(frame["model"]),
+        data,
+        title=f"CLGAN benchmark: {experiment}",
+        command=f"make report EXPERIMENT={experiment}",
+        provenance=provenance(frame),
+        notes=frame.attrs.get("notes", []),
+        files=[p.relative_to(folder).as_posix() for kind in _FOLDERS for p in sorted(folder.glob(f"{kind}/[!.]*"))],
+    )
 
 
 def _may_show_all(folder: Path, frame: pd.DataFrame) -> bool:

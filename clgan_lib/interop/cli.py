@@ -255,6 +255,23 @@ def restore(file: str, data_root: str, results_root: str) -> None:
 
 
 @commands.command()
+@click.argument("experiment")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--keep", type=click.Choice(["last", "all"]), default="last", show_default=True,
+              help="Of runs of one model, category and seed: the last, or all, as variants.")  # fmt: skip
+@click.option("--data-root", "--data", default="", help="The data set, for images that an archive may not hold.")
+@_results
+def merge(experiment: str, sources: tuple[str, ...], **settings: Any) -> None:
+    """Take runs from elsewhere into an experiment.
+
+    Each SOURCE is a run folder, a folder with runs below, or an archive. Runs that were evaluated otherwise are refused.
+    """
+    from clgan_lib.interop.merging import merge as merge_runs
+
+    click.echo("\n".join(map(str, merge_runs(sources, experiment, **settings))) or "every run is there already")
+
+
+@commands.command()
 @click.argument("experiments", nargs=-1)
 @click.option("--maps", is_flag=True, help="Measure each metrics.json again from its maps.npz, too.")
 @_results

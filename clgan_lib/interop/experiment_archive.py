@@ -143,6 +143,8 @@ def restore(archive: Path, results_root: Path, data_root: str = "") -> list[Path
 def _checked_manifest(file: zipfile.ZipFile) -> dict[str, Any]:
     """The manifest, after each file of the archive was compared with it."""
     manifest = json.loads(file.read("manifest.json"))
+    if manifest["format"] != _FORMAT:
+        raise ValueError(f"{file.filename} has format {manifest['format']!r}, this version reads {_FORMAT}")
     try:
         RunConfig(experiment=manifest["experiment"])  # refuses another folder, and the paper's own
     except ValueError as error:

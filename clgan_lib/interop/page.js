@@ -3,12 +3,20 @@
 
 const SIZE = 256, AREA = SIZE * SIZE; // of images, maps and masks
 const COLOURS = { truePositive: [0, 158, 115], falsePositive: [213, 94, 0], falseNegative: [86, 180, 233] };
+// Ready-made defects: lines through points around the pointer and their width, in brush sizes; opacity.
+const STAMPS = {
+  scratch: { width: 0.4, alpha: 1, lines: [[[-3, 0.5], [0, 0], [3, -0.7]], [[-1.5, 1.2], [2, 0.4]]] },
+  crack: { width: 0.5, alpha: 1, lines: [[[-2.5, 0], [-1.2, 0.7], [-0.3, -0.3], [0.7, 0.7], [2.5, 0.3]], [[-0.3, -0.3], [0, -1.8]]] },
+  spots: { width: 0.9, alpha: 1, lines: [[[0, 0]], [[1.5, 0.6]], [[-0.8, 1.4]], [[0.4, -1.5]]] },
+  stain: { width: 2.5, alpha: 0.6, lines: [[[-0.7, 0], [0.4, 0.3], [0.9, -0.3]]] },
+};
 const HEAT = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]];
 
 const $ = (id) => document.getElementById(id);
 const all = (selector) => [...document.querySelectorAll(selector)];
 const facts = JSON.parse($("facts").textContent);
 const context = (canvas) => canvas.getContext("2d", { willReadFrequently: true });
+const stamp = () => STAMPS[document.querySelector("[name=tool]:checked").id]; // none with brush and eraser
 const layer = () => context(Object.assign(document.createElement("canvas"), { width: SIZE, height: SIZE }));
 const pixelsOf = (drawn) => drawn.getImageData(0, 0, SIZE, SIZE);
 const base = layer(), paint = layer(), joined = layer();
@@ -159,6 +167,27 @@ function stroke(from, to) {
   changed();
 }
 
+/** Apply the chosen tool at a place: a stamp, turned from one time to the next, or a dot. */
+function apply(at) {
+  remember();
+  const defect = stamp();
+  if (!defect) return stroke(at, at);
+  paint.save();
+  paint.translate(at.x, at.y);
+  paint.rotate(state.change);
+  Object.assign(paint, { lineCap: "round", lineJoin: "round", lineWidth: defect.width * $("size").value });
+  Object.assign(paint, { strokeStyle: $("colour").value, globalAlpha: defect.alpha, globalCompositeOperation: "source-over" });
+  for (const line of defect.lines) {
+    const points = line.map((point) => point.map((v) => v * $("size").value));
+    paint.beginPath();
+    paint.moveTo(points[0][0] + 0.01, points[0][1]); // a line of no length draws no dot
+    points.forEach(([x, y]) => paint.lineTo(x, y));
+    paint.stroke();
+  }
+  paint.restore();
+  changed();
+}
+
 function changed() {
   state.change += 1;
   document.body.dataset.current = "false";
@@ -224,7 +253,8 @@ function pressed(event) {
   event.preventDefault();
   const from = state.cursor ?? { x: SIZE / 2, y: SIZE / 2 }, inside = (v) => Math.min(SIZE, Math.max(0, v));
   state.cursor = { x: inside(from.x + step[0]), y: inside(from.y + step[1]) };
-  if (event.key !== " " && !event.shiftKey) return drawImage();
+  if (event.key === " ") return apply(state.cursor);
+  if (!event.shiftKey) return drawImage();
   remember();
   stroke(from, state.cursor);
 }
@@ -235,9 +265,8 @@ Object.assign($("image"), {
   onpointerdown: (event) => {
     if (event.button) return;
     $("image").setPointerCapture(event.pointerId);
-    Object.assign(state, { cursor: null, last: place(event) });
-    remember();
-    stroke(state.last, state.last);
+    Object.assign(state, { cursor: null, last: stamp() ? null : place(event) });
+    apply(place(event));
   },
   onpointermove: (event) => state.last && (stroke(state.last, place(event)), (state.last = place(event))),
   onlostpointercapture: () => (state.last = null),

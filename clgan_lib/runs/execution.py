@@ -45,9 +45,7 @@ class Run:
     progress: Progress  # steps, images and seconds of training so far, and the losses
     lock: FileLock  # on the run folder, until `finish_run` or the end of the process
     evaluation: Evaluation | None = None  # of the trained model, once made
-    origin: dict[str, Any] = field(
-        init=False
-    )  # environment and fingerprint at the start; the code may change meanwhile
+    origin: dict[str, Any] = field(init=False)  # environment and fingerprint at the start; code may change
     evaluate_s: float = 0.0  # seconds of the evaluation
     begun: bool = False  # whether training has begun
 

@@ -65,6 +65,7 @@ def controls(root: Path) -> Iterator[tuple[str, Callable[[], object], Callable[[
         yield f"LossStepper (64x64), {button}", stepper.buttons[button].click, lambda: stepper.picture.value
     trainings.reset()
     player = lab.TrainingPlayer(trainings)
+    player.play.playing = True
     for tick in range(1, 101):
         player.play.value = tick
     numbers = cycle([20, 80])
@@ -88,7 +89,7 @@ def playing_rate(seconds: float = 5.0) -> float:
     """Iterations a second of each of the two trainings, with a picture of every one."""
     trainings = small_trainings()
     player = lab.TrainingPlayer(trainings)
-    player.play.value = 1
+    player.play.playing, player.play.value = True, 1
     begin = time.perf_counter()
     while time.perf_counter() < begin + seconds:
         player.play.value += 1

@@ -39,7 +39,7 @@ def shown(output: nbformat.NotebookNode, width: int) -> nbformat.NotebookNode | 
     if output.output_type == "stream":
         return output if output.name == "stdout" else None
     data = output.get("data", {})
-    if "application/vnd.jupyter.widget-view+json" in data:
+    if "application/vnd.jupyter.widget-view+json" in data or "clgan-still" in data.get("text/html", ""):
         return None
     if "image/png" in data:
         kind, picture = smaller(data.pop("image/png"), width)

@@ -157,6 +157,11 @@ class Notebook:
         )
         return time.monotonic() - begin
 
+    def idle(self) -> None:
+        """Wait until the kernel has nothing left to do."""
+        self.page.locator("#jp-main-statusbar", has_text="| Idle").wait_for(timeout=60_000)
+        self.page.wait_for_timeout(300)
+
     def settle(self, selector: str) -> None:
         """Wait until the element's content stays the same for a second: several moves give several drawings."""
         seen = ""

@@ -63,6 +63,7 @@ def test_is_the_watched_defect_gone(trainings: lab.Trainings) -> None:
     watched = trainings.watched
     for name, pixels in {"Gone": watched.good, "Can't be told": 255 - watched.image}.items():
         assert watched.judge(reconstructing(pixels)).verdict.startswith(name)
+    assert watched.judge(reconstructing(watched.image)).verdict.startswith("Still there")
     half = (0.7 * watched.image + 0.3 * watched.good).astype(np.uint8)
     judged = watched.judge(reconstructing(half))
     assert judged.verdict.startswith("Still there")
@@ -73,26 +74,27 @@ def test_is_the_watched_defect_gone(trainings: lab.Trainings) -> None:
 
 def test_the_player_trains_goes_back_and_takes_what_is_set(trainings: lab.Trainings) -> None:
     player = lab.TrainingPlayer(trainings)
+    player.play.playing = True
     for tick in (1, 2, 3):
         player.play.value = tick  # as the page counts while it plays
     assert [n for n, _ in trainings.snapshots] == [0, 1, 2, 3] and player.timeline.value == player.timeline.max == 3
     last = player.picture.value
-    player.play.playing = True
     player.timeline.value = 1
+    player.play.value = 4  # a count that was under way
     assert not player.play.playing and trainings.iterations == 3  # to look back trains nothing
     assert "1 iterations" in words(player.picture.value) and player.picture.value != last
     player.timeline.value = 3
     assert player.picture.value == last  # exactly what it was
-    player.timeline.value = 1
+    player.timeline.value, player.play.playing = 1, True
     player.speed.value = 1000
     assert player.play.interval == 1000
-    player.play.value = 4
+    player.play.value = 5
     assert trainings.iterations == 4 and player.timeline.value == 4  # on from the last, not from the one shown
     player.rate.value, player.weight.value, player.batch.value = 2e-3, 0.5, 3
     ours, theirs = (steps.model for steps in trainings.steps.values())
     assert (ours.lambda_x, theirs.lambda_x, ours.batch_size, theirs.batch_size) == (0.5, 0, 3, 3)
     assert {g["lr"] for m in (ours, theirs) for o in m.optimizers.values() for g in o.param_groups} == {2e-3}
-    player.play.value = 5
+    player.play.value = 6
     assert len(trainings.steps["with PatchNCE"].batch) == 3 and "λ = 0.5" in words(player.picture.value)
     player.again.click()
     assert [n for n, _ in trainings.snapshots] == [0] and player.timeline.value == 0

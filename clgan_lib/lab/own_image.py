@@ -33,7 +33,7 @@ def draw_inspected(model: ReconstructionModel, record: Record, image: NDArray[np
     predicted = predict(model, torch.from_numpy(image.copy()).permute(2, 0, 1)[None])
     masks, scores = predicted.masks(threshold, config.k), predicted.scores[0]
     tiles = [
-        (predicted.images[0], "I", f"as a model of {model.image_size} pixels sees it"),
+        (predicted.images[0], "I", f"at {model.image_size} × {model.image_size} pixels"),
         (predicted.reconstructions[0], "Ir", "the reconstruction"),
         (scores / max(float(scores.max()), 3 * threshold), "anomaly map", f"threshold {threshold:.3f}"),
         *(

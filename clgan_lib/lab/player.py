@@ -152,7 +152,7 @@ class TrainingPlayer(LiveDrawing):
         options = trainings.steps[WITH].options
         self.play = ipw.Play(max=10**6, show_repeat=False)
         self.timeline = slider(ipw.IntSlider, 0, 0, 1, 1, "timeline", label=70)
-        self.timeline.continuous_update = True  # a stored picture is drawn at once
+        self.timeline.continuous_update, self.timeline.readout = True, False  # a stored picture is drawn at once
         self.speed = ipw.ToggleButtons(options={"fast": 50, "an iteration a second": 1000})  # ms between two
         self.speed.style.button_width = "auto"
         ipw.link((self.speed, "value"), (self.play, "interval"))
@@ -176,8 +176,9 @@ class TrainingPlayer(LiveDrawing):
 
     def _advance(self) -> None:
         """Train on from the last snapshot, whatever the timeline shows; so little that no gesture has to wait."""
-        self.trainings.train(1)
-        self._go_to_the_last()
+        if self.play.playing:  # else the page counted on before it heard that the timeline was moved
+            self.trainings.train(1)
+            self._go_to_the_last()
 
     def _restart(self) -> None:
         self.play.playing = False

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from clgan_lib.data import to_float, to_uint8
-from clgan_lib.detection import detect
+from clgan_lib.detection import detect, residual
 from clgan_lib.lab.overlays import outlined
 from clgan_lib.metrics import pixel_metrics
 from clgan_lib.model import ReconstructionModel
@@ -55,7 +55,10 @@ class Watched(NamedTuple):
         return outlined(larger, np.repeat(np.repeat(self.mask, 2, 0), 2, 1))
 
     def judge(self, model: ReconstructionModel) -> Judgement:
-        """Reconstruct the image with a model, which stays in training mode, and compare inside the true mask."""
+        """Reconstruct the image with a model, which stays in training mode, and compare inside the true mask.
+
+        Nothing can be told while the residual elsewhere is more than half of what a perfect restoration shows inside.
+        """
         batch = to_float(torch.from_numpy(self.image).permute(2, 0, 1)[None])
         restored = to_uint8(model.reconstruct(batch))[0].permute(1, 2, 0).numpy()
         model.train()
@@ -66,8 +69,9 @@ class Watched(NamedTuple):
         copied, gone = (
             np.abs(restored - other.astype(np.float32))[self.mask].mean() for other in (self.image, self.good)
         )
-        if inside <= outside:
-            verdict = "Can't be told: elsewhere it is as wrong."
+        contrast = residual(self.image, self.good).mean(2)[self.mask].mean()  # how much the defect itself stands out
+        if outside > contrast / 2:
+            verdict = "Can't be told: as wrong elsewhere"
         else:
-            verdict = "Gone: nearer to the good product." if gone < copied else "Still there: nearer to the defect."
+            verdict = "Gone: nearer to a good one" if gone < copied else "Still there: nearer to the defect"
         return Judgement(restored, level, inside, outside, f1, verdict)

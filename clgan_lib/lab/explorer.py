@@ -126,15 +126,15 @@ def _draw_cap(board: Drawing, x: float, y: float, stages: Detection, truth: NDAr
     axes.dot(k, np.log10(1 / (1 + k**2)), INK, 3.5)
     words = f"At k1 = {k:.1f} at most {100 / (1 + k**2):.1f} % of a channel can lie above."
     size, height = float(truth.mean()), y + SIDE + 42
-    board.text(x, height, words, weight=600)
+    board.text(x - 44, height, words, weight=600)
     if size:
         at = float(np.log10(size))
         board.path([axes.at(0, at), axes.at(8, at)], stroke=PURPLE, dash="6 3")
         board.text(axes.at(8, at)[0], axes.at(8, at)[1] - 4, "the defect", anchor="end", fill=PURPLE)
         verdict = "so it can't be marked whole" if size > 1 / (1 + k**2) else "which is less"
-        board.text(x, height + 17, f"The defect covers {100 * size:.1f} %, {verdict}.")
+        board.text(x - 44, height + 17, f"The defect covers {100 * size:.1f} %, {verdict}.")
     else:
-        board.text(x, height + 17, "This image is good: whatever is marked is a false positive.")
+        board.text(x - 44, height + 17, "This image is good: whatever is marked is a false positive.")
 
 
 class PipelineExplorer(RunChoice):

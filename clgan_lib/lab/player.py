@@ -153,6 +153,7 @@ class TrainingPlayer(LiveDrawing):
         self.play = ipw.Play(max=10**6, show_repeat=False)
         self.timeline = slider(ipw.IntSlider, 0, 0, 1, 1, "timeline", label=70)
         self.timeline.continuous_update, self.timeline.readout = True, False  # a stored picture is drawn at once
+        self.timeline.layout.margin = "2px 20px"
         self.speed = ipw.ToggleButtons(options={"fast": 50, "an iteration a second": 1000})  # ms between two
         self.speed.style.button_width = "auto"
         ipw.link((self.speed, "value"), (self.play, "interval"))

@@ -130,7 +130,7 @@ def source(function: Callable[..., Any], equations: Mapping[str, str]) -> HTML:
         if place is None:
             raise ValueError(f"equations: no line of {function.__name__} holds {piece!r}; it has been changed")
         beside[place] = words
-    left, code = "text-align: left; padding: 0 1em", "white-space: pre; background: none; font-size: 12px"
+    left, code = "text-align: left; padding: 0 1em", "white-space: pre-wrap; background: none; font-size: 12px"
     rows = "".join(
         f"<tr style='background: {'rgba(86, 180, 233, .25)' if number in beside else 'none'}'><td style='{left}'>"
         f"<code style='{code}'>{escape(line) or ' '}</code></td><td style='{left}'>{beside.get(number, '')}</td></tr>"

@@ -173,7 +173,7 @@ def draw_steps(steps: Steps, watched: Watched) -> Drawing:
     ]
     for number, (pixels, title, note) in enumerate(tiles):
         board.image(20 + 171 * number, 338, 156, pixels, title, note)
-    board.text(704, 512, ", ".join(judged.lines))
+    board.text(1036, 512, ", ".join(judged.lines), anchor="end")
     for number, (title, terms) in enumerate(_CURVES.items()):
         left = 52 + 346 * number
         points = {name: [(row["update"], row[name]) for row in steps.history if name in row] for name in terms}

@@ -39,7 +39,7 @@ _LABELS = {  # where an arrow's shape stands; its gradient stands below
 _LOSS_BOXES = {  # x, y, width, height, title
     "L_D": (894, 44, 146, 36, "eq. 1, D's side"),
     "L_GAN": (894, 84, 146, 36, "eq. 1, G's side"),
-    "L_NCE": (894, 208, 146, 40, "eq. 2 to 5, PatchNCE"),
+    "L_NCE": (894, 208, 146, 40, "eq. 2–5, PatchNCE"),
 }
 
 
@@ -59,7 +59,7 @@ def draw_graph(board: Drawing, trace: Trace, losses: Mapping[str, float], images
             _march(board, [(x + 5, y + 6) for x, y in points], ORANGE, "3 6", 54)
     for name, (x, y) in _LABELS.items():
         if shape := trace.shapes.get(name):
-            board.text(x, y, "×".join(map(str, shape)), anchor="middle", name="shape")
+            board.text(x, y, "×".join(map(str, shape[1:])), anchor="middle", name="shape")
         if gradient := trace.gradients.get(name):
             y += -14 if name == "enc>H" else 28  # under that arrow lies the keys'
             board.text(x, y, f"∇ {gradient:.3g}", anchor="middle", fill=ORANGE, name="gradient")

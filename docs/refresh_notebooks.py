@@ -68,6 +68,8 @@ def shown(output: nbformat.NotebookNode, width: int) -> nbformat.NotebookNode | 
         drawing = " ".join(re.sub(r"(\d\.\d)\d+", r"\1", data["image/svg+xml"]).split())
         inside = re.compile(r"data:image/png;base64,([\w+/=]+)")
         data["image/svg+xml"] = inside.sub(lambda m: "data:{};base64,{}".format(*smaller(m[1], width)[:2]), drawing)
+        if len(data["image/svg+xml"]) > 2 * len(data[kind]):
+            del data["image/svg+xml"]
     if output.output_type == "execute_result":
         output.execution_count = None
     return output

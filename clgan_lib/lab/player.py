@@ -116,7 +116,7 @@ def draw_trainings(trainings: Trainings, number: int = -1) -> Drawing:
             for name, look in _LOOKS.items()
         ]
         box = (42 + 234 * place, 2 * _ROW + 20, 176, 92)
-        axes = draw_curves(board, box, title, curves, max(10, trainings.iterations))
+        axes = draw_curves(board, box, title, curves, max(10, trainings.iterations), "iterations")
         board.path([axes.at(iterations, 0), axes.at(iterations, axes.ylim[1])], stroke=SOFT, line=1)
     return board
 

@@ -178,7 +178,7 @@ def draw_steps(steps: Steps, watched: Watched) -> Drawing:
         left = 52 + 346 * number
         points = {name: [(row["update"], row[name]) for row in steps.history if name in row] for name in terms}
         curves = [(points[name], colour, "") for name, (_, colour) in terms.items()]
-        axes = draw_curves(board, (left, 552, 270, 82), title, curves, max(10, len(steps.history)))
+        axes = draw_curves(board, (left, 552, 270, 82), title, curves, max(10, len(steps.history)), "updates")
         if "PatchNCE" not in title:  # an undecided D
             ends = [axes.at(0, np.log(2)), axes.at(axes.xlim[1], np.log(2))]
             board.path(ends, stroke=SOFT, dash="4 3", line=1)

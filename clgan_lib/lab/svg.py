@@ -152,12 +152,14 @@ Curve = tuple[Sequence[tuple[float, float]], str, str]  # points, colour and das
 
 
 def draw_curves(
-    board: Drawing, box: tuple[float, float, float, float], title: str, curves: Sequence[Curve], last: float
+    board: Drawing, box: tuple[float, float, float, float], title: str, curves: Sequence[Curve], last: float, unit: str
 ) -> Axes:
-    """A chart of curves from 0 to `last`, upwards from 0 to the highest of them, at least to 1."""
+    """A chart of curves from 0 to `last` (updates, iterations: the unit), upwards from 0 to the highest, at least to 1."""
     highest = 1.05 * max([1.0, *(y for points, _, _ in curves for _, y in points)])
     axes = Axes(board, box, (0, last), (0, highest))
-    axes.frame(title, {0: "0", last: f"{last:g}"}, {level: f"{level:.1f}" for level in (0, highest / 2, highest)})
+    axes.frame(
+        title, {0: "0", last: f"{last:g} {unit}"}, {level: f"{level:.1f}" for level in (0, highest / 2, highest)}
+    )
     for points, colour, dash in curves:
         axes.curve([x for x, _ in points], [y for _, y in points], colour, dash)
     return axes

@@ -8,7 +8,6 @@ findings of 22; the rest is only run.
 import base64
 import copy
 import io
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -59,17 +58,11 @@ def shown(output: nbformat.NotebookNode, width: int) -> nbformat.NotebookNode | 
     if "application/vnd.jupyter.widget-view+json" in data or "clgan-still" in data.get("text/html", ""):
         return None
     if "image/svg+xml" in data:
-        data["image/png"] = as_png(data["image/svg+xml"])
+        data.pop("text/html", None)
+        data["image/png"] = as_png(data.pop("image/svg+xml"))
     if "image/png" in data:
         kind, data[kind], wide = smaller(data.pop("image/png"), width)
         output.metadata = {kind: {"width": wide}}
-    if "image/svg+xml" in data:  # tenths of a point are enough, and so is one form of the drawing
-        data.pop("text/html", None)
-        drawing = " ".join(re.sub(r"(\d\.\d)\d+", r"\1", data["image/svg+xml"]).split())
-        inside = re.compile(r"data:image/png;base64,([\w+/=]+)")
-        data["image/svg+xml"] = inside.sub(lambda m: "data:{};base64,{}".format(*smaller(m[1], width)[:2]), drawing)
-        if len(data["image/svg+xml"]) > 2 * len(data[kind]):
-            del data["image/svg+xml"]
     if output.output_type == "execute_result":
         output.execution_count = None
     return output

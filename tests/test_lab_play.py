@@ -98,6 +98,8 @@ def test_the_player_trains_goes_back_and_takes_what_is_set(trainings: lab.Traini
     assert len(trainings.steps["with PatchNCE"].batch) == 3 and "λ = 0.5" in words(player.picture.value)
     player.again.click()
     assert [n for n, _ in trainings.snapshots] == [0] and player.timeline.value == 0
+    player.timeline.value = player.timeline.max  # nothing is there yet
+    assert "0 iterations" in words(player.picture.value)
     assert trainings.steps["with PatchNCE"].model.lambda_x == 0.5  # what is set stays
 
 

@@ -133,7 +133,7 @@ def _draw_training(board: Drawing, top: float, name: str, shot: Snapshot, watche
     ]
     for column, (pixels, title, note) in enumerate(tiles, start=1):
         board.image(10 + column * (_SIDE + 12), top, _SIDE, pixels, title, note)
-    board.text(800, top + 12, f"{name}", weight=600, fill=_LOOKS[name][0])
+    board.text(800, top + 12, name, weight=600, fill=_LOOKS[name][0])
     words = [f"λ = {shot.weight:g}", "Is the defect gone?", *judged.verdict.split(": "), *judged.lines]
     for line, text in enumerate(words, start=1):
         board.text(800, top + 12 + 18 * line, text, weight=600 if line in (2, 3) else 400, name="verdict")
@@ -165,7 +165,7 @@ class TrainingPlayer(LiveDrawing):
         self.again.on_click(lambda button: self.run(self._restart))
         for control in (self.rate, self.weight, self.batch):
             control.observe(lambda change: self.run(self._adjust), names="value")
-        self.timeline.observe(lambda change: self.run(self._pause), names="value")
+        self.timeline.observe(lambda change: self.run(lambda: setattr(self.play, "playing", False)), names="value")
         wrap = ipw.Layout(flex_flow="row wrap")
         rows = [[self.play, self.timeline, self.speed, self.again], [self.rate, self.weight, self.batch]]
         self._go_to_the_last()
@@ -173,7 +173,7 @@ class TrainingPlayer(LiveDrawing):
 
     def draw(self) -> Drawing:
         """The snapshot on the timeline."""
-        return draw_trainings(self.trainings, self.timeline.value)
+        return draw_trainings(self.trainings, min(self.timeline.value, len(self.trainings.snapshots) - 1))
 
     def _advance(self) -> None:
         """Train on from the last snapshot, whatever the timeline shows; so little that no gesture has to wait."""
@@ -191,10 +191,7 @@ class TrainingPlayer(LiveDrawing):
             weight = self.weight.value if name == WITH else 0.0
             steps.adjust(learning_rate=self.rate.value, batch_size=self.batch.value, weight=weight)
 
-    def _pause(self) -> None:
-        self.play.playing = False
-
     def _go_to_the_last(self) -> None:
         last = len(self.trainings.snapshots) - 1
-        self.timeline.max = max(last, 1)
+        self.timeline.max = max(last, 1)  # a slider has two ends
         self.timeline.value = last

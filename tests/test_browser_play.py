@@ -64,8 +64,11 @@ def test_training_plays_pauses_and_goes_back(open_notebook: Callable[..., Notebo
     wait_for(lambda: opened.pump() or text() == "7 iterations", 20, text)  # 0, 5, 6, 7
     opened.page.get_by_role("button", name="an iteration a second").click()
     opened.page.get_by_role("button", name="fast", exact=True).click()
+    weight = opened.page.locator(".widget-slider", has_text="λ of PatchNCE").locator(".widget-readout")
     opened.press("λ of PatchNCE", "ArrowRight", 5)
+    wait_for(lambda: opened.pump() or weight.text_content() == "1.50", 20, weight.text_content)
     opened.press("batch", "ArrowRight")
+    opened.idle()
     play.click()
     wait_for(lambda: opened.pump() or iterations() >= paused + 10, 60, lambda: opened.errors)
     opened.press("timeline", "Home")  # to go back stops it
@@ -73,8 +76,8 @@ def test_training_plays_pauses_and_goes_back(open_notebook: Callable[..., Notebo
     opened.page.wait_for_timeout(3000)
     assert text() == "0 iterations"
     opened.press("timeline", "ArrowRight", 40)
-    wait_for(lambda: opened.pump() or iterations() >= paused + 10, 20, text)
-    assert "λ = 1.5" in opened.page.locator(SVG).text_content()
+    words = lambda: opened.page.locator(SVG).text_content()  # noqa: E731
+    wait_for(lambda: opened.pump() or (iterations() >= paused + 10 and "λ = 1.5" in words()), 30, words)
     opened.page.get_by_role("button", name="start again").click()
     wait_for(lambda: opened.pump() or text() == "0 iterations", 20, lambda: opened.errors)
     opened.check()

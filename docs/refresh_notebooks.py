@@ -8,30 +8,46 @@ findings of 22; the rest is only run.
 import base64
 import copy
 import io
-import re
+import shutil
 import sys
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 from PIL import Image
+from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 READ = ("00_start_here", "01_dataset", "02_losses", "03_networks", "22_paper_audit")
 COMPARED = ("02_losses",)
 LIMIT = 300_000  # bytes a notebook
-WIDTHS = (900, 760, 640, 520)  # pixels of its pictures, the first that keeps to the limit; the book's column has 760
+WIDTHS = (900, 760, 640, 520)  # pixels of its pictures, the first that keeps to the limit
+PANE = 900  # pixels on the screen of those that are as wide: their words keep their size
 
 
-def smaller(png: str, width: int) -> tuple[str, str]:
-    """A PNG in base64 at most that wide, as a PNG of 128 colours or, where it is mostly a photograph, as a JPEG."""
+def smaller(png: str, width: int) -> tuple[str, str, int]:
+    """A PNG in base64 at most that wide, as a PNG of 64 colours or, where it is mostly a photograph, as a JPEG.
+
+    Returns:
+        Its type, its content in base64, and how wide it is to be shown.
+    """
     image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    shown = min(image.width, PANE)
     image.thumbnail((width, 10 * width), Image.Resampling.LANCZOS)
     chart, photograph = io.BytesIO(), io.BytesIO()
-    image.quantize(128, dither=Image.Dither.NONE).save(chart, "PNG", optimize=True)
-    image.save(photograph, "JPEG", quality=70, optimize=True)
+    image.quantize(64, dither=Image.Dither.NONE).save(chart, "PNG", optimize=True)
+    image.save(photograph, "JPEG", quality=50, optimize=True)
     kind, kept = ("png", chart) if chart.tell() < 1.4 * photograph.tell() else ("jpeg", photograph)
-    return f"image/{kind}", base64.b64encode(kept.getvalue()).decode()
+    return f"image/{kind}", base64.b64encode(kept.getvalue()).decode(), shown
+
+
+def as_png(svg: str) -> str:
+    """An SVG as a browser shows it: in a notebook that one did not run oneself, JupyterLab shows no SVG."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": PANE + 20, "height": 1000})
+        page.set_content(svg)
+        return base64.b64encode(page.locator("svg").first.screenshot()).decode()
 
 
 def shown(output: nbformat.NotebookNode, width: int) -> nbformat.NotebookNode | None:
@@ -39,16 +55,14 @@ def shown(output: nbformat.NotebookNode, width: int) -> nbformat.NotebookNode | 
     if output.output_type == "stream":
         return output if output.name == "stdout" else None
     data = output.get("data", {})
-    if "application/vnd.jupyter.widget-view+json" in data:
+    if "application/vnd.jupyter.widget-view+json" in data or "clgan-still" in data.get("text/html", ""):
         return None
-    if "image/png" in data:
-        kind, picture = smaller(data.pop("image/png"), width)
-        data[kind] = picture
-    if "image/svg+xml" in data:  # tenths of a point are enough, and so is one form of the drawing
+    if "image/svg+xml" in data:
         data.pop("text/html", None)
-        drawing = " ".join(re.sub(r"(\d\.\d)\d+", r"\1", data["image/svg+xml"]).split())
-        inside = re.compile(r"data:image/png;base64,([\w+/=]+)")
-        data["image/svg+xml"] = inside.sub(lambda m: "data:{};base64,{}".format(*smaller(m[1], width)), drawing)
+        data["image/png"] = as_png(data.pop("image/svg+xml"))
+    if "image/png" in data:
+        kind, data[kind], wide = smaller(data.pop("image/png"), width)
+        output.metadata = {kind: {"width": wide}}
     if output.output_type == "execute_result":
         output.execution_count = None
     return output

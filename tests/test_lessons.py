@@ -25,7 +25,7 @@ from clgan_lib.paths import ROOT
 
 LESSONS = ("02_losses", "04_training_step_by_step", "05_detection")
 SMOKE = {
-    "04_training_step_by_step": {"image_size": 32, "images": 4, "iterations": 1},
+    "04_training_step_by_step": {"image_size": 32, "images": 4, "iterations": 1, "played": 5},
     "05_detection": {"experiment": "no such", "train_images": 8, "test_images": 8},
 }
 
@@ -183,7 +183,7 @@ def test_solutions_are_hidden_and_stand_with_their_exercise(name: str) -> None:
     assert all(words in opening for words in ("**You will learn**", "**It needs**", "**It takes**"))
 
 
-@pytest.mark.parametrize("name", [*LESSONS, "01_dataset", "03_networks"])
+@pytest.mark.parametrize("name", [*LESSONS, "00_start_here", "01_dataset", "03_networks"])
 def test_a_lesson_ends_with_its_conclusion_in_two_sentences(name: str) -> None:
     title, _, words = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells[-1].source.partition("\n\n")
     assert title == "## In two sentences" and len(re.findall(r"[.](?= [A-Z]|$)", words)) == 2

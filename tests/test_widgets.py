@@ -102,7 +102,8 @@ def test_reset_goes_back_to_the_first_weights() -> None:
 def test_the_buttons_of_the_stepper() -> None:
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    stepper = lab.LossStepper(steps(), torch.zeros(3, 32, 32, dtype=torch.uint8))
+    blank, place = np.zeros((32, 32, 3), np.uint8), np.eye(32, dtype=bool)
+    stepper = lab.LossStepper(steps(), lab.Watched(blank, place, blank))
     assert "Nothing has run" in words(stepper.picture.value)
     for name, said in {"D's update": "D's update on 2 real", "G's update": "G's update: L_total"}.items():
         stepper.buttons[name].click()

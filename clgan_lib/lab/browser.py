@@ -41,9 +41,9 @@ def draw_models(evaluations: Mapping[str, Evaluation], name: str, postprocess: s
     board.image(10, rows[0], side, outlined(first.images[index], first.truths[index]), "image", name)
     board.image(10, rows[1], side, first.truths[index])
     share = f"{100 * first.truths[index].mean():.1f} % of the image"
-    board.text(10, rows[2] + 6, f"the truth: {share}", size=10.5, fill=SOFT)
+    board.text(10, rows[2] + 6, f"the truth: {share}", fill=SOFT)
     for line, words in enumerate(("From above: reconstruction,", "anomaly map, mask by", f"{postprocess}.")):
-        board.text(10, rows[2] + 32 + 17 * line, words, size=11, fill=SOFT)
+        board.text(10, rows[2] + 32 + 17 * line, words, fill=SOFT)
     legend(board, 10, rows[2] + side + 22)
     for column, (model, evaluation) in enumerate(evaluations.items(), start=1):
         _draw_model(board, 10 + column * (side + GAP), side, display(model), evaluation, name, postprocess, k)
@@ -69,7 +69,7 @@ def _draw_model(
     board.image(x, TOP, side, np.full_like(image, 244) if reconstruction is None else reconstruction, title, note)
     board.image(x, TOP + side + GAP, side, scores / (float(np.quantile(scores, 0.999)) or 1.0))
     if mask is None:
-        board.text(x, TOP + 2 * (side + GAP) + 22, "has no detector of its own", size=10.5, fill=SOFT)
+        board.text(x, TOP + 2 * (side + GAP) + 22, "has no detector of its own", fill=SOFT)
     else:
         board.image(x, TOP + 2 * (side + GAP), side, compared(image, mask, truth))
 

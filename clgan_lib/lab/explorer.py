@@ -114,27 +114,27 @@ def _draw_cap(board: Drawing, x: float, y: float, stages: Detection, truth: NDAr
     note = "share of a channel, over k1; grey is impossible"
     axes.frame("Share above mean + kσ", {n: f"{n}" for n in range(0, 9, 2)}, shares, note)
     axes.curve(ks, cap, INK)
-    board.text(*axes.at(4.3, -0.75), "1 / (1 + k²)", size=11)
+    board.text(*axes.at(4.3, -0.75), "1 / (1 + k²)")
     for c, colour in enumerate((ORANGE, GREEN, BLUE)):
         values = stages.residual[..., c]
         if np.isfinite(stages.thresholds[c]):
             counts = np.histogram((values - stages.mean[c]) / stages.std[c], np.append(ks, np.inf))[0]
             share = counts[::-1].cumsum()[::-1] / values.size
             shown = share >= 1e-3
-            axes.curve(ks[shown], np.log10(share[shown]), colour, line=1.3)
+            axes.curve(ks[shown], np.log10(share[shown]), colour)
     board.path([axes.at(k, -3), axes.at(k, 0)], stroke=SOFT, dash="4 3", line=1.2)
     axes.dot(k, np.log10(1 / (1 + k**2)), INK, 3.5)
     words = f"At k1 = {k:.1f} at most {100 / (1 + k**2):.1f} % of a channel can lie above."
     size, height = float(truth.mean()), y + SIDE + 42
-    board.text(x, height, words, size=11.5, weight=600)
+    board.text(x - 44, height, words, weight=600)
     if size:
         at = float(np.log10(size))
         board.path([axes.at(0, at), axes.at(8, at)], stroke=PURPLE, dash="6 3")
-        board.text(axes.at(8, at)[0], axes.at(8, at)[1] - 4, "the defect", size=11, anchor="end", fill=PURPLE)
+        board.text(axes.at(8, at)[0], axes.at(8, at)[1] - 4, "the defect", anchor="end", fill=PURPLE)
         verdict = "so it can't be marked whole" if size > 1 / (1 + k**2) else "which is less"
-        board.text(x, height + 17, f"The defect covers {100 * size:.1f} %, {verdict}.", size=11.5)
+        board.text(x - 44, height + 17, f"The defect covers {100 * size:.1f} %, {verdict}.")
     else:
-        board.text(x, height + 17, "This image is good: whatever is marked is a false positive.", size=11.5)
+        board.text(x - 44, height + 17, "This image is good: whatever is marked is a false positive.")
 
 
 class PipelineExplorer(RunChoice):

@@ -17,7 +17,7 @@ _STRIPE = 12  # pixels from one stripe to the next; a third of it is bright
 def compared(image: NDArray[np.uint8], mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """A mask against its truth, over the image in grey: the three kinds of `COLOURS`, true positives striped.
 
-    The stripes tell them from false negatives where colours cannot be told apart.
+    The mask has a white edge, so that all can be told apart without their colours.
     """
     overlay = np.repeat(_grey(image)[..., None] // 2 + 60, 3, 2)
     for colour, pixels in zip(COLOURS.values(), (mask & truth, mask & ~truth, ~mask & truth), strict=True):
@@ -25,6 +25,7 @@ def compared(image: NDArray[np.uint8], mask: NDArray[np.bool_], truth: NDArray[n
     rows, columns = np.indices(mask.shape)
     stripes = mask & truth & ((rows + columns) % _STRIPE < _STRIPE // 3)
     overlay[stripes] = overlay[stripes] // 2 + 127
+    overlay[mask & (cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0)] = 255
     return overlay
 
 
@@ -55,8 +56,9 @@ def legend(board: Drawing, x: float, y: float) -> None:
     """The key to the colours of `compared`."""
     for name, colour in COLOURS.items():
         board.rect(x, y - 9, 10, 10, fill=f"rgb{colour}", radius=2)
-        board.text(x + 14, y, name, size=11)
-        x += 34 + 6.2 * len(name)
+        board.text(x + 14, y, name)
+        x += 34 + 7 * len(name)
+    board.text(x, y, "white edge: the prediction; stripes: where it is right")
 
 
 def _grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -4,13 +4,17 @@ The words are in ``docs/readings.csv`` and ``docs/symbols.csv``. Arguments and d
 no table can name an argument that is gone or a default that has changed.
 """
 
+import ast
 import dataclasses
 import importlib
 import inspect
+import textwrap
+from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
 import pandas as pd
+from IPython.display import HTML
 from pandas.io.formats.style import Styler
 
 from clgan_lib.paths import ROOT
@@ -105,6 +109,34 @@ def as_html(frame: pd.DataFrame) -> Styler:
         }
     )
     return laid_out(shown, ["13%", "25%", "32%", "18%", "12%"])
+
+
+def source(function: Callable[..., Any], equations: Mapping[str, str]) -> HTML:
+    """A function's code without its docstring, the equations beside their lines.
+
+    Args:
+        function: of the library.
+        equations: by a piece of code, what stands beside the first line that holds it; text, with LaTeX between dollars.
+
+    Raises:
+        ValueError: naming a piece that no line holds: the code has changed.
+    """
+    text = textwrap.dedent(inspect.getsource(function))
+    lines, first = text.splitlines(), ast.parse(text).body[0].body[0]  # type: ignore[attr-defined]
+    del lines[first.lineno - 1 : first.end_lineno]
+    beside = {}
+    for piece, words in equations.items():
+        place = next((number for number, line in enumerate(lines) if piece in line), None)
+        if place is None:
+            raise ValueError(f"equations: no line of {function.__name__} holds {piece!r}; it has been changed")
+        beside[place] = words
+    left, code = "text-align: left; padding: 0 1em", "white-space: pre-wrap; background: none; font-size: 12px"
+    rows = "".join(
+        f"<tr style='background: {'rgba(86, 180, 233, .25)' if number in beside else 'none'}'><td style='{left}'>"
+        f"<code style='{code}'>{escape(line) or ' '}</code></td><td style='{left}'>{beside.get(number, '')}</td></tr>"
+        for number, line in enumerate(lines)
+    )
+    return HTML(f"<table>{rows}</table>")
 
 
 def laid_out(frame: pd.DataFrame, widths: list[str]) -> Styler:

@@ -33,19 +33,20 @@ def finished_runs(results_root: str | Path, experiment: str) -> Runs:
     return runs
 
 
-def committed_model() -> Runs:
-    """The trained model that git holds, ``results/demo``, with its predictions for the embedded test images.
-
-    Git holds its weights and ``metrics.json``. The predictions are made from the weights, once, in the cache.
+def committed_run() -> Path:
+    """The folder of the trained model that git holds, under ``results/demo``: its weights and ``metrics.json``.
 
     Raises:
         FileNotFoundError: if this copy of the project lacks the model.
     """
-    weights = next((RESULTS / "demo").glob("*/*/seed*/weights.safetensors"), None)
-    if weights is None:
-        raise FileNotFoundError(
-            f"{RESULTS / 'demo'} holds no weights.safetensors; git has one, and make model trains it"
-        )
+    for weights in (RESULTS / "demo").glob("*/*/seed*/weights.safetensors"):
+        return weights.parent
+    raise FileNotFoundError(f"{RESULTS / 'demo'} holds no weights.safetensors; git has one, and make model trains it")
+
+
+def committed_model() -> Runs:
+    """`committed_run` with its predictions for the embedded test images, made from the weights, once, in the cache."""
+    weights = committed_run() / "weights.safetensors"
     experiment = f"demo-{hashlib.sha256(weights.read_bytes()).hexdigest()[:8]}"
     folder = CACHE / "lessons" / experiment / weights.parent.relative_to(RESULTS / "demo")
     if not (folder / "metrics.json").is_file():

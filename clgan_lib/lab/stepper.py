@@ -14,9 +14,10 @@ from clgan_lib.clgan import CLGAN
 from clgan_lib.data import to_float, to_uint8
 from clgan_lib.lab.controls import LiveDrawing
 from clgan_lib.lab.overlays import discriminator_overlay
-from clgan_lib.lab.svg import BLUE, ORANGE, PURPLE, SKY, SOFT, Axes, Drawing
+from clgan_lib.lab.svg import BLUE, ORANGE, PURPLE, SKY, SOFT, Drawing, draw_curves
 from clgan_lib.lab.trace import Trace, tracing, weight_gradients
 from clgan_lib.lab.training_graph import draw_graph
+from clgan_lib.lab.watched import Watched
 
 SMALL: dict[str, Any] = {"width": 8, "blocks": 2, "patches": 64, "batch_size": 2, "learning_rate": 1e-3}
 _CURVES = {
@@ -49,6 +50,14 @@ class Steps:
     def __init__(self, images: Tensor, *, seed: int = 0, **options: Any) -> None:
         self.images, self.seed, self.options = images, seed, SMALL | options
         self.reset()
+
+    def adjust(self, *, learning_rate: float, batch_size: int, weight: float) -> None:
+        """Go on with another learning rate, batch size B and weight of PatchNCE, lambda_x = lambda_y; `reset` keeps them."""
+        chosen = {"learning_rate": learning_rate, "batch_size": batch_size, "lambda_x": weight, "lambda_y": weight}
+        self.options |= chosen
+        for name, value in chosen.items():
+            setattr(self.model, name, value)
+        self.model.set_learning_rate(progress=0.0)
 
     def reset(self) -> None:
         """Back to the first weights, before any update."""
@@ -141,52 +150,44 @@ class Steps:
         return losses
 
 
-def draw_steps(steps: Steps, watched: Tensor) -> Drawing:
+def draw_steps(steps: Steps, watched: Watched) -> Drawing:
     """The graph, the images and the loss curves after the last update.
 
     Args:
         steps: between two updates.
-        watched: a defective image that is never trained on, uint8 ``(3, S, S)``.
+        watched: a defect that is never trained on.
     """
-    board = Drawing(1050, 640)
+    board = Drawing(1050, 660, f"One update of CLGAN. {steps.summary}")
     real, fake = (to_uint8(image).permute(1, 2, 0).numpy() for image in (steps.batch[0], steps.fake[0].detach()))
     draw_graph(board, steps.trace, steps.losses(), (real, fake))
-    board.text(20, 292, steps.summary, size=12.5, weight=600, name="summary")
+    board.text(20, 292, steps.summary, weight=600, name="summary")
+    judged = watched.judge(steps.model)
     size = "×".join(map(str, next(iter(steps.logits.values())).shape)) if steps.logits else "patch by patch"
-    shown = to_uint8(steps.model.reconstruct(to_float(watched[None])))[0].permute(1, 2, 0).numpy()
-    steps.model.train()
     tiles = [
         (real, "x", "a training image"),
         (fake, "G(x)", "in this update"),
         (discriminator_overlay(real, steps.logits.get("real")), "D on x", f"{size}; blue: real"),
         (discriminator_overlay(fake, steps.logits.get("fake")), "D on G(x)", "orange: reconstructed"),
-        (watched.permute(1, 2, 0).numpy(), "a defect", "never trained on"),
-        (shown, "its reconstruction", "by the present G"),
+        (watched.outlined(), "a defect", "never trained on"),
+        (watched.outlined(judged.reconstruction), "its reconstruction", "by the present G"),
     ]
     for number, (pixels, title, note) in enumerate(tiles):
         board.image(20 + 171 * number, 338, 156, pixels, title, note)
-    last = max(10, len(steps.history))
+    board.text(1036, 512, ", ".join(judged.lines), anchor="end")
     for number, (title, terms) in enumerate(_CURVES.items()):
-        highest = max([1.0, *(row[name] for row in steps.history for name in terms if name in row)]) * 1.08
-        axes = Axes(board, (52 + 346 * number, 532, 278, 82), (0, last), (0, highest))
-        _draw_curves(axes, steps.history, title, terms)
+        left = 52 + 346 * number
+        points = {name: [(row["update"], row[name]) for row in steps.history if name in row] for name in terms}
+        curves = [(points[name], colour, "") for name, (_, colour) in terms.items()]
+        axes = draw_curves(board, (left, 552, 270, 82), title, curves, max(10, len(steps.history)), "updates")
+        if "PatchNCE" not in title:  # an undecided D
+            ends = [axes.at(0, np.log(2)), axes.at(axes.xlim[1], np.log(2))]
+            board.path(ends, stroke=SOFT, dash="4 3", line=1)
+            board.text(ends[1][0] + 3, ends[1][1] + 4, "log 2", fill=SOFT)
+        for place, (name, (words, colour)) in enumerate(reversed(terms.items())):
+            if points[name]:
+                label = f"{words} {points[name][-1][1]:.2f}"
+                board.text(left + 270 - 84 * place, 546, label, anchor="end", fill=colour)
     return board
-
-
-def _draw_curves(axes: Axes, history: list[dict[str, float]], title: str, terms: dict[str, tuple[str, str]]) -> None:
-    """Some loss terms over the updates, with log 2, the loss of an undecided D."""
-    board, (left, top, width, _), (_, last), (_, highest) = axes.board, axes.box, axes.xlim, axes.ylim
-    ticks = {0: "0", highest / 2: f"{highest / 2:.1f}", highest: f"{highest:.1f}"}
-    axes.frame(title, {0: "0", last: f"{last} updates"}, ticks)
-    if "PatchNCE" not in title:
-        ends = [axes.at(0, np.log(2)), axes.at(last, np.log(2))]
-        board.path(ends, stroke=SOFT, dash="4 3", line=1)
-        board.text(ends[1][0] + 3, ends[1][1] + 3, "log 2", size=10, fill=SOFT)
-    for number, (name, (words, colour)) in enumerate(terms.items()):
-        if points := [(row["update"], row[name]) for row in history if name in row]:
-            axes.curve([x for x, _ in points], [y for _, y in points], colour)
-            x = left + width - 92 * (len(terms) - 1 - number)
-            board.text(x, top - 6, f"{words} {points[-1][1]:.2f}", size=10.5, anchor="end", fill=colour)
 
 
 class LossStepper(LiveDrawing):
@@ -194,10 +195,10 @@ class LossStepper(LiveDrawing):
 
     Args:
         steps: where to begin.
-        watched: a defective image that is never trained on, uint8 ``(3, S, S)``.
+        watched: a defect that is never trained on.
     """
 
-    def __init__(self, steps: Steps, watched: Tensor) -> None:
+    def __init__(self, steps: Steps, watched: Watched) -> None:
         super().__init__()
         self.steps, self.watched = steps, watched
         actions: dict[str, Callable[[], None]] = {

@@ -22,20 +22,28 @@ _SHORT = {
     "anchor": "text-anchor", "dash": "stroke-dasharray", "line": "stroke-width", "name": "class", "radius": "rx",
     "size": "font-size", "weight": "font-weight",
 }  # fmt: skip
+PANE, FONT = 950, 12  # width of a notebook's output on a laptop's screen, and the smallest text there, in pixels
+# A click on a square of N x N cells becomes "NAME row column" in the hidden text field of the `LiveDrawing` around it.
+_CLICK = """const b = this.getBoundingClientRect(), at = (p, from, size) => Math.floor((p - from) / size * {cells}),
+field = this.closest(".clgan-live").querySelector(".clgan-pick input");
+field.value = "{name} " + at(event.clientY, b.top, b.height) + " " + at(event.clientX, b.left, b.width);
+field.dispatchEvent(new Event("change", {{bubbles: true}}))"""
 
 
 class Drawing:
     """An SVG that grows as elements are added; lengths in pixels, the origin at the upper left.
 
     Style is given by SVG's attributes, some under shorter names: `line` (width) and `dash` of a stroke, `radius` of corners,
-    `size`, `weight` and `anchor` of text, and `name`, a class by which tests find an element.
+    `weight` and `anchor` of text, and `name`, a class by which tests find an element.
 
     Args:
-        width, height: of the whole; it shrinks to the page where the page is narrower.
+        width, height: of the whole; it shrinks to the page where the page is narrower. All text has one size, which is
+            still `FONT` on a page `PANE` wide.
+        words: what it shows, for those who cannot see it.
     """
 
-    def __init__(self, width: float, height: float) -> None:
-        self.width, self.height = width, height
+    def __init__(self, width: float, height: float, words: str = "") -> None:
+        self.width, self.height, self.words = width, height, words
         self.parts: list[str] = []
 
     def _repr_svg_(self) -> str:
@@ -44,7 +52,8 @@ class Drawing:
         style = "max-width: 100%; height: auto; font-family: system-ui, 'DejaVu Sans', sans-serif"
         ground = "<rect width='100%' height='100%' rx='4' fill='white'/>"
         body = "\n".join(self.parts)
-        return f"<svg xmlns='http://www.w3.org/2000/svg' role='img' {head} style=\"{style}\">{ground}\n{body}</svg>"
+        role = f"role='img' aria-label='{html.escape(self.words)}'"
+        return f"<svg xmlns='http://www.w3.org/2000/svg' {role} {head} style=\"{style}\">{ground}\n{body}</svg>"
 
     def _repr_html_(self) -> str:
         """The same, preferred by Jupyter: as SVG it would be an image that does not shrink to the page."""
@@ -63,7 +72,8 @@ class Drawing:
 
     def text(self, x: float, y: float, words: str, **style: Any) -> None:
         """Words with their baseline at y."""
-        self.add("text", html.escape(words), x=x, y=y, **{"size": 12, "fill": INK} | style)
+        size = FONT * max(1, self.width / PANE)
+        self.add("text", html.escape(words), x=x, y=y, size=size, **{"fill": INK} | style)
 
     def rect(self, x: float, y: float, width: float, height: float, **style: Any) -> None:
         """A box, with its upper left corner at (x, y)."""
@@ -77,7 +87,7 @@ class Drawing:
     def heading(self, x: float, y: float, title: str, note: str = "") -> None:
         """A caption of one or two lines above y."""
         self.text(x, y - (20 if note else 6), title, weight=600)
-        self.text(x, y - 6, note, size=10.5, fill=SOFT)
+        self.text(x, y - 6, note, fill=SOFT)
 
     def image(self, x: float, y: float, side: float, pixels: NDArray, title: str = "", note: str = "") -> None:
         """An image as a square, with its caption above it."""
@@ -85,6 +95,11 @@ class Drawing:
         self.heading(x, y, title, note)
         square: dict[str, Any] = {"x": x, "y": y, "width": side, "height": side, "preserveAspectRatio": "none"}
         self.add("image", **square, style="image-rendering: pixelated", href=source)
+
+    def clickable(self, x: float, y: float, side: float, cells: int, name: str) -> None:
+        """Let a click on a square of cells x cells places reach `LiveDrawing.picked`, as its name, row and column."""
+        click = html.escape(_CLICK.format(cells=cells, name=name), quote=False)
+        self.rect(x, y, side, side, fill="transparent", style="cursor: pointer", name=f"pick-{name}", onclick=click)
 
 
 @dataclass(frozen=True)
@@ -116,22 +131,38 @@ class Axes:
         for value, label in yticks.items():
             y = self.at(self.xlim[0], value)[1]
             self.board.path([(left, y), (left + width, y)], stroke=RULE, line=0.7)
-            self.board.text(left - 4, y + 3.5, label, size=10, anchor="end", fill=SOFT)
+            self.board.text(left - 4, y + 3.5, label, anchor="end", fill=SOFT)
         for value, label in xticks.items():
-            self.board.text(self.at(value, 0)[0], top + height + 13, label, size=10, anchor="middle", fill=SOFT)
+            self.board.text(self.at(value, 0)[0], top + height + 13, label, anchor="middle", fill=SOFT)
         self.board.path([(left, top), (left, top + height), (left + width, top + height)], stroke="#888888", line=0.9)
 
-    def curve(self, x: Sequence[float] | NDArray, y: Sequence[float] | NDArray, colour: str, line: float = 1.6) -> None:
+    def curve(self, x: Sequence[float] | NDArray, y: Sequence[float] | NDArray, colour: str, dash: str = "") -> None:
         """A line through the points, with a dot where it ends."""
-        points = [self.at(a, b) for a, b in zip(x, y, strict=True)]
-        if points:
-            self.board.path(points, stroke=colour, line=line)
+        if len(x):
+            self.board.path([self.at(a, b) for a, b in zip(x, y, strict=True)], stroke=colour, dash=dash)
             self.dot(x[-1], y[-1], colour, 2.2)
 
     def dot(self, x: float, y: float, colour: str, radius: float) -> None:
         """A dot, its radius in pixels."""
         across, down = self.at(x, y)
         self.board.add("circle", cx=across, cy=down, r=radius, fill=colour)
+
+
+Curve = tuple[Sequence[tuple[float, float]], str, str]  # points, colour and dashes
+
+
+def draw_curves(
+    board: Drawing, box: tuple[float, float, float, float], title: str, curves: Sequence[Curve], last: float, unit: str
+) -> Axes:
+    """A chart of curves from 0 to `last` (updates, iterations: the unit), upwards from 0 to the highest, at least to 1."""
+    highest = 1.05 * max([1.0, *(y for points, _, _ in curves for _, y in points)])
+    axes = Axes(board, box, (0, last), (0, highest))
+    axes.frame(
+        title, {0: "0", last: f"{last:g} {unit}"}, {level: f"{level:.1f}" for level in (0, highest / 2, highest)}
+    )
+    for points, colour, dash in curves:
+        axes.curve([x for x, _ in points], [y for _, y in points], colour, dash)
+    return axes
 
 
 def encode(pixels: NDArray) -> bytes:

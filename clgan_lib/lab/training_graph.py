@@ -39,7 +39,7 @@ _LABELS = {  # where an arrow's shape stands; its gradient stands below
 _LOSS_BOXES = {  # x, y, width, height, title
     "L_D": (894, 44, 146, 36, "eq. 1, D's side"),
     "L_GAN": (894, 84, 146, 36, "eq. 1, G's side"),
-    "L_NCE": (894, 208, 146, 40, "eq. 2 to 5, PatchNCE"),
+    "L_NCE": (894, 208, 146, 40, "eq. 2–5, PatchNCE"),
 }
 
 
@@ -59,12 +59,12 @@ def draw_graph(board: Drawing, trace: Trace, losses: Mapping[str, float], images
             _march(board, [(x + 5, y + 6) for x, y in points], ORANGE, "3 6", 54)
     for name, (x, y) in _LABELS.items():
         if shape := trace.shapes.get(name):
-            board.text(x, y, "×".join(map(str, shape)), size=10, anchor="middle", name="shape")
+            board.text(x, y, "×".join(map(str, shape[1:])), anchor="middle", name="shape")
         if gradient := trace.gradients.get(name):
             y += -14 if name == "enc>H" else 28  # under that arrow lies the keys'
-            board.text(x, y, f"∇ {gradient:.3g}", size=10, anchor="middle", fill=ORANGE, name="gradient")
-    board.text(322, 252, "keys: detached, no gradient", size=10, anchor="middle", fill=SOFT)
-    board.text(408, 29, "the real side of D", size=10, anchor="middle", fill=SOFT)
+            board.text(x, y, f"∇ {gradient:.3g}", anchor="middle", fill=ORANGE, name="gradient")
+    board.text(322, 252, "keys: detached, no gradient", anchor="middle", fill=SOFT)
+    board.text(408, 29, "the real side of D", anchor="middle", fill=SOFT)
     for name in _BOXES:
         _network(board, name, trace)
     for name in _LOSS_BOXES:
@@ -113,12 +113,12 @@ def _network(board: Drawing, name: str, trace: Trace) -> None:
     board.rect(x, y, width, height, fill=fill, stroke=BLUE if used else "#aaaaaa", line=1.4, radius=7)
     board.text(x + width / 2, y + 20, title, anchor="middle", weight=600, fill=ink)
     state = f"moved, ∇ {trace.gradients.get(name, 0):.3g}" if moved else ("used, frozen" if used else words)
-    board.text(x + width / 2, y + 37, state, size=10.5, anchor="middle", fill=ink, name=f"state-{name}")
+    board.text(x + width / 2, y + 37, state, anchor="middle", fill=ink, name=f"state-{name}")
 
 
 def _loss(board: Drawing, name: str, value: float | None) -> None:
     x, y, width, height, title = _LOSS_BOXES[name]
     fill, stroke = ("white", "#aaaaaa") if value is None else ("#fbe6d9", ORANGE)
     board.rect(x, y, width, height, fill=fill, stroke=stroke, radius=7)
-    board.text(x + 9, y + 15, title, size=10.5)
+    board.text(x + 9, y + 15, title)
     board.text(x + 9, y + 30, "—" if value is None else f"{value:.3f}", weight=600)

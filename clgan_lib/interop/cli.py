@@ -9,12 +9,15 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from clgan_lib.interop.cli_fields import RunCommand, read_pairs
 from clgan_lib.paths import RESULTS, safe_name
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,6 +98,9 @@ def run(**fields: Any) -> None:
     click.echo(f"without a threshold: AUROC {record.ranking['AUROC']:.3f}, AP {record.ranking['AP']:.3f}")
 
 
+_rate = click.option("--rate", type=float, help="Share of good images that may be called defective, such as 0.02.")
+
+
 @commands.command()
 @click.argument("run")
 @click.argument("images")
@@ -102,29 +108,59 @@ def run(**fields: Any) -> None:
 @click.option("--detector", type=click.Choice(["auto", "calibrated", "dual_threshold", "native"]), default="auto",
               show_default=True,
               help="Of the masks; auto: by the model's own threshold, or else the calibrated one.")  # fmt: skip
-def inspect(run: str, images: str, out: str, detector: Any) -> int:
+@_rate
+@click.option("--sort", type=click.Choice(["links", "copies"]), help="Put the images into OUT/sorted/, by verdict.")
+@click.option("--exit-code", is_flag=True, help="Exit with 0: all good; 1: one is defective; 2: one has a problem.")
+def inspect(run: str, images: str, out: str, detector: Any, rate: float | None, sort: Any, *, exit_code: bool) -> int:
     """Find defects in a folder of images.
 
-    RUN is a run folder or its weights.safetensors, IMAGES a folder of images of any size, OUT the folder to write: masks/,
-    overlays/, scores.csv and inspection.json. The exit status is 1 if an image has a problem.
+    RUN is a run folder, its weights.safetensors or an ONNX file of it, IMAGES a folder of images of any size, OUT the folder
+    to write: gallery.html to look at, masks/, overlays/, maps/, scores.csv and inspection.json. The exit status is 1 if an
+    image has a problem, 2 after an error; see --exit-code.
     """
     from clgan_lib.interop.inspection import inspect_folder, load
 
-    inspector = load(run)
+    inspector = load(run, rate=rate)
     if inspector.readiness:
         click.echo(f"the model {inspector.readiness}")
-    table = inspect_folder(inspector, images, out, detector=detector)
+    table = inspect_folder(inspector, images, out, detector=detector, sort=sort)
     troubled = table.dropna(subset="problem")
     for name, problem in zip(troubled["name"], troubled["problem"], strict=True):
         click.echo(f"{name}: {problem}", err=True)
-    click.echo(f"{len(table)} images, {(table['verdict'] == 'defective').sum()} defective: {Path(out) / 'scores.csv'}")
-    return int(len(troubled) > 0)
+    defective = _say_defective(table, out)
+    return (2 if len(troubled) else int(defective)) if exit_code else int(len(troubled) > 0)
+
+
+def _say_defective(table: pd.DataFrame, out: str) -> bool:
+    """Print the verdicts and where they are; whether an image is defective."""
+    count = int((table["verdict"] == "defective").sum())
+    click.echo(f"{len(table)} images, {count} defective: {Path(out) / 'scores.csv'}, {Path(out) / 'gallery.html'}")
+    return count > 0
+
+
+@commands.command()
+@click.argument("out")
+@click.option("--image-threshold", type=float, help="Call an image defective whose largest score is higher.")
+@click.option("--pixel-threshold", type=float, help="Mark the pixels whose score is higher.")
+@_rate
+@click.option("--images", default="", help="Where the images are now; empty: where they were.")
+def threshold(out: str, image_threshold: float | None, pixel_threshold: float | None, **settings: Any) -> None:
+    """Move the thresholds of an inspection.
+
+    OUT is a folder that clgan inspect wrote. Verdicts, masks, overlays and gallery follow from the maps kept there; nothing
+    is computed again. Thresholds for other images are chosen by clgan calibrate.
+    """
+    from clgan_lib.interop.results import move_thresholds
+
+    _say_defective(move_thresholds(out, image=image_threshold, pixel=pixel_threshold, **settings), out)
 
 
 @commands.command()
 @click.argument("weights")
 @click.argument("good_images")
-def calibrate(weights: str, good_images: str) -> None:
+@_rate
+@click.option("--fast", is_flag=True, help="Use fewer symmetries, if synthetic anomalies are found as well with them.")
+def calibrate(weights: str, good_images: str, **settings: Any) -> None:
     """Choose thresholds from today's good images.
 
     WEIGHTS is a run folder or its weights.safetensors, GOOD_IMAGES a folder of 5 images or more. The thresholds are written
@@ -132,7 +168,7 @@ def calibrate(weights: str, good_images: str) -> None:
     """
     from clgan_lib.interop.recalibration import recalibrate
 
-    click.echo(recalibrate(weights, good_images)[1])
+    click.echo(recalibrate(weights, good_images, **settings)[1])
 
 
 @commands.command()

@@ -9,15 +9,17 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from clgan_lib.interop.cli_fields import RunCommand, read_pairs
+from clgan_lib.interop.cli_fields import RESULTS_HELP, RunCommand, read_pairs
+from clgan_lib.interop.cli_fields import category as _category
+from clgan_lib.interop.cli_fields import data_root as _data_root
+from clgan_lib.interop.cli_fields import leave_out as _leave_out
+from clgan_lib.interop.cli_fields import rate as _rate
+from clgan_lib.interop.cli_fields import results as _results
 from clgan_lib.paths import RESULTS, safe_name
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,20 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2
 
 
-def _results_root() -> str:
-    """The folder given before the command: the default after it."""
-    return click.get_current_context().find_root().params["results_root"]
-
-
-_RESULTS_HELP = "Folder that holds the experiments; may stand before or after the command."
-_results = click.option("--results", "--results-root", "results_root", default=_results_root, help=_RESULTS_HELP)
-_category = click.option("--category", required=True, help="Product of the data set.")
-_data_root = click.option("--data-root", "--data", default="", help="Data set, MVTec AD layout; empty: embedded data.")
-_leave_out = click.option("--leave-out", multiple=True, help="Defect type left out of the scores; may be repeated.")
-
-
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--results", "--results-root", "results_root", default=str(RESULTS), help=_RESULTS_HELP)
+@click.option("--results", "--results-root", "results_root", default=str(RESULTS), help=RESULTS_HELP)
 @click.pass_context
 def commands(context: click.Context, results_root: str) -> None:
     """Train, apply and compare models that detect surface defects.
@@ -98,9 +88,6 @@ def run(**fields: Any) -> None:
     click.echo(f"without a threshold: AUROC {record.ranking['AUROC']:.3f}, AP {record.ranking['AP']:.3f}")
 
 
-_rate = click.option("--rate", type=float, help="Share of good images that may be called defective, such as 0.02.")
-
-
 @commands.command()
 @click.argument("run")
 @click.argument("images")
@@ -111,31 +98,29 @@ _rate = click.option("--rate", type=float, help="Share of good images that may b
 @_rate
 @click.option("--sort", type=click.Choice(["links", "copies"]), help="Put the images into OUT/sorted/, by verdict.")
 @click.option("--exit-code", is_flag=True, help="Exit with 0: all good; 1: one is defective; 2: one has a problem.")
-def inspect(run: str, images: str, out: str, detector: Any, rate: float | None, sort: Any, *, exit_code: bool) -> int:
+def inspect(run: str, images: str, out: str, rate: float | None, *, exit_code: bool, **settings: Any) -> int:
     """Find defects in a folder of images.
 
-    RUN is a run folder, its weights.safetensors or an ONNX file of it, IMAGES a folder of images of any size, OUT the folder
-    to write: gallery.html to look at, masks/, overlays/, maps/, scores.csv and inspection.json. The exit status is 1 if an
-    image has a problem, 2 after an error; see --exit-code.
+    RUN is a run folder, its weights.safetensors or an ONNX file, IMAGES a folder of images of any size, OUT the folder to
+    write. Look at gallery.html in it. The exit status is 1 if an image has a problem.
     """
     from clgan_lib.interop.inspection import inspect_folder, load
 
     inspector = load(run, rate=rate)
     if inspector.readiness:
         click.echo(f"the model {inspector.readiness}")
-    table = inspect_folder(inspector, images, out, detector=detector, sort=sort)
+    table = inspect_folder(inspector, images, out, **settings)
     troubled = table.dropna(subset="problem")
     for name, problem in zip(troubled["name"], troubled["problem"], strict=True):
         click.echo(f"{name}: {problem}", err=True)
     defective = _say_defective(table, out)
-    return (2 if len(troubled) else int(defective)) if exit_code else int(len(troubled) > 0)
+    return (2 if len(troubled) else int(defective > 0)) if exit_code else int(len(troubled) > 0)
 
 
-def _say_defective(table: pd.DataFrame, out: str) -> bool:
-    """Print the verdicts and where they are; whether an image is defective."""
+def _say_defective(table: Any, out: str) -> int:
     count = int((table["verdict"] == "defective").sum())
-    click.echo(f"{len(table)} images, {count} defective: {Path(out) / 'scores.csv'}, {Path(out) / 'gallery.html'}")
-    return count > 0
+    click.echo(f"{len(table)} images, {count} defective: {Path(out) / 'scores.csv'} and gallery.html")
+    return count
 
 
 @commands.command()
@@ -147,8 +132,7 @@ def _say_defective(table: pd.DataFrame, out: str) -> bool:
 def threshold(out: str, image_threshold: float | None, pixel_threshold: float | None, **settings: Any) -> None:
     """Move the thresholds of an inspection.
 
-    OUT is a folder that clgan inspect wrote. Verdicts, masks, overlays and gallery follow from the maps kept there; nothing
-    is computed again. Thresholds for other images are chosen by clgan calibrate.
+    OUT is a folder that clgan inspect wrote. Verdicts, masks, overlays and gallery follow from the maps kept there.
     """
     from clgan_lib.interop.results import move_thresholds
 

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -75,6 +76,12 @@ def one_by_one(inspector: Inspector, files: list[Path], out: Path) -> None:
             Image.fromarray(picture).save(out / f"{file.stem}_{name}.png", compress_level=3)
 
 
+def with_bf16(side: Callable[[], object]) -> None:
+    """Call a side in bfloat16."""
+    with torch.autocast("cpu", torch.bfloat16):
+        side()
+
+
 def stages(inspector: Inspector, onnx: Inspector, files: list[Path], out: Path, repeats: int) -> None:
     """The table of the stages, an image at a time on one thread."""
     images = [read_image(file) for file in files]
@@ -85,6 +92,7 @@ def stages(inspector: Inspector, onnx: Inspector, files: list[Path], out: Path, 
         "read": lambda: [read_image(file) for file in files],
         "reduce to 256": lambda: [resize(image, SIZE) for image in images],
         "map, PyTorch": lambda: [inspector.maps([image]) for image in images],
+        "map, PyTorch, bf16": lambda: with_bf16(lambda: [inspector.maps([image]) for image in images]),
         "map, ONNX Runtime": lambda: [onnx.maps([image]) for image in images],
         "overlay and mask, written": lambda: [
             results.write_pictures(out, f"{i}.png", image, scores, scores > level, level)
@@ -103,32 +111,38 @@ def stages(inspector: Inspector, onnx: Inspector, files: list[Path], out: Path, 
 
 def whole(inspector: Inspector, files: list[Path], work: Path, repeats: int) -> None:
     """The table of a whole inspection, by runtime and number of symmetries."""
-    sides: dict[str, Callable[[], object]] = {"one by one": lambda: one_by_one(inspector, files, work / "before")}
+    cpu: dict[str, list[float]] = {}
+    sides: dict[str, Callable[[], object]] = {}
+
+    def add(name: str, side: Callable[[], object]) -> None:
+        """A side whose CPU time is kept, too."""
+
+        def run() -> None:
+            start = time.process_time()
+            with contextlib.redirect_stdout(io.StringIO()):
+                side()
+            cpu.setdefault(name, []).append(time.process_time() - start)
+
+        sides[name] = run
+
+    add("one by one", lambda: one_by_one(inspector, files, work / "before"))
     poses = len(getattr(inspector.model, "augmentations", [()]))
     counts = [count for count in (poses, 4, 2, 1) if count <= poses]
-    cpu: dict[str, list[float]] = {}
     for count in dict.fromkeys(counts):
         file = work / f"{count}.onnx"
         fewer = replace(inspector, model=copy.deepcopy(inspector.model))
         use_symmetries(fewer.model, count)
         onnx_export.export(fewer, file)
-        runtimes = {"PyTorch": fewer, "ONNX Runtime": load(file)}
+        runtimes = {"PyTorch": fewer, "PyTorch, bf16": fewer, "ONNX Runtime": load(file)}
         for runtime, each in runtimes.items():
-            name = f"{runtime}, {count} symmetries"
-
-            def run(each: Inspector = each, name: str = name) -> None:
-                start = time.process_time()
-                with contextlib.redirect_stdout(io.StringIO()):
-                    inspect_folder(each, files[0].parent, work / "out")
-                cpu.setdefault(name, []).append(time.process_time() - start)
-
-            sides[name] = run
+            inspect = partial(inspect_folder, each, files[0].parent, work / "out", bf16="bf16" in runtime)
+            add(f"{runtime}, {count} symmetries", inspect)
     times = common.paired(sides, repeats)
     print("Whole inspections, everything written\n")
     rows = []
     for name, seconds in times.items():
         rates = [len(files) / t for t in seconds]
-        spent = common.spread(cpu[name][-repeats:], len(files) / 1000) if name in cpu else ""
+        spent = common.spread(cpu[name][-repeats:], len(files) / 1000)
         rows.append([name, common.spread(rates), common.ratio(times["one by one"], seconds), spent])
     common.table(["how", "images a second", "times one by one", "ms of a core an image"], rows)
 

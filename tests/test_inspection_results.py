@@ -172,6 +172,14 @@ def test_an_onnx_file_inspects_as_the_weights_do(run: Path, album: Path, tmp_pat
     assert "model.onnx is damaged or of another version" in capsys.readouterr().err
 
 
+def test_half_precision_is_near(run: Path, album: Path, tmp_path: Path) -> None:
+    whole, half = (
+        inspection.inspect_folder(run, album, tmp_path / "out", bf16=bf16)["image_score"].dropna()
+        for bf16 in (False, True)
+    )
+    assert (whole != half).any() and np.allclose(whole, half, rtol=0.1)
+
+
 @pytest.fixture
 def gallery(browser: Any, out: Path) -> Iterator[Any]:  # noqa: F811
     """The page in a browser without a network; an error of its script, or a request elsewhere, fails the test."""

@@ -97,6 +97,7 @@ def run(**fields: Any) -> None:
               help="Of the masks; auto: by the model's own threshold, or else the calibrated one.")  # fmt: skip
 @_rate
 @click.option("--sort", type=click.Choice(["links", "copies"]), help="Put the images into OUT/sorted/, by verdict.")
+@click.option("--bf16", is_flag=True, help="Compute in bfloat16: faster on a CPU with avx512_bf16 or amx_bf16.")
 @click.option("--exit-code", is_flag=True, help="Exit with 0: all good; 1: one is defective; 2: one has a problem.")
 def inspect(run: str, images: str, out: str, rate: float | None, *, exit_code: bool, **settings: Any) -> int:
     """Find defects in a folder of images.

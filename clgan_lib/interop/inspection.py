@@ -45,7 +45,7 @@ from clgan_lib.runs.weights import Card, read_card, read_model
 from clgan_lib.training import pick_device
 
 Detector = Literal["auto", "calibrated", "dual_threshold", "native"]
-_BATCH = 16  # images, on a GPU
+_CPU_BATCH, _GPU_BATCH = 4, 16  # images that a thread inspects together
 _UNNAMEABLE = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)  # of a name that this disk does not take
 
 
@@ -178,6 +178,7 @@ def inspect_folder(
     *,
     detector: Detector = "auto",
     sort: Sort | None = None,
+    bf16: bool = False,
 ) -> pd.DataFrame:
     """Inspect every image of a folder and write the files that the top of this module lists.
 
@@ -191,6 +192,7 @@ def inspect_folder(
         detector: of the masks: ``"auto"``, `Inspector.threshold` on the map; ``"calibrated"``, a threshold that 1 % of good
             pixels exceed (`RunConfig.quantile`); ``"dual_threshold"``, the paper's; ``"native"``, the method's.
         sort: also put the images into ``sorted/`` by verdict, as links or as copies.
+        bf16: let PyTorch compute in bfloat16; faster on a GPU, and on a CPU with avx512_bf16 or amx_bf16.
 
     Returns:
         The rows of ``scores.csv``: name, verdict (good, defective, unreadable), image_score, marked_percent of the pixels,
@@ -213,12 +215,14 @@ def inspect_folder(
         raise ValueError(f"detector: {inspector.card.config.model} has no {detector!r}; use one of {', '.join(known)}")
     say_left_out(others)
     names = [shown(path.relative_to(images).as_posix()) for path in paths]
-    size = 1 if inspector.model.device.type == "cpu" else _BATCH  # its cache likes small batches
+    size = min(
+        _CPU_BATCH if inspector.model.device.type == "cpu" else _GPU_BATCH, -(-len(paths) // torch.get_num_threads())
+    )
     batches = [paths[i : i + size] for i in range(0, len(paths), size)]
     taken: set[str] = set()
     free = [free_name(name, taken) for name in names]
     with filling(out) as part, full_precision(), workers(len(batches)) as pool:
-        inspect = partial(_inspect_files, inspector, part, detector)
+        inspect = partial(_inspect_files, inspector, part, detector, bf16)
         parts = pool.map(inspect, batches, [free[i : i + size] for i in range(0, len(paths), size)])
         rows = progress((row for rows in parts for row in rows), len(paths), "inspecting")
         table = pd.DataFrame([{"name": name, **row} for name, row in zip(names, rows, strict=True)], columns=COLUMNS)
@@ -230,7 +234,7 @@ def inspect_folder(
 
 
 def _inspect_files(
-    inspector: Inspector, out: Path, detector: Detector, paths: list[Path], names: list[str]
+    inspector: Inspector, out: Path, detector: Detector, bf16: bool, paths: list[Path], names: list[str]
 ) -> list[dict[str, Any]]:
     """Inspect some files, write what is kept of each, and return their rows of the table."""
     rows, images = [], dict[int, Image.Image]()
@@ -243,11 +247,12 @@ def _inspect_files(
     if not images:
         return rows
     threshold = _threshold(inspector, detector)
-    if detector in ("auto", "calibrated"):
-        maps, masks = inspector.maps([*images.values()]), None
-    else:
-        predictions = predict(inspector.model, _stack([*images.values()]), native=detector == "native")
-        maps, masks = predictions.scores, predictions.masks(threshold, inspector.card.config.k)[detector]
+    with torch.autocast(inspector.model.device.type, torch.bfloat16, enabled=bf16):
+        if detector in ("auto", "calibrated"):
+            maps, masks = inspector.maps([*images.values()]), None
+        else:
+            predictions = predict(inspector.model, _stack([*images.values()]), native=detector == "native")
+            maps, masks = predictions.scores, predictions.masks(threshold, inspector.card.config.k)[detector]
     kept = maps.astype(np.float16 if 1e-3 < threshold < 1e3 else np.float32)  # half is 1/2000 of a score in this range
     masks = kept.astype(np.float32) > threshold if masks is None else masks
     for (i, image), scores, half, mask in zip(images.items(), maps, kept, masks, strict=True):

@@ -33,6 +33,8 @@ from clgan_lib.runs.execution import fresh_model
 from clgan_lib.runs.weights import Card
 from clgan_lib.synthetic import write_dataset
 
+CONFIG = RunConfig(model="clgan_rc", category="bottle", image_size=128)
+
 
 def photographs(folder: Path, count: int, size: int, suffix: str) -> list[Path]:
     """Files of ``(size, size)`` with the detail and noise of photographs, so that decoding and writing cost as much."""
@@ -52,12 +54,11 @@ def photographs(folder: Path, count: int, size: int, suffix: str) -> list[Path]:
 
 def untrained(files: list[Path]) -> Inspector:
     """CLGAN-RC as `clgan_lib.interop.learning` trains it, with thresholds from its own maps."""
-    config = RunConfig(model="clgan_rc", category="bottle", image_size=128)
-    model = fresh_model(config).eval()
-    model.fit(torch.zeros(0, 3, 128, 128), config.resolved_symmetry)
+    model = fresh_model(CONFIG).eval()
+    model.fit(torch.zeros(0, 3, SIZE, SIZE), CONFIG.resolved_symmetry)
     images = torch.from_numpy(np.stack([resize(read_image(file), SIZE) for file in files[:4]])).permute(0, 3, 1, 2)
-    maps, threshold = calibrate(model, images, config.quantile)
-    return Inspector(model, Card(config, threshold, tuple(maps.max((1, 2)).tolist()), ""), float(maps.max()), "")
+    maps, threshold = calibrate(model, images, CONFIG.quantile)
+    return Inspector(model, Card(CONFIG, threshold, tuple(maps.max((1, 2)).tolist()), ""), float(maps.max()), "")
 
 
 def one_by_one(inspector: Inspector, files: list[Path], out: Path) -> None:

@@ -110,6 +110,7 @@ def inspect(run: str, images: str, out: str, rate: float | None, *, exit_code: b
     inspector = load(run, rate=rate)
     if inspector.readiness:
         click.echo(f"the model {inspector.readiness}")
+    click.echo(f"threshold of an image {inspector.image_threshold:.4g}, {inspector.rule}")
     table = inspect_folder(inspector, images, out, **settings)
     troubled = table.dropna(subset="problem")
     for name, problem in zip(troubled["name"], troubled["problem"], strict=True):

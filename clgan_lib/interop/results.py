@@ -6,6 +6,7 @@ JPEG: as a PNG it took half the time of an inspection.
 
 import json
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -133,7 +134,7 @@ def finish(part: Path, out: Path, images: Path, table: pd.DataFrame, summary: di
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     page = environment.get_template("gallery.html.j2").render(
-        summary=summary, out=out.name, low=min(ends), high=max(ends),
+        summary=summary, out=out.name, folder=shlex.quote(out.name), low=min(ends), high=max(ends),
         shown=[row for row in rows if isinstance(row["overlay"], str)],
         problems=[row for row in rows if isinstance(row["problem"], str)],
     )  # fmt: skip

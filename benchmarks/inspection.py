@@ -103,33 +103,31 @@ def stages(inspector: Inspector, onnx: Inspector, files: list[Path], out: Path, 
     }  # fmt: skip
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    times = common.paired(sides, repeats)
+    cpu: dict[str, list[float]] = {}
+    times = common.paired({name: spent(side, cpu.setdefault(name, [])) for name, side in sides.items()}, repeats)
     torch.set_num_threads(threads)
     print("Each stage on one thread\n")
-    rows = [[name, common.spread(t, len(files) / 1000)] for name, t in times.items()]
-    common.table(["stage", "ms an image"], rows)
+    unit = len(files) / 1000
+    rows = [[name, common.spread(t, unit), common.spread(cpu[name][-repeats:], unit)] for name, t in times.items()]
+    common.table(["stage", "ms an image", "ms of a core an image"], rows)
 
 
-def whole(inspector: Inspector, files: list[Path], work: Path, repeats: int) -> None:
+def spent(side: Callable[[], object], seconds: list[float]) -> Callable[[], None]:
+    """A side that prints nothing and adds its CPU time, which other programs hardly change, to a list."""
+
+    def run() -> None:
+        start = time.process_time()
+        with contextlib.redirect_stdout(io.StringIO()):
+            side()
+        seconds.append(time.process_time() - start)
+
+    return run
+
+
+def whole(inspector: Inspector, files: list[Path], work: Path, counts: list[int], repeats: int) -> None:
     """The table of a whole inspection, by runtime and number of symmetries."""
-    cpu: dict[str, list[float]] = {}
-    sides: dict[str, Callable[[], object]] = {}
-
-    def add(name: str, side: Callable[[], object]) -> None:
-        """A side whose CPU time is kept, too."""
-
-        def run() -> None:
-            start = time.process_time()
-            with contextlib.redirect_stdout(io.StringIO()):
-                side()
-            cpu.setdefault(name, []).append(time.process_time() - start)
-
-        sides[name] = run
-
-    add("one by one", lambda: one_by_one(inspector, files, work / "before"))
-    poses = len(getattr(inspector.model, "augmentations", [()]))
-    counts = [count for count in (poses, 4, 2, 1) if count <= poses]
-    for count in dict.fromkeys(counts):
+    sides: dict[str, Callable[[], object]] = {"one by one": lambda: one_by_one(inspector, files, work / "before")}
+    for count in counts:
         file = work / f"{count}.onnx"
         fewer = replace(inspector, model=copy.deepcopy(inspector.model))
         use_symmetries(fewer.model, count)
@@ -137,14 +135,15 @@ def whole(inspector: Inspector, files: list[Path], work: Path, repeats: int) -> 
         runtimes = {"PyTorch": fewer, "PyTorch, bf16": fewer, "ONNX Runtime": load(file)}
         for runtime, each in runtimes.items():
             inspect = partial(inspect_folder, each, files[0].parent, work / "out", bf16="bf16" in runtime)
-            add(f"{runtime}, {count} symmetries", inspect)
-    times = common.paired(sides, repeats)
+            sides[f"{runtime}, {count} symmetries"] = inspect
+    cpu: dict[str, list[float]] = {}
+    times = common.paired({name: spent(side, cpu.setdefault(name, [])) for name, side in sides.items()}, repeats)
     print("Whole inspections, everything written\n")
     rows = []
     for name, seconds in times.items():
         rates = [len(files) / t for t in seconds]
-        spent = common.spread(cpu[name][-repeats:], len(files) / 1000)
-        rows.append([name, common.spread(rates), common.ratio(times["one by one"], seconds), spent])
+        cores = common.spread(cpu[name][-repeats:], len(files) / 1000)
+        rows.append([name, common.spread(rates), common.ratio(times["one by one"], seconds), cores])
     common.table(["how", "images a second", "times one by one", "ms of a core an image"], rows)
 
 
@@ -155,6 +154,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--size", type=int, default=1000)
     parser.add_argument("--suffix", default="png", choices=["png", "jpg"])
+    parser.add_argument("--symmetries", type=int, nargs="+", default=[8, 4, 2], help="used in test-time augmentation")
     arguments = parser.parse_args()
     common.begin(arguments)
     with tempfile.TemporaryDirectory() as place:
@@ -163,7 +163,7 @@ def main() -> None:
         inspector = load(arguments.run, arguments.device) if arguments.run else untrained(files)
         onnx_export.export(inspector, work / "model.onnx")
         stages(inspector, load(work / "model.onnx"), files, work, arguments.repeats)
-        whole(inspector, files, work, arguments.repeats)
+        whole(inspector, files, work, arguments.symmetries, arguments.repeats)
 
 
 if __name__ == "__main__":

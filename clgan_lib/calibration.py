@@ -5,6 +5,7 @@ label: a quantile, a fit to the tail of all pixels, a fit to the largest score o
 it needs true masks, which `clgan_lib.restoring.validation_anomalies` makes itself, and a benchmark takes from the test set.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -100,6 +101,33 @@ def image_maxima(holdout: Maps, rate: float = IMAGE_RATE) -> float:
 def image_threshold(maxima: Sequence[float]) -> float:
     """`image_maxima` of the largest score in each good image, ``(H,)``, H >= 1; with fewer than 3 their highest."""
     return max(maxima) if len(maxima) < 3 else image_maxima(np.array(maxima)[:, None, None])
+
+
+def conformal_threshold(maxima: Sequence[float], rate: float) -> float:
+    r"""The score that further good images exceed at `rate` at most: the $\lceil (n + 1)(1 - rate) \rceil$-th smallest of n.
+
+    Split conformal prediction (Papadopoulos et al., "Inductive confidence machines for regression", ECML 2002). The rate
+    is a mean over draws of the n images, whatever the distribution, if those and the further ones come in random order.
+
+    Args:
+        maxima: the largest score in each held-out good image, ``(n,)``.
+        rate: share of good images, in (0, 1).
+
+    Raises:
+        ValueError: if the rate is no share, or n is too small to promise it.
+
+    >>> conformal_threshold(range(1, 21), 0.1)  # the 19th of 20
+    19.0
+    """
+    if not 0 < rate < 1:
+        raise ValueError(f"rate: expected a share in (0, 1), got {rate}")
+    count = len(maxima)
+    rank = math.ceil((count + 1) * (1 - rate) - 1e-9)  # which rounding may not lift
+    if rank > count:
+        fewest = math.ceil(1 / rate - 1e-9) - 1
+        remedy = f"calibrate with {fewest}, or allow {1 / (count + 1):.2g}"
+        raise ValueError(f"rate: {count} held-out good images are too few to promise {rate:g}; {remedy}")
+    return float(sorted(maxima)[rank - 1])
 
 
 def mean_and_sigma(maps: Maps, k: float) -> NDArray[np.bool_]:

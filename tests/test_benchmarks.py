@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import common, data, detection, metrics, pilot, robustness, small_sizes, train_step, unseen
+from benchmarks import common, data, detection, inspection, metrics, pilot, robustness, small_sizes, train_step, unseen
 from benchmarks.batched import detect_batch
 from clgan_lib.data import to_float
 from clgan_lib.detection import detect
@@ -48,6 +48,16 @@ def test_train_step(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     work = {row[0]: float(row[4]) for row in sides[1:]}
     assert work["CLGAN, shared"] == work["CLGAN, shared, bf16"] < work["CLGAN, two_draws"]
     assert float(growth[2][4]) == pytest.approx(2 * float(growth[1][4]), rel=0.01)  # twice the batch, twice the work
+
+
+def test_inspection(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    config = RunConfig(model="clgan_rc", category="bottle", image_size=32, options={"width": 4, "blocks": 1})
+    monkeypatch.setattr(inspection, "CONFIG", config)
+    stages, whole = run(inspection, monkeypatch, capsys, "--images 4 --size 64 --symmetries 2")
+    assert [row[0] for row in stages[1:3]] == ["read", "reduce to 256"] and len(stages) == 8
+    runtimes = ("PyTorch", "PyTorch, bf16", "ONNX Runtime")
+    names = [f"{runtime}, 2 symmetries" for runtime in runtimes]
+    assert [row[0] for row in whole[1:]] == ["one by one", *names]
 
 
 def test_small_sizes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

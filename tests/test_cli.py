@@ -21,8 +21,9 @@ from clgan_lib.runs.config import RunConfig
 Capture = pytest.CaptureFixture[str]
 NAMES = {
     "run": ["--model", "--category", "--data-root", "--options NAME=VALUE"],
-    "inspect": ["RUN", "IMAGES", "OUT", "--detector"],
-    "calibrate": ["WEIGHTS", "GOOD_IMAGES"],
+    "inspect": ["RUN", "IMAGES", "OUT", "--detector", "--rate", "--sort", "--bf16", "--exit-code"],
+    "threshold": ["OUT", "--image-threshold", "--pixel-threshold", "--rate", "--images"],
+    "calibrate": ["WEIGHTS", "GOOD_IMAGES", "--rate", "--fast"],
     "export": ["RUN", "FILE.onnx"],
     "page": ["RUN", "OUT.html", "--data-root", "--runtime"],
     "import": ["MAPS", "--method", "--source", "--category", "--data-root", "--experiment", "--leave-out", "--results"],

@@ -84,8 +84,9 @@ def test_1_a_mounted_out_in_an_unwritable_parent_is_filled(
     first = state(out)
     (album / "sub/1.png").unlink()
     inspection.inspect_folder(run, album, out)
-    assert set(state(out)) == set(first) - {"masks/sub/1.png", "overlays/sub/1.png"}
-    assert {p.name for p in out.iterdir()} == {"masks", "overlays", "scores.csv", "inspection.json", "lost+found"}
+    assert set(state(out)) == set(first) - {"masks/sub/1.png", "overlays/sub/1.jpg", "maps/sub/1.npy"}
+    files = {"scores.csv", "inspection.json", "gallery.html"}
+    assert {p.name for p in out.iterdir()} == files | {"masks", "overlays", "maps", "lost+found"}
 
 
 def test_1_what_cannot_be_replaced_stays_with_all_the_rest(

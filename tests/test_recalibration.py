@@ -13,11 +13,14 @@ import torch
 from conftest import draw_nuts, save
 from PIL import Image
 
-from clgan_lib.data import read_image, resize
+from clgan_lib.calibration import conformal_threshold
+from clgan_lib.data import load_category, read_image, resize
 from clgan_lib.interop import cli, inspection
 from clgan_lib.interop.learning import learn_folder
 from clgan_lib.interop.recalibration import recalibrate, share_interval
+from clgan_lib.model import build_model
 from clgan_lib.runs import evaluation
+from clgan_lib.synthetic import write_dataset
 
 Capture = pytest.CaptureFixture[str]
 OPTIONS = {"udcae": {"width": 4, "batch_size": 2}, "clgan_r": {"width": 4, "blocks": 1, "patches": 8}}
@@ -136,3 +139,66 @@ def test_the_interval_holds_for_a_threshold_between_two_of_the_scores(exceeding:
     ends = share_interval(exceeding, count)
     assert ends[1] == pytest.approx(np.quantile(high, 0.95), abs=0.01)
     assert ends[0] == pytest.approx(np.quantile(low, 0.05), abs=0.01)
+
+
+@pytest.mark.parametrize(("count", "rate"), [(19, 0.05), (30, 0.05), (50, 0.1), (12, 0.3)])
+def test_a_promised_rate_is_met_whatever_the_distribution(count: int, rate: float) -> None:
+    """Against simulation: on average at most the rate, and less by no more than one image in n + 1."""
+    rng = np.random.default_rng(count)
+    scores = rng.standard_cauchy((4000, count + 20))
+    exceeded = [(row[count:] > conformal_threshold(row[:count].tolist(), rate)).mean() for row in scores]
+    error = 4 * np.std(exceeded) / len(exceeded) ** 0.5
+    assert rate - 1 / (count + 1) - error < np.mean(exceeded) < rate + error
+
+
+def test_a_promised_rate_is_met_on_good_images_of_an_embedded_product(tmp_path: Path) -> None:
+    write_dataset(tmp_path, categories=["tile"], image_size=64, train=80, test=4)
+    model = build_model("blur", image_size=64, options={})
+    maxima = evaluation.anomaly_maps(model, load_category(tmp_path, "tile", 256).train).max((1, 2))
+    rng, exceeded = np.random.default_rng(0), []
+    for _ in range(2000):
+        rng.shuffle(maxima)
+        exceeded.append((maxima[40:] > conformal_threshold(maxima[:40].tolist(), 0.1)).mean())
+    assert np.mean(exceeded) == pytest.approx(4 / 41, abs=0.01)  # the 37th of 40 is exceeded by 4 of 41 ranks
+    low, high = share_interval(3, 40)  # three of the 40 lie above the 37th
+    assert 0.8 < np.mean([low <= share <= high for share in exceeded])  # and 40 further images add their own chance
+
+
+def test_too_few_images_promise_nothing(run: Path, today: Path, capsys: Capture) -> None:
+    assert cli.main(["calibrate", str(run), str(today), "--rate", "0.05"]) == 2
+    told = capsys.readouterr().err
+    assert "8 held-out good images are too few to promise 0.05; calibrate with 19, or allow 0.11" in told
+    assert cli.main(["calibrate", str(run), str(today), "--rate", "0.2"]) == 0
+    given, again = inspection.load(run), inspection.load(run, rate=0.3)
+    assert given.image_threshold == sorted(given.card.maxima)[7] and "at most 0.2 of good images" in given.rule
+    assert again.image_threshold == sorted(given.card.maxima)[6]
+    for wrong in ("0", "1", "nan"):
+        assert cli.main(["calibrate", str(run), str(today), "--rate", wrong]) == 2
+        assert "expected a share in (0, 1)" in capsys.readouterr().err
+
+
+def test_fewer_symmetries_are_kept_with_the_thresholds(tmp_path: Path, capsys: Capture) -> None:
+    settings = {"options": OPTIONS["clgan_r"], "image_size": 32, "holdout": 2, "budget": 8.0, "symmetry": "flips"}
+    good = draw_nuts(tmp_path) / "nut"
+    run = learn_folder(good, model="clgan_r", results_root=str(tmp_path / "r"), **settings)
+    assert len(inspection.load(run).model.augmentations) == 4  # type: ignore[arg-type]
+    assert cli.main(["calibrate", str(run), str(good / "train/good"), "--fast"]) == 0
+    told = capsys.readouterr().out
+    found = {int(count): float(value) for count, value in re.findall(r"(\d): (0\.\d+)", told)}
+    chosen = int(re.findall(r"symmetries used: (\d)", told)[0])
+    assert set(found) == {4, 2, 1}
+    assert chosen == min(count for count, value in found.items() if value >= found[4] - 0.005 - 1e-3)
+    given = inspection.load(run)
+    assert len(given.model.augmentations) == chosen  # type: ignore[arg-type]
+    pixels = [
+        torch.from_numpy(resize(read_image(path), 256).copy()) for path in sorted((good / "train/good").iterdir())
+    ]
+    maps = evaluation.anomaly_maps(given.model, torch.stack(pixels).permute(0, 3, 1, 2))
+    np.testing.assert_allclose(given.card.maxima, maps.max((1, 2)), rtol=1e-4)
+    with pytest.raises(ValueError, match="the product has 4; choose a divisor of that, not 3"):
+        inspection.use_symmetries(inspection.load(run, recalibrated=False).model, 3)
+
+
+def test_a_model_without_symmetries_has_none_to_leave_out(run: Path, today: Path, capsys: Capture) -> None:
+    assert cli.main(["calibrate", str(run), str(today), "--fast"]) == 2
+    assert "leave --fast out" in capsys.readouterr().err

@@ -13,7 +13,12 @@ from typing import Any
 
 import click
 
-from clgan_lib.interop.cli_fields import RunCommand, read_pairs
+from clgan_lib.interop.cli_fields import RESULTS_HELP, RunCommand, read_pairs
+from clgan_lib.interop.cli_fields import category as _category
+from clgan_lib.interop.cli_fields import data_root as _data_root
+from clgan_lib.interop.cli_fields import leave_out as _leave_out
+from clgan_lib.interop.cli_fields import rate as _rate
+from clgan_lib.interop.cli_fields import results as _results
 from clgan_lib.paths import RESULTS, safe_name
 
 
@@ -45,20 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2
 
 
-def _results_root() -> str:
-    """The folder given before the command: the default after it."""
-    return click.get_current_context().find_root().params["results_root"]
-
-
-_RESULTS_HELP = "Folder that holds the experiments; may stand before or after the command."
-_results = click.option("--results", "--results-root", "results_root", default=_results_root, help=_RESULTS_HELP)
-_category = click.option("--category", required=True, help="Product of the data set.")
-_data_root = click.option("--data-root", "--data", default="", help="Data set, MVTec AD layout; empty: embedded data.")
-_leave_out = click.option("--leave-out", multiple=True, help="Defect type left out of the scores; may be repeated.")
-
-
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--results", "--results-root", "results_root", default=str(RESULTS), help=_RESULTS_HELP)
+@click.option("--results", "--results-root", "results_root", default=str(RESULTS), help=RESULTS_HELP)
 @click.pass_context
 def commands(context: click.Context, results_root: str) -> None:
     """Train, apply and compare models that detect surface defects.
@@ -102,29 +95,58 @@ def run(**fields: Any) -> None:
 @click.option("--detector", type=click.Choice(["auto", "calibrated", "dual_threshold", "native"]), default="auto",
               show_default=True,
               help="Of the masks; auto: by the model's own threshold, or else the calibrated one.")  # fmt: skip
-def inspect(run: str, images: str, out: str, detector: Any) -> int:
+@_rate
+@click.option("--sort", type=click.Choice(["links", "copies"]), help="Put the images into OUT/sorted/, by verdict.")
+@click.option("--bf16", is_flag=True, help="Compute in bfloat16: faster on a CPU with avx512_bf16 or amx_bf16.")
+@click.option("--exit-code", is_flag=True, help="Exit with 0: all good; 1: one is defective; 2: one has a problem.")
+def inspect(run: str, images: str, out: str, rate: float | None, *, exit_code: bool, **settings: Any) -> int:
     """Find defects in a folder of images.
 
-    RUN is a run folder or its weights.safetensors, IMAGES a folder of images of any size, OUT the folder to write: masks/,
-    overlays/, scores.csv and inspection.json. The exit status is 1 if an image has a problem.
+    RUN is a run folder, its weights.safetensors or an ONNX file, IMAGES a folder of images of any size, OUT the folder to
+    write. Look at gallery.html in it. The exit status is 1 if an image has a problem.
     """
     from clgan_lib.interop.inspection import inspect_folder, load
 
-    inspector = load(run)
+    inspector = load(run, rate=rate)
     if inspector.readiness:
         click.echo(f"the model {inspector.readiness}")
-    table = inspect_folder(inspector, images, out, detector=detector)
+    click.echo(f"threshold of an image {inspector.image_threshold:.4g}, {inspector.rule}")
+    table = inspect_folder(inspector, images, out, **settings)
     troubled = table.dropna(subset="problem")
     for name, problem in zip(troubled["name"], troubled["problem"], strict=True):
         click.echo(f"{name}: {problem}", err=True)
-    click.echo(f"{len(table)} images, {(table['verdict'] == 'defective').sum()} defective: {Path(out) / 'scores.csv'}")
-    return int(len(troubled) > 0)
+    defective = _say_defective(table, out)
+    return (2 if len(troubled) else int(defective > 0)) if exit_code else int(len(troubled) > 0)
+
+
+def _say_defective(table: Any, out: str) -> int:
+    count = int((table["verdict"] == "defective").sum())
+    click.echo(f"{len(table)} images, {count} defective: {Path(out) / 'scores.csv'} and gallery.html")
+    return count
+
+
+@commands.command()
+@click.argument("out")
+@click.option("--image-threshold", type=float, help="Call an image defective whose largest score is higher.")
+@click.option("--pixel-threshold", type=float, help="Mark the pixels whose score is higher.")
+@_rate
+@click.option("--images", default="", help="Where the images are now; empty: where they were.")
+def threshold(out: str, image_threshold: float | None, pixel_threshold: float | None, **settings: Any) -> None:
+    """Move the thresholds of an inspection.
+
+    OUT is a folder that clgan inspect wrote. Verdicts, masks, overlays and gallery follow from the maps kept there.
+    """
+    from clgan_lib.interop.results import move_thresholds
+
+    _say_defective(move_thresholds(out, image=image_threshold, pixel=pixel_threshold, **settings), out)
 
 
 @commands.command()
 @click.argument("weights")
 @click.argument("good_images")
-def calibrate(weights: str, good_images: str) -> None:
+@_rate
+@click.option("--fast", is_flag=True, help="Use fewer symmetries, if synthetic anomalies are found as well with them.")
+def calibrate(weights: str, good_images: str, **settings: Any) -> None:
     """Choose thresholds from today's good images.
 
     WEIGHTS is a run folder or its weights.safetensors, GOOD_IMAGES a folder of 5 images or more. The thresholds are written
@@ -132,7 +154,7 @@ def calibrate(weights: str, good_images: str) -> None:
     """
     from clgan_lib.interop.recalibration import recalibrate
 
-    click.echo(recalibrate(weights, good_images)[1])
+    click.echo(recalibrate(weights, good_images, **settings)[1])
 
 
 @commands.command()

@@ -1,4 +1,4 @@
-"""The fields of a run's config as options of a command."""
+"""Options that commands share, and the fields of a run's config as options."""
 
 from __future__ import annotations
 
@@ -10,6 +10,19 @@ import click
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
+
+
+def _results_root() -> str:
+    """The folder given before the command: the default after it."""
+    return click.get_current_context().find_root().params["results_root"]
+
+
+RESULTS_HELP = "Folder that holds the experiments; may stand before or after the command."
+results = click.option("--results", "--results-root", "results_root", default=_results_root, help=RESULTS_HELP)
+category = click.option("--category", required=True, help="Product of the data set.")
+data_root = click.option("--data-root", "--data", default="", help="Data set, MVTec AD layout; empty: embedded data.")
+leave_out = click.option("--leave-out", multiple=True, help="Defect type left out of the scores; may be repeated.")
+rate = click.option("--rate", type=float, help="Share of good images that may be called defective, such as 0.02.")
 
 
 class RunCommand(click.Command):

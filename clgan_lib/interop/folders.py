@@ -12,7 +12,7 @@ from pathlib import Path
 from clgan_lib.image_files import SUFFIXES, shown, usual
 from clgan_lib.runs.folder import writing
 
-_WRITTEN = ("masks", "overlays", "scores.csv", "inspection.json")
+_WRITTEN = ("masks", "overlays", "maps", "sorted", "scores.csv", "gallery.html", "inspection.json")
 _HIDDEN = ".inspection-"  # what is in the making, and what is being replaced
 _LONGEST = 255  # bytes of a file's name, on most disks
 

@@ -115,6 +115,7 @@ def metadata(inspector: Inspector) -> dict[str, str]:
         "model": card.config.model, "category": card.config.category, "commit": card.commit, "image_size": SIZE,
         "model_image_size": card.config.image_size, "value_range": "-1 1", "channels": "RGB",
         "threshold": inspector.threshold, "image_threshold": inspector.image_threshold, "image_rule": inspector.rule,
+        "card": card.text(),
     }  # fmt: skip
     return {name: str(value) for name, value in content.items()}
 

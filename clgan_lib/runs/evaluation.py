@@ -100,7 +100,7 @@ def evaluate(
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
+def full_precision() -> Iterator[None]:
     """Convolutions in float32, where a GPU would use TF32; networks as torch runs them, not compiled for each batch size."""
     can_be_compiled = "torch._dynamo" in sys.modules  # importing it only to forbid it would take a second
     stance = torch.compiler.set_stance("force_eager") if can_be_compiled else nullcontext()
@@ -108,7 +108,7 @@ def _full_precision() -> Iterator[None]:
         yield
 
 
-@_full_precision()
+@full_precision()
 def calibrate(model: ReconstructionModel, holdout: Tensor, quantile: float) -> tuple[NDArray[np.float32], float]:
     """Calibrate the model's own detector, and one threshold on its maps.
 
@@ -163,7 +163,7 @@ def dual_masks(images: NDArray[np.uint8], reconstructions: NDArray[np.uint8], k:
     return np.stack([detect(image, restored, k).mask for image, restored in zip(images, reconstructions, strict=True)])
 
 
-@_full_precision()
+@full_precision()
 def predict(model: ReconstructionModel, images: Tensor, *, native: bool = True) -> Predictions:
     """A model's predictions for uint8 ``(M, 3, 256, 256)``; without `native`, its own detector does not run.
 

@@ -42,14 +42,30 @@ class Card:
         if not (np.isfinite([self.threshold, *self.maxima]).all() and self.maxima):
             raise ValueError("threshold and maxima: expected finite numbers, one maximum at least")
 
+    def text(self) -> str:
+        """As JSON, without places of this machine."""
+        settings = self.config.model_dump(exclude=_PLACES)
+        return json.dumps({"format": FORMAT, **vars(self), "config": settings}, sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_text(cls, text: str) -> "Card":
+        """From what `text` returned.
+
+        Raises:
+            ValueError, KeyError, TypeError, RecursionError: if it is damaged or of another version.
+        """
+        content = json.loads(text)
+        if content["format"] != FORMAT:
+            raise ValueError(f"its format is {content['format']!r}, this version reads {FORMAT}")
+        config = RunConfig(**content["config"])
+        return cls(config, float(content["threshold"]), tuple(map(float, content["maxima"])), str(content["commit"]))
+
 
 def write_weights(path: Path, model: ReconstructionModel, card: Card) -> None:
     """Write weights and card atomically; equal runs make equal files."""
-    settings = card.config.model_dump(exclude=_PLACES)
-    content = {"format": FORMAT, **vars(card), "config": settings}
-    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    tensors = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     with replacing(path) as part:
-        save_file({name: value.cpu().contiguous() for name, value in model.state_dict().items()}, part, {KEY: text})
+        save_file(tensors, part, {KEY: card.text()})
 
 
 def read_card(path: Path) -> Card | None:
@@ -64,13 +80,7 @@ def read_card(path: Path) -> Card | None:
     try:
         with safe_open(path, framework="pt") as opened:
             text = (opened.metadata() or {}).get(KEY)
-        if text is None:
-            return None
-        content = json.loads(text)
-        if content["format"] != FORMAT:
-            raise ValueError(f"its format is {content['format']!r}, this version reads {FORMAT}")
-        config = RunConfig(**content["config"])
-        return Card(config, float(content["threshold"]), tuple(map(float, content["maxima"])), str(content["commit"]))
+        return None if text is None else Card.from_text(text)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged or of another version ({first_line(error)}); copy it again") from None
 

@@ -37,7 +37,8 @@ from clgan_lib.interop.onnx_model import OnnxModel, read_onnx
 from clgan_lib.interop.readiness import FILE, Readiness
 from clgan_lib.interop.results import COLUMNS, Sort, finish, image_rule, map_file, progress, workers, write_pictures
 from clgan_lib.model import ReconstructionModel
-from clgan_lib.runs.evaluation import SIZE, Predictions, enlarge, full_precision, predict, reduce
+from clgan_lib.runs import evaluation
+from clgan_lib.runs.evaluation import SIZE, Predictions, full_precision, predict
 from clgan_lib.runs.folder import first_line
 from clgan_lib.runs.maps import read_maps
 from clgan_lib.runs.record import read_record
@@ -86,8 +87,9 @@ class Inspector:
         Raises:
             ValueError: if one is not finite.
         """
-        small = reduce(to_float(_stack(images).to(self.model.device)), self.model.image_size)
-        maps = enlarge(self.model.anomaly_map(small).float()[:, None])[:, 0].cpu().numpy()
+        floats = to_float(_stack(images).to(self.model.device))
+        small = evaluation.resize(floats, self.model.image_size, antialias=True)
+        maps = evaluation.resize(self.model.anomaly_map(small).float()[:, None])[:, 0].cpu().numpy()
         if not np.isfinite(maps).all():
             raise ValueError(f"{type(self.model).__name__}: the anomaly map holds NaN or infinite values")
         return maps

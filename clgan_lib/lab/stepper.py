@@ -53,11 +53,16 @@ class Steps:
 
     def adjust(self, *, learning_rate: float, batch_size: int, weight: float) -> None:
         """Go on with another learning rate, batch size B and weight of PatchNCE, lambda_x = lambda_y; `reset` keeps them."""
-        chosen = {"learning_rate": learning_rate, "batch_size": batch_size, "lambda_x": weight, "lambda_y": weight}
-        self.options |= chosen
-        for name, value in chosen.items():
-            setattr(self.model, name, value)
-        self.model.set_learning_rate(progress=0.0)
+        self.options |= {
+            "learning_rate": learning_rate,
+            "batch_size": batch_size,
+            "lambda_x": weight,
+            "lambda_y": weight,
+        }
+        self.model.batch_size, self.model.lambda_x, self.model.lambda_y = batch_size, weight, weight
+        for optimizer in self.model.optimizers.values():
+            optimizer.defaults["lr"] = learning_rate
+        self.model.scale_learning_rates(1.0)
 
     def reset(self) -> None:
         """Back to the first weights, before any update."""

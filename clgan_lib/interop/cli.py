@@ -13,12 +13,8 @@ from typing import Any
 
 import click
 
+from clgan_lib.interop import cli_fields
 from clgan_lib.interop.cli_fields import RESULTS_HELP, RunCommand, read_pairs
-from clgan_lib.interop.cli_fields import category as _category
-from clgan_lib.interop.cli_fields import data_root as _data_root
-from clgan_lib.interop.cli_fields import leave_out as _leave_out
-from clgan_lib.interop.cli_fields import rate as _rate
-from clgan_lib.interop.cli_fields import results as _results
 from clgan_lib.paths import RESULTS, safe_name
 
 
@@ -63,11 +59,11 @@ def commands(context: click.Context, results_root: str) -> None:
 
 
 @commands.command(cls=RunCommand)
-@_data_root
+@cli_fields.data_root
 @click.option("--options", "-o", multiple=True, metavar="NAME=VALUE", callback=read_pairs,
               help="Option of the model, such as -o width=16; may be repeated.")  # fmt: skip
-@_leave_out
-@_results
+@cli_fields.leave_out
+@cli_fields.results
 def run(**fields: Any) -> None:
     """Train and evaluate one model.
 
@@ -95,7 +91,7 @@ def run(**fields: Any) -> None:
 @click.option("--detector", type=click.Choice(["auto", "calibrated", "dual_threshold", "native"]), default="auto",
               show_default=True,
               help="Of the masks; auto: by the model's own threshold, or else the calibrated one.")  # fmt: skip
-@_rate
+@cli_fields.rate
 @click.option("--sort", type=click.Choice(["links", "copies"]), help="Put the images into OUT/sorted/, by verdict.")
 @click.option("--bf16", is_flag=True, help="Compute in bfloat16: faster on a CPU with avx512_bf16 or amx_bf16.")
 @click.option("--exit-code", is_flag=True, help="Exit with 0: all good; 1: one is defective; 2: one has a problem.")
@@ -129,7 +125,7 @@ def _say_defective(table: Any, out: str) -> int:
 @click.argument("out")
 @click.option("--image-threshold", type=float, help="Call an image defective whose largest score is higher.")
 @click.option("--pixel-threshold", type=float, help="Mark the pixels whose score is higher.")
-@_rate
+@cli_fields.rate
 @click.option("--images", default="", help="Where the images are now; empty: where they were.")
 def threshold(out: str, image_threshold: float | None, pixel_threshold: float | None, **settings: Any) -> None:
     """Move the thresholds of an inspection.
@@ -144,7 +140,7 @@ def threshold(out: str, image_threshold: float | None, pixel_threshold: float | 
 @commands.command()
 @click.argument("weights")
 @click.argument("good_images")
-@_rate
+@cli_fields.rate
 @click.option("--fast", is_flag=True, help="Use fewer symmetries, if synthetic anomalies are found as well with them.")
 def calibrate(weights: str, good_images: str, **settings: Any) -> None:
     """Choose thresholds from today's good images.
@@ -193,11 +189,11 @@ def page(run: str, file: str, data: str, runtime: str) -> None:
 @click.argument("maps")
 @click.option("--method", required=True, help="Name of the method in tables, such as 'PatchCore lite'.")
 @click.option("--source", required=True, help="Program, version and training, in words.")
-@_category
-@_data_root
+@cli_fields.category
+@cli_fields.data_root
 @click.option("--experiment", default="imported", show_default=True, help="Experiment that the run becomes part of.")
-@_leave_out
-@_results
+@cli_fields.leave_out
+@cli_fields.results
 def import_(maps: str, leave_out: tuple[str, ...], **settings: Any) -> None:
     """Score anomaly maps of another program.
 
@@ -213,9 +209,9 @@ def import_(maps: str, leave_out: tuple[str, ...], **settings: Any) -> None:
 
 @commands.command()
 @click.argument("maps")
-@_category
+@cli_fields.category
 @click.option("--data-root", "--data", required=True, help="Data set, MVTec AD layout.")
-@_leave_out
+@cli_fields.leave_out
 def rank(maps: str, **settings: Any) -> None:
     """Rank anomaly maps at the images' own size.
 
@@ -231,12 +227,9 @@ def rank(maps: str, **settings: Any) -> None:
 
 @commands.command()
 @click.argument("experiment")
-@_results
+@cli_fields.results
 def measure(experiment: str, results_root: str) -> None:
-    """Measure finished runs again, from their maps.
-
-    The runs of EXPERIMENT get the measures of this version.
-    """
+    """Measure the finished runs of EXPERIMENT again, from their maps."""
     from clgan_lib.interop.map_import import measure as measure_run
 
     folder = Path(results_root, safe_name(experiment, "experiment"))
@@ -251,12 +244,9 @@ def measure(experiment: str, results_root: str) -> None:
 @commands.command()
 @click.argument("experiment")
 @click.argument("file", metavar="ARCHIVE.zip")
-@_results
+@cli_fields.results
 def archive(experiment: str, file: str, results_root: str) -> None:
-    """Pack an experiment to publish it.
-
-    The archive holds the runs of EXPERIMENT with checksums, without images that belong to others.
-    """
+    """Pack the runs of EXPERIMENT with checksums, without images that belong to others."""
     from clgan_lib.interop import experiment_archive
 
     click.echo(experiment_archive.pack(Path(results_root, safe_name(experiment, "experiment")), Path(file)))
@@ -265,7 +255,7 @@ def archive(experiment: str, file: str, results_root: str) -> None:
 @commands.command()
 @click.argument("file", metavar="ARCHIVE.zip")
 @click.option("--data-root", "--data", default="", help="The data set, for images that the archive may not hold.")
-@_results
+@cli_fields.results
 def restore(file: str, data_root: str, results_root: str) -> None:
     """Check and unpack an archive."""
     from clgan_lib.interop import experiment_archive
@@ -282,7 +272,7 @@ def restore(file: str, data_root: str, results_root: str) -> None:
 @click.option("--keep", type=click.Choice(["last", "all"]), default="last", show_default=True,
               help="Of runs of one model, category and seed: the last, or all, as variants.")  # fmt: skip
 @click.option("--data-root", "--data", default="", help="The data set, for images that an archive may not hold.")
-@_results
+@cli_fields.results
 def merge(experiment: str, sources: tuple[str, ...], **settings: Any) -> None:
     """Take runs from elsewhere into an experiment.
 
@@ -296,7 +286,7 @@ def merge(experiment: str, sources: tuple[str, ...], **settings: Any) -> None:
 @commands.command()
 @click.argument("experiments", nargs=-1)
 @click.option("--maps", is_flag=True, help="Measure each metrics.json again from its maps.npz, too.")
-@_results
+@cli_fields.results
 def verify(experiments: tuple[str, ...], maps: bool, results_root: str) -> int:
     """Compare committed tables with their runs.
 

@@ -6,7 +6,7 @@ VERIFY ?=
 CORES ?= all
 BIN := .venv/bin
 # 23_ablation only where the experiment lists what to compare; 20_compare last: it writes the report
-NOTEBOOKS = $(if $(filter training_length,$(EXPERIMENT)),24_training_length,21_threshold_sweep) $(if $(shell grep -s '^ablation:' config/$(EXPERIMENT).yaml),23_ablation) 20_compare
+NOTEBOOKS = $(if $(filter training_length readings,$(EXPERIMENT)),24_training_length,21_threshold_sweep) $(if $(shell grep -s '^ablation:' config/$(EXPERIMENT).yaml),23_ablation) 20_compare
 # the lessons that git holds without their pictures, half a minute each; the book runs them
 SHOWN := 04_training_step_by_step 05_detection
 READY := .venv/.ready

@@ -295,4 +295,5 @@ TABLES: dict[str, Callable[[Path], Table]] = {
     "published_modern": published_modern,
     "unseen": lambda results: unseen(),
     "training_length": lengths,
+    "readings": lambda results: lengths(results, "readings"),
 }

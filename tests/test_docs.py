@@ -13,7 +13,7 @@ import pytest
 from clgan_lib.paths import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "benchmarks/README.md", *sorted((ROOT / "docs").glob("*.md"))]
-EXPERIMENTS = ("mvtec_cpu", "paper_scale", "restore", "restore_gpu", "features", "training_length")
+EXPERIMENTS = ("mvtec_cpu", "paper_scale", "restore", "restore_gpu", "features", "training_length", "readings")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,9 @@ def committed(tmp_path: Path) -> Path:
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
     files = [f"results/{name}/**/metrics.json" for name in EXPERIMENTS] + ["results/ledger/ledger.csv"]
-    files += ["results/training_length/tables/training_length.csv"]  # its colour shift was measured on maps
+    files += [
+        f"results/{name}/tables/training_length.csv" for name in ("training_length", "readings")
+    ]  # measured on maps
     listed = subprocess.run(["git", "ls-files", "-z", *files], cwd=ROOT, capture_output=True, check=True).stdout
     command = ["git", "checkout-index", "-z", "--stdin", f"--prefix={tmp_path}/"]
     subprocess.run(command, cwd=ROOT, input=listed, check=True)

@@ -105,10 +105,16 @@ def test_other_images_have_no_published_value(tmp_path: Path) -> None:
     assert "published" not in training_length.table(frame, training_length.measure(tmp_path, frame)).markdown()
 
 
+def test_runs_of_one_length_make_no_figure(made: Path) -> None:
+    frame = tables.collect(made, "e")
+    rows = training_length.measure(made, frame)
+    assert training_length.figure(frame, rows[rows["images"].isin([0, 4000])]) is None
+
+
 def test_the_figure_draws_every_series_on_a_log_axis(made: Path) -> None:
     rows = training_length.measure(made, tables.collect(made, "e"))
     figure = training_length.figure(tables.collect(made, "e"), rows)
-    assert len(figure.axes) == 2 * len(training_length.MEASURES)
+    assert figure and len(figure.axes) == 2 * len(training_length.MEASURES)
     first = figure.axes[0]
     assert first.get_xscale() == "log" and first.get_title() == "bottle"
     labels = {line.get_label(): line for line in first.lines if not line.get_label().startswith("_")}

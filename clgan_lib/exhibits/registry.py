@@ -48,7 +48,9 @@ class Exhibit:
     # Of the folder that holds experiments, the frame and what the notebook chooses: rows that need more than `metrics.json`.
     measure: Callable[..., pd.DataFrame] | None = None
     derive: Callable[[pd.DataFrame], pd.DataFrame] | None = None  # rows of the frame alone
-    figure: Callable[[pd.DataFrame, pd.DataFrame], Figure] | None = None  # of frame and rows
+    figure: Callable[[pd.DataFrame, pd.DataFrame], Figure | None] | None = (
+        None  # of frame and rows; None: nothing to plot
+    )
     figure_name: str = ""  # of the figure's files, where it is not the name
     # Of the folder that holds experiments, frame and rows: what rows and `metrics.json` both hold.
     check: Callable[[Path, pd.DataFrame, pd.DataFrame], Pairs] | None = None
@@ -78,9 +80,10 @@ def write(exhibit: Exhibit, folder: Path, frame: pd.DataFrame, rows: pd.DataFram
     measured, rows = rows is not None, exhibit.rows(folder, frame) if rows is None else rows
     if rows is None or rows.empty:
         return []
-    drawn = [exhibit.figure(frame, rows)] if exhibit.figure else []
-    for figure in drawn:
+    figure = exhibit.figure(frame, rows) if exhibit.figure else None
+    if figure:
         figures.save(figure, folder / "figures" / (exhibit.figure_name or exhibit.name))
+    drawn = [figure] if figure else []
     return [*drawn, *_write_tables(exhibit, folder / "tables", frame, rows, measured)]
 
 

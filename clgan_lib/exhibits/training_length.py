@@ -116,8 +116,13 @@ def _cells(runs: pd.DataFrame, wanted: int, best: bool) -> list[Cell]:
     return [Cell(first[0], "label"), *map(Cell, first[1:]), Cell(f1.text, "best" if best else "plain"), *others]
 
 
-def figure(frame: pd.DataFrame, rows: pd.DataFrame) -> Figure:
-    """A column per category, a row per measure, over the images seen on a log axis; `rows` are from `measure`, not empty."""
+def figure(frame: pd.DataFrame, rows: pd.DataFrame) -> Figure | None:
+    """A column per category, a row per measure, over the images seen on a log axis; `rows` are from `measure`, not empty.
+
+    None where no series has two lengths, which makes no curve.
+    """
+    if rows.groupby(["category", "series"])["images"].nunique().max() < 2:
+        return None
     categories, names = sorted(rows["category"].unique()), list(dict.fromkeys(rows["series"]))
     size: Any = (3.3 * len(categories) + 0.8, 1.45 * len(MEASURES) + 1.2)
     with mpl.rc_context(STYLE):

@@ -229,7 +229,7 @@ def rank(maps: str, **settings: Any) -> None:
 @click.argument("experiment")
 @cli_fields.results
 def measure(experiment: str, results_root: str) -> None:
-    """Measure the finished runs of EXPERIMENT again, from their maps."""
+    """Measure finished runs again, from their maps."""
     from clgan_lib.interop.map_import import measure as measure_run
 
     folder = Path(results_root, safe_name(experiment, "experiment"))
@@ -246,7 +246,10 @@ def measure(experiment: str, results_root: str) -> None:
 @click.argument("file", metavar="ARCHIVE.zip")
 @cli_fields.results
 def archive(experiment: str, file: str, results_root: str) -> None:
-    """Pack the runs of EXPERIMENT with checksums, without images that belong to others."""
+    """Pack an experiment to publish it.
+
+    The archive holds the runs of EXPERIMENT with checksums, without images that belong to others.
+    """
     from clgan_lib.interop import experiment_archive
 
     click.echo(experiment_archive.pack(Path(results_root, safe_name(experiment, "experiment")), Path(file)))

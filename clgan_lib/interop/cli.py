@@ -164,8 +164,8 @@ def export(run: str, file: str) -> None:
     """
     from clgan_lib.interop import onnx_export
 
-    differences = onnx_export.export(run, file)
-    click.echo(f"{file}: " + ", ".join(f"{name} differs by at most {value:.1g}" for name, value in differences.items()))
+    gaps = onnx_export.export(run, file).items()
+    click.echo(f"{file}: " + ", ".join(f"{name} differs by at most {value:.1g}" for name, value in gaps))
 
 
 @commands.command()
@@ -181,8 +181,7 @@ def page(run: str, file: str, data: str, runtime: str) -> None:
     """
     from clgan_lib.interop.page import write_page
 
-    count = write_page(run, file, data=data, runtime=runtime)
-    click.echo(f"{file}: {Path(file).stat().st_size / 1e6:.1f} MB, {count} examples")
+    click.echo(f"{file}: {write_page(run, file, data=data, runtime=runtime)} examples")
 
 
 @commands.command("import")

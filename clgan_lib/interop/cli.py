@@ -14,7 +14,6 @@ from typing import Any
 import click
 
 from clgan_lib.interop import cli_fields
-from clgan_lib.interop.cli_fields import RESULTS_HELP, RunCommand, read_pairs
 from clgan_lib.paths import RESULTS, safe_name
 
 
@@ -47,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--results", "--results-root", "results_root", default=str(RESULTS), help=RESULTS_HELP)
+@click.option("--results", "--results-root", "results_root", default=str(RESULTS), help=cli_fields.RESULTS_HELP)
 @click.pass_context
 def commands(context: click.Context, results_root: str) -> None:
     """Train, apply and compare models that detect surface defects.
@@ -58,9 +57,9 @@ def commands(context: click.Context, results_root: str) -> None:
         click.echo(context.get_help())
 
 
-@commands.command(cls=RunCommand)
+@commands.command(cls=cli_fields.RunCommand)
 @cli_fields.data_root
-@click.option("--options", "-o", multiple=True, metavar="NAME=VALUE", callback=read_pairs,
+@click.option("--options", "-o", multiple=True, metavar="NAME=VALUE", callback=cli_fields.read_pairs,
               help="Option of the model, such as -o width=16; may be repeated.")  # fmt: skip
 @cli_fields.leave_out
 @cli_fields.results
@@ -181,7 +180,8 @@ def page(run: str, file: str, data: str, runtime: str) -> None:
     """
     from clgan_lib.interop.page import write_page
 
-    click.echo(f"{file}: {write_page(run, file, data=data, runtime=runtime)} examples")
+    count = write_page(run, file, data=data, runtime=runtime)
+    click.echo(f"{file}: {Path(file).stat().st_size / 1e6:.1f} MB, {count} examples")
 
 
 @commands.command("import")

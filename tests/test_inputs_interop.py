@@ -123,7 +123,8 @@ def test_1_a_mounted_folder_in_out_is_filled_file_by_file(
     (album / "sub/1.png").unlink()
     save(album / "top.png", np.zeros((9, 9), np.uint8))
     inspection.inspect_folder(run, album, out)
-    added, removed = {"masks/top.png", "overlays/top.png"}, {"masks/sub/1.png", "overlays/sub/1.png"}
+    added = {"masks/top.png", "overlays/top.jpg", "maps/top.npy"}
+    removed = {"masks/sub/1.png", "overlays/sub/1.jpg", "maps/sub/1.npy"}
     assert set(state(out)) == (set(first) - removed) | added
     assert not list(out.rglob(".*"))
 
@@ -145,7 +146,7 @@ def test_1_what_a_mounted_folder_held_comes_back_whatever_fails(
     real, struck = getattr(module, name), []
 
     def fail(source: object, target: object) -> object:
-        if not struck and Path(str(target)).name == "c.png":
+        if not struck and Path(str(target)).name == "c.jpg":
             struck.append(target)
             raise OSError(errno.ENOSPC, "No space left on device", str(target))
         return real(source, target)

@@ -17,7 +17,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 DECLARED = [*PROJECT["dependencies"], *(r for extra in EXTRAS.values() for r in extra if PROJECT["name"] not in r)]
 # modules that need more than the dependencies, and say so themselves
-NEEDS_EXTRA = {"onnx_export.py": "export", "page.py": "export"}
+NEEDS_EXTRA = {"onnx_export.py": "export", "onnx_model.py": "export", "page.py": "export"}
 IMPORT_NAMES = {
     "cv2": "opencv-python",
     "PIL": "torchvision",  # torchvision needs Pillow to read images

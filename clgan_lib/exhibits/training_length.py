@@ -72,7 +72,7 @@ def _stored(frame: pd.DataFrame) -> pd.DataFrame:
     """What `measure` needs no maps for."""
     calibrated = select(frame, "calibrated")[[*_KEY, "F1"]].rename(columns={"F1": "F1_calibrated"})
     rows = select(frame).merge(calibrated, on=_KEY).rename(columns={"images_seen": "images"})
-    series = rows["model"].str.replace(r"-\d+$", "", regex=True)
+    series = rows["model"].str.replace(r"-\d{3,}$", "", regex=True)
     return rows.assign(series=series, inside=100 * rows["inside"], outside=100 * rows["outside"])
 
 

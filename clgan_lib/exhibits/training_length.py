@@ -137,10 +137,13 @@ def figure(frame: pd.DataFrame, rows: pd.DataFrame) -> Figure | None:
             column[0].set_title(category)
             column[-1].set(xscale="log", xlabel="images seen")
         lengths = sorted(rows.loc[rows["images"] > 0, "images"].unique())
-        axes[-1, 0].set_xticks(lengths, [f"{images:,.0f}" for images in lengths], fontsize=7)
+        axes[-1, 0].set_xticks(lengths, [f"{images:,.0f}" for images in lengths])
         axes[-1, 0].set_xticks([], minor=True)
+        for axis in axes[-1]:
+            axis.tick_params(axis="x", labelsize=7)
         for axis, (head, _) in zip(axes[:, 0], MEASURES.values(), strict=True):
             axis.set_ylabel(head, fontsize=8)
+        drawn.align_ylabels(axes[:, 0])
         legend_above(drawn, axes[0], ncols=3)
         head = (
             "Scores against the length of training: each point is a run with its own schedule; lines go through means"

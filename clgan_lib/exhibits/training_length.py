@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from clgan_lib.exhibits.crosscheck import Pairs, same
 from clgan_lib.exhibits.examples import runs_with_maps, scored_maps
 from clgan_lib.exhibits.figures import legend_above
-from clgan_lib.exhibits.run_table import credit, display, is_mvtec, published, select
+from clgan_lib.exhibits.run_table import MODEL_NAMES, credit, display, is_mvtec, published, select
 from clgan_lib.exhibits.tables import block, number, provenance, spread
-from clgan_lib.render.style import MARKERS, OKABE_ITO, STYLE, captioned
+from clgan_lib.render.style import OKABE_ITO, STYLE, captioned, look
 from clgan_lib.render.table import Cell, Row, Table
 
 # Column: head, decimals.
@@ -124,6 +124,8 @@ def figure(frame: pd.DataFrame, rows: pd.DataFrame) -> Figure | None:
     if rows.groupby(["category", "series"])["images"].nunique().max() < 2:
         return None
     categories, names = sorted(rows["category"].unique()), list(dict.fromkeys(rows["series"]))
+    others = [name for name in names if name not in MODEL_NAMES]
+    looks = {name: look(name, others.index(name) if name in others else 0) for name in names}
     size: Any = (3.3 * len(categories) + 0.8, 1.45 * len(MEASURES) + 1.2)
     with mpl.rc_context(STYLE):
         shared: Any = {"figsize": size, "squeeze": False, "sharex": True, "sharey": "row"}
@@ -131,7 +133,7 @@ def figure(frame: pd.DataFrame, rows: pd.DataFrame) -> Figure | None:
         for column, category in zip(axes.T, categories, strict=True):
             part = rows[rows["category"] == category]
             for axis, measured in zip(column, MEASURES, strict=True):
-                _curves(axis, part, measured, names)
+                _curves(axis, part, measured, looks)
             if pd.notna(theirs := published_f1(part, category)):
                 column[0].axhline(theirs, color=OKABE_ITO[0], linestyle="--", linewidth=1, label="CLGAN, published")
             column[0].set_title(category)
@@ -151,16 +153,16 @@ def figure(frame: pd.DataFrame, rows: pd.DataFrame) -> Figure | None:
         return captioned(drawn, f"{head} over seeds. Dotted: learns nothing. {credit(rows['data'])}")
 
 
-def _curves(axis: Axes, part: pd.DataFrame, measured: str, names: list[str]) -> None:
-    """One panel: a line per series, a dot per run, a dotted line per control."""
-    for i, name in enumerate(names):
+def _curves(axis: Axes, part: pd.DataFrame, measured: str, looks: dict[str, tuple[str, str]]) -> None:
+    """One panel: a line per series, a dot per run, a dotted line per control; `looks` are colour and marker."""
+    for name, (colour, marker) in looks.items():
         mine = part[part["series"] == name]
-        look: dict[str, Any] = {"color": OKABE_ITO[i % len(OKABE_ITO)], "label": display(name)}
+        line: dict[str, Any] = {"color": colour, "label": display(name)}
         if mine["images"].any():
-            axis.plot(mine.groupby("images")[measured].mean(), **look)
-            axis.plot(mine["images"], mine[measured], MARKERS[i % len(MARKERS)], markersize=4, color=look["color"])
+            axis.plot(mine.groupby("images")[measured].mean(), **line)
+            axis.plot(mine["images"], mine[measured], marker, markersize=4, color=colour)
         elif len(mine):
-            axis.axhline(mine[measured].mean(), linestyle=":", **look)
+            axis.axhline(mine[measured].mean(), linestyle=":", **line)
 
 
 def check(results_root: Path, frame: pd.DataFrame, rows: pd.DataFrame) -> Pairs:

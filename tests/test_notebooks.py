@@ -102,7 +102,7 @@ def test_30_inspects_a_folder_of_ones_own(tiny_root: Path, tmp_path: Path) -> No
     (table,) = (text for text in shown if "marked_percent" in text)
     assert "verdict" not in table and "image_score" in table  # none from a model that is not fit for use
     out = tmp_path / "r/own/inspection"
-    assert len(list((out / "overlays").rglob("*.png"))) == 7 and (out / "scores.csv").is_file()
+    assert len(list((out / "overlays").rglob("*.jpg"))) == 7 and (out / "scores.csv").is_file()
     with pytest.raises(PapermillExecutionError, match="images: name the folder to inspect"):
         execute("30_detect_your_own.ipynb", tmp_path, good=folders["good"])
 

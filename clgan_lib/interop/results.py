@@ -251,7 +251,8 @@ def _repaint(part: Path, table: pd.DataFrame, files: dict[str, Path], summary: d
 
     def repaint(name: str, mask: str) -> dict[str, Any]:
         """One image."""
-        image, scores = read_image(files[name], summary["bit_depth"]), np.load(part / map_file(mask))
+        image = read_image(files[name], summary["bit_depth"])
+        scores = np.load(part / map_file(mask), allow_pickle=False)
         level, name = summary["threshold"], str(Path(mask).relative_to("masks"))
         return write_pictures(part, name, image, scores, scores.astype(np.float32) > level, level)
 

@@ -217,21 +217,9 @@ def mark(path: Path) -> tuple[NDArray[np.bool_], bool]:
     Raises:
         ValueError: naming the file that is unreadable, or whose palette and labels disagree.
     """
-    try:
+    with _reading(path):
         raw = _read(path)
         values = _mask_values(raw)
-    except MemoryError:
-        raise
-    except Exception as error:  # a decoder may raise anything on a damaged file
-        why = str(error)
-        if isinstance(error, Image.DecompressionBombError):
-            why = "it has more than a billion pixels; cut it into tiles"
-        elif isinstance(error, UnidentifiedImageError):
-            why = "it holds none of a known format"
-            with suppress(OSError, ValueError), tifffile.TiffFile(path) as file:
-                page = file.pages.first
-                why = f"it holds {page.samplesperpixel} channels of {page.dtype}; save it in grey or RGB, 8 or 16 bits each"
-        raise ValueError(f"{shown(path)} cannot be read as an image ({why}); replace or remove it") from error
     small = values.dtype == np.uint8
     levels = np.count_nonzero(np.bincount(values.ravel())) if small else len(np.unique(values))
     soft = bool(levels > (2 if raw.lossy else _LEVELS))

@@ -149,6 +149,16 @@ def test_unusable_files_are_noted_and_skipped(own: Path, content: str, complaint
     assert cell(tables.table3(frame), "F1", "CLGAN", "bottle").text.endswith("(1/2)")
 
 
+@pytest.mark.parametrize("count", [None, "7", -1])
+def test_a_defect_type_without_its_number_of_images_is_noted(own: Path, count: object) -> None:
+    path = own / "fake" / "clgan" / "bottle" / "seed0" / "metrics.json"
+    content = json.loads(path.read_text())
+    content["defects"]["dent"]["images"] = count
+    path.write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match="'dent' has .* images, expected their number"):
+        tables.collect(own, "fake")
+
+
 def test_a_run_copied_to_the_wrong_place_is_not_counted(own: Path) -> None:
     shutil.copytree(own / "fake" / "clgan" / "bottle" / "seed0", own / "fake" / "clgan" / "bottle" / "seed7")
     with pytest.warns(UserWarning, match="belongs to fake, clgan, bottle, seed 0"):

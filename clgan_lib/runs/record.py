@@ -153,6 +153,14 @@ class Record(Block):
     images: Images
     time: Time
 
+    @field_validator("defects")
+    @classmethod
+    def _counted(cls, defects: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, scores in defects.items():
+            if type(count := scores.get("images")) is not int or count < 0:
+                raise ValueError(f"{name!r} has {count!r} images, expected their number")
+        return defects
+
     @property
     def row(self) -> str:
         """What tables call the run: its variant's name, or its model's."""

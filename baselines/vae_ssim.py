@@ -106,9 +106,9 @@ class VAESSIM(ReconstructionModel):
         """Each term on ``(N, 3, P, P)`` images or patches, with z drawn from its posterior."""
         mean, logvar = self.encode(images)
         drawn = mean + torch.randn_like(mean) * (logvar / 2).exp()
-        target, found = to_unit(images), self.decode(drawn)
-        mse = F.mse_loss(found, target)
-        dissimilarity = 1 - ssim_map(target, found).mean()
+        target, reconstructions = to_unit(images), self.decode(drawn)
+        mse = F.mse_loss(reconstructions, target)
+        dissimilarity = 1 - ssim_map(target, reconstructions).mean()
         kl = kl_divergence(mean, logvar) / target[0].numel()
         beta = self.beta * (min(1.0, progress / self.warm_up) if self.warm_up else 1.0)
         total = self.mse_weight * mse + self.ssim_weight * dissimilarity + beta * kl

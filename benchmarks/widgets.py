@@ -19,6 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from clgan_lib import lab, synthetic
 from clgan_lib.lab.svg import encode
@@ -29,8 +30,24 @@ LIMIT_MS = 300.0  # what a reader still takes for immediate
 LEAST_RATE = 3.0  # iterations a second of lesson 04's player, so that something is seen to happen
 
 
-def controls(root: Path) -> Iterator[tuple[str, Callable[[], object], Callable[[], str]]]:
-    """What is moved, how, and where the new picture is."""
+Control = tuple[str, Callable[[], object], Callable[[], str]]  # what is moved, how, and where the new picture is
+
+
+def controls(root: Path) -> Iterator[Control]:
+    """Every control that is timed."""
+    yield from run_controls(root)
+    image, _ = synthetic.draw("metal_nut", "bent", image_size=256, seed=1)
+    yield from patch_controls(image)
+    yield from training_controls()
+    own = lab.OwnImage(lab.committed_run(), image)
+    file = {"name": "nut.png", "type": "", "content": encode(image), "last_modified": datetime.now()}
+    sizes = cycle([1, 2])  # a value that stays the same is no change
+    upload = lambda: setattr(own.upload, "value", [file | {"size": next(sizes)}])  # noqa: E731
+    yield "OwnImage, upload", upload, lambda: own.picture.value
+
+
+def run_controls(root: Path) -> Iterator[Control]:
+    """Of lesson 05, on two runs of controls."""
     for model in ("template", "blur"):
         data = {"image_size": 256, "embedded_train": 20, "embedded_test": 10}
         execute(RunConfig(model=model, category="bottle", experiment="widgets", results_root=str(root), **data))
@@ -48,7 +65,10 @@ def controls(root: Path) -> Iterator[tuple[str, Callable[[], object], Callable[[
     browser = lab.RunBrowser(root, "widgets")
     names = cycle(browser.image.options)
     yield "RunBrowser, image", lambda: setattr(browser.image, "value", next(names)), lambda: browser.picture.value
-    image, _ = synthetic.draw("metal_nut", "bent", image_size=256, seed=1)
+
+
+def patch_controls(image: NDArray[np.uint8]) -> Iterator[Control]:
+    """Of lesson 02."""
     patches = lab.PatchExplorer(image, {"copy": image, "blurred": cv2.GaussianBlur(image, (0, 0), 3)}, 13)
     numbers = cycle(range(64))
     yield (
@@ -59,6 +79,10 @@ def controls(root: Path) -> Iterator[tuple[str, Callable[[], object], Callable[[
     places = cycle(f"matrix {row} {row // 2}" for row in range(64))
     click = lambda: setattr(patches._click, "value", next(places))  # noqa: E731
     yield "PatchExplorer, a click on the matrix", click, lambda: patches.picture.value
+
+
+def training_controls() -> Iterator[Control]:
+    """Of lesson 04."""
     trainings = small_trainings()
     stepper = lab.LossStepper(trainings.steps["with PatchNCE"], trainings.watched)
     for button in ("D's update", "G's update"):
@@ -71,11 +95,6 @@ def controls(root: Path) -> Iterator[tuple[str, Callable[[], object], Callable[[
     numbers = cycle([20, 80])
     back = lambda: setattr(player.timeline, "value", next(numbers))  # noqa: E731
     yield "TrainingPlayer (64x64), timeline of 100", back, lambda: player.picture.value
-    own = lab.OwnImage(lab.committed_run(), image)
-    file = {"name": "nut.png", "type": "", "content": encode(image), "last_modified": datetime.now()}
-    sizes = cycle([1, 2])  # a value that stays the same is no change
-    upload = lambda: setattr(own.upload, "value", [file | {"size": next(sizes)}])  # noqa: E731
-    yield "OwnImage, upload", upload, lambda: own.picture.value
 
 
 def small_trainings() -> lab.Trainings:

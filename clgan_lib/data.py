@@ -174,15 +174,17 @@ def _match(images: list[Path], folder: Path) -> list[Path | None]:
     owner: dict[Path, Path] = {}
     masks: list[Path | None] = []
     for image in images:
-        found: list[Path] = []
+        candidates: list[Path] = []
         for wanted in (f"{image.stem}_mask", image.stem):
             alike = named_alike.get(name_key(wanted), [])
-            found = found or [path for name, path in alike if name == wanted] or [path for _, path in alike]
-        if len(found) > 1:
-            raise ValueError(f"{image} has several masks, {' and '.join(map(str, found))}; keep one")
-        masks.append(found[0] if found else None)
-        if found and owner.setdefault(found[0], image) != image:
-            raise ValueError(f"{found[0]} is the mask of {owner[found[0]].name} and of {image}; rename one of them")
+            candidates = candidates or [path for name, path in alike if name == wanted] or [path for _, path in alike]
+        if len(candidates) > 1:
+            raise ValueError(f"{image} has several masks, {' and '.join(map(str, candidates))}; keep one")
+        masks.append(candidates[0] if candidates else None)
+        if candidates and owner.setdefault(candidates[0], image) != image:
+            raise ValueError(
+                f"{candidates[0]} is the mask of {owner[candidates[0]].name} and of {image}; rename one of them"
+            )
     return masks
 
 

@@ -39,7 +39,7 @@ def name_key(name: str) -> str:
 def shown(path: object) -> str:
     r"""A name in one line that any file and terminal can hold, with escapes as ``\xbb`` (not UTF-8) and ``\n``."""
     text = os.fsencode(str(path)).decode("utf8", "backslashreplace")
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def usual(name: str) -> bool:
@@ -62,13 +62,13 @@ def entries(folder: Path) -> list[Path]:
     Raises:
         ValueError: naming the entry whose name no table could hold: it is not UTF-8, or has a line break or tab.
     """
-    found = sorted(path for path in folder.iterdir() if usual(path.name)) if folder.is_dir() else []
-    for path in found:
+    files = sorted(path for path in folder.iterdir() if usual(path.name)) if folder.is_dir() else []
+    for path in files:
         if shown(path.name) != path.name:
             control, convert = "holds a line break, a tab or the like", " (convmv -f gbk -t utf8, or as it was made)"
             why, how = (control, "") if _CONTROL.search(path.name) else ("is not UTF-8", convert)
             raise ValueError(f"{shown(path)}: its name {why}; rename it{how}")
-    return found
+    return files
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -164,11 +164,11 @@ def runs(frame: pd.DataFrame) -> Section:
 
 def settings(root: Path, frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """The settings and the environment of every finished run, by its labels in the table of `runs`; no path of a machine."""
-    found = {}
+    by_run = {}
     for folder in frame["folder"].dropna().unique():
         record = read_record(root / folder)
         config = record.config.model_dump(exclude_unset=True, exclude={"results_root"})
         config["data_root"] = Path(config["data_root"]).name
         name = f"{display(record.row)}, {record.config.category}, {record.config.seed}"
-        found[name] = {"settings": config, "environment": record.env, "fingerprint": record.fingerprint}
-    return found
+        by_run[name] = {"settings": config, "environment": record.env, "fingerprint": record.fingerprint}
+    return by_run

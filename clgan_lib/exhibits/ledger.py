@@ -94,7 +94,7 @@ def by_setting(rows: pd.DataFrame) -> pd.DataFrame:
     Several seeds: a bootstrap over them. One seed: the widest that test images can make it, since git holds no scores of
     single images. Scores in [0, 100] of mean m have at most the variance m (100 - m).
     """
-    found = []
+    together = []
     for key, part in rows.groupby(GROUP):
         seeds, (ours, low, high) = sorted(part["seed"]), paired_bootstrap([part["value"].to_numpy(float)])
         interval = "seeds" if len(seeds) > 1 else "images, widest" if key[2] in METRICS else "none"
@@ -104,19 +104,19 @@ def by_setting(rows: pd.DataFrame) -> pd.DataFrame:
         place = dict(zip(GROUP, key, strict=True))
         place |= {"images": int(part["images"].max()), "epochs": part["epochs"].min()}
         run = "{experiment}/{row}/{category}/seed".format(**place) + ",".join(map(str, seeds))
-        found.append(place | {"ours": ours, "low": low, "high": high, "interval": interval, "run": run})
-    return pd.DataFrame(found, columns=[*GROUP, "epochs", *(name for name in EVIDENCE if name != "size")])
+        together.append(place | {"ours": ours, "low": low, "high": high, "interval": interval, "run": run})
+    return pd.DataFrame(together, columns=[*GROUP, "epochs", *(name for name in EVIDENCE if name != "size")])
 
 
 def nearest(rows: pd.DataFrame, value: float) -> Verdict:
     """Of runs at full size, and of smaller ones (`small_`), the nearest to a printed value."""
-    found: Verdict = {}
+    nearby: Verdict = {}
     for prefix, part in (("", rows[rows["size"] == SIZE]), ("small_", rows[rows["size"] < SIZE])):
         if len(part):
             off = np.maximum(np.maximum(part["low"] - value, value - part["high"]), 0)
             order = part.assign(off=off, gap=(part["ours"] - value).abs()).sort_values(["off", "gap"], kind="stable")
-            found |= {f"{prefix}{name}": order[name].tolist()[0] for name in EVIDENCE}
-    return found
+            nearby |= {f"{prefix}{name}": order[name].tolist()[0] for name in EVIDENCE}
+    return nearby
 
 
 def judge(rows: pd.DataFrame, value: float) -> Verdict:
@@ -125,21 +125,21 @@ def judge(rows: pd.DataFrame, value: float) -> Verdict:
     It holds where the interval of a full-size run includes it. It does not hold where a curve of lengths up to CUT's 400
     epochs was trained and no setting passes it between any two lengths.
     """
-    found, full = nearest(rows, value), rows[rows["size"] == SIZE]
+    nearby, full = nearest(rows, value), rows[rows["size"] == SIZE]
     if not len(full):
-        return found | {"verdict": NOT_YET, "reason": f"no run at {SIZE}x{SIZE}"}
-    if found["low"] <= value <= found["high"]:
-        verdict = f"{HOLDS} at {found['images']:,} images"
-        return found | {"verdict": verdict, "reason": f"interval of {found['interval']}"}
+        return nearby | {"verdict": NOT_YET, "reason": f"no run at {SIZE}x{SIZE}"}
+    if nearby["low"] <= value <= nearby["high"]:
+        verdict = f"{HOLDS} at {nearby['images']:,} images"
+        return nearby | {"verdict": verdict, "reason": f"interval of {nearby['interval']}"}
     passed, whole = False, False
     for _, curve in full.groupby("setting"):
         passed |= curve["low"].min() <= value <= curve["high"].max()
         lengths = [SHORTEST / STEP, *sorted(set(curve["images"]))]
         whole |= curve["epochs"].max() >= EPOCHS and all(b <= STEP * a for a, b in pairwise(lengths))
     if whole and not passed:
-        return found | {"verdict": FAILS, "reason": f"no length up to {EPOCHS} epochs reaches it"}
+        return nearby | {"verdict": FAILS, "reason": f"no length up to {EPOCHS} epochs reaches it"}
     tried = ", ".join(f"{images:,}" for images in sorted(set(full["images"])))
-    return found | {"verdict": NOT_YET, "reason": f"tried: {tried} images; no curve of lengths up to {EPOCHS} epochs"}
+    return nearby | {"verdict": NOT_YET, "reason": f"tried: {tried} images; no curve of lengths up to {EPOCHS} epochs"}
 
 
 class Sources(NamedTuple):
@@ -192,9 +192,9 @@ def figure(sources: Sources, argument: str) -> Verdict:
     """What a figure shows of one image has no verdict; our number of that model, category and metric stands beside it."""
     place = [*argument.split(), 0.0]
     printed = _at(sources.tables, place)["percent"].mean()  # of one cell, or none
-    found = nearest(_at(sources.evidence, place), float(np.nan_to_num(printed)))
+    nearby = nearest(_at(sources.evidence, place), float(np.nan_to_num(printed)))
     reason = sources.missing(str(place[1])) or f"the figure names no image and no measure; beside it {place[2]}"
-    return {"verdict": UNTESTED, "published": printed, "reason": reason, **found}
+    return {"verdict": UNTESTED, "published": printed, "reason": reason, **nearby}
 
 
 def versus(sources: Sources, rival: str) -> Verdict:
@@ -208,10 +208,10 @@ def versus(sources: Sources, rival: str) -> Verdict:
         if len(gaps) and (size < SIZE or MEAN in set(runs["category"])):  # at full size on all products only
             gap, high, low = -gaps[0]
             beside.append((gap, low, high, "images", int(images), size, f"{path.parts[-3]}/clgan against {rival}"))
-    found = nearest(pd.DataFrame(beside, columns=EVIDENCE), printed)
-    verdict = f"{HOLDS} at {found['images']:,} images" if found.get("low", 0) > 0 else NOT_YET
+    nearby = nearest(pd.DataFrame(beside, columns=EVIDENCE), printed)
+    verdict = f"{HOLDS} at {nearby['images']:,} images" if nearby.get("low", 0) > 0 else NOT_YET
     reason = f"points of F1; a verdict needs runs at {SIZE}x{SIZE} on all products"
-    return found | {"published": printed, "verdict": verdict, "reason": reason}
+    return nearby | {"published": printed, "verdict": verdict, "reason": reason}
 
 
 def best_k(sources: Sources, category: str) -> Verdict:

@@ -26,6 +26,7 @@ def find_images(folder: str | Path) -> tuple[list[Path], list[Path]]:
     """
 
     def refuse(error: OSError) -> None:
+        """End the walk at a folder that cannot be read."""
         raise OSError(f"{shown(error.filename)} cannot be read ({error.strerror}); make it readable, or move it away")
 
     folder = Path(folder)

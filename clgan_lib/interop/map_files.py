@@ -77,6 +77,7 @@ def match(
     images = {name.replace("/", "_"): name for name in names} | dict(zip(names, names, strict=True))
 
     def image_of(key: str) -> str | None:
+        """The image that a key names, by its whole path or its last part."""
         return images.get(key) or images.get(key.rpartition("/")[2])
 
     keys: dict[str, str] = {}

@@ -37,6 +37,7 @@ class OnnxModel(ReconstructionModel):
         return self._output("anomaly_map", images)
 
     def map_threshold(self) -> float:
+        """The threshold that the file was exported with."""
         return self.threshold
 
 

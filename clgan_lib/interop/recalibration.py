@@ -105,19 +105,19 @@ def fewest_symmetries(model: ReconstructionModel, images: Tensor) -> tuple[int, 
     Raises:
         ValueError: if the model has no symmetry to leave out.
     """
-    poses = getattr(model, "augmentations", [])
-    if len(poses) < 2:
+    symmetries = getattr(model, "augmentations", [])
+    if len(symmetries) < 2:
         raise ValueError("the model uses no symmetry of the product in test-time augmentation; leave --fast out")
     corrupted, truths = add_anomalies(images[:MOST].permute(0, 2, 3, 1).numpy().repeat(2, 0), 2000)
-    shown = torch.from_numpy(corrupted).permute(0, 3, 1, 2)
-    found: dict[int, float] = {}
-    for count in (count for count in range(len(poses), 0, -1) if len(poses) % count == 0):
+    test_images = torch.from_numpy(corrupted).permute(0, 3, 1, 2)
+    precision: dict[int, float] = {}
+    for count in (count for count in range(len(symmetries), 0, -1) if len(symmetries) % count == 0):
         augmented = copy.deepcopy(model)
         use_symmetries(augmented, count)
-        found[count] = curve(anomaly_maps(augmented, shown), truths).average_precision()
-    chosen = min(count for count, value in found.items() if value >= found[len(poses)] - _LOST)
+        precision[count] = curve(anomaly_maps(augmented, test_images), truths).average_precision()
+    chosen = min(count for count, value in precision.items() if value >= precision[len(symmetries)] - _LOST)
     use_symmetries(model, chosen)
-    figures = ", ".join(f"{count}: {value:.3f}" for count, value in found.items())
+    figures = ", ".join(f"{count}: {value:.3f}" for count, value in precision.items())
     return chosen, f"symmetries used: {chosen} (AP of synthetic anomalies by symmetries, {figures})"
 
 

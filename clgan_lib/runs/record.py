@@ -236,6 +236,7 @@ def _commit() -> dict[str, Any]:
     """The commit of the code and whether tracked files differ from it; ``"unknown"`` outside a checkout."""
 
     def git(*arguments: str) -> str:
+        """What git prints."""
         command = ["git", "-C", str(ROOT), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
